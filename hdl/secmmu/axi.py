@@ -10,7 +10,6 @@ from amaranth.lib.wiring import In, Out
 __all__ = ["Axi4LiteSignature", "Axi4Signature", "Burst"]
 
 
-
 class Burst(enum.Enum, shape=2):
     """AxBURST."""
 

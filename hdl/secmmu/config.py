@@ -82,7 +82,10 @@ class SecmmuConfig:
         ):
             value = getattr(self, name)
             _require(
-                isinstance(value, int) and low <= value <= high, name, f"an integer from {low} to {high}", value
+                isinstance(value, int) and low <= value <= high,
+                name,
+                f"an integer from {low} to {high}",
+                value,
             )
         _require(
             _power_of_two(self.tlb_sets) and 2 <= self.tlb_sets <= 256,
@@ -90,7 +93,12 @@ class SecmmuConfig:
             "a power of two from 2 to 256",
             self.tlb_sets,
         )
-        _require(self.mutant is None or self.mutant in MUTANTS, "mutant", f"one of {', '.join(MUTANTS)}", self.mutant)
+        _require(
+            self.mutant is None or self.mutant in MUTANTS,
+            "mutant",
+            f"one of {', '.join(MUTANTS)}",
+            self.mutant,
+        )
 
     @property
     def tlb_entries(self) -> int:
@@ -150,7 +158,19 @@ class EmulatorConfig:
             self.memory_bytes,
         )
         _require(self.clock_hz > 0, "clock_hz", "positive", self.clock_hz)
-        _require(self.mmu.id_bits > self.engine_bits, "mmu.id_bits", "wider than the engine number", self.mmu.id_bits)
+        # A frame tag has one right per asid in 16 bits.
+        _require(
+            self.mmu.asid_bits <= 4,
+            "mmu.asid_bits",
+            "at most 4 in the emulator",
+            self.mmu.asid_bits,
+        )
+        _require(
+            self.mmu.id_bits > self.engine_bits,
+            "mmu.id_bits",
+            "wider than the engine number",
+            self.mmu.id_bits,
+        )
 
     @property
     def frames(self) -> int:

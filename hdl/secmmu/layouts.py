@@ -198,7 +198,8 @@ class Op(enum.Enum, shape=8):
     ``DESCRIPTOR``  DescriptorLayout (3 words)             queue a DMA burst
     ``TAG``         frame number, FrameTagLayout           set the sanitizer's tag of a frame
     ``ADVANCE``     cycle                                  run until the cycle counter equals ``cycle``, or until a
-                                                           record whose kind's bit is set in ``arg`` is stored;
+                                                           record whose kind's bit is set in ``arg`` is stored, or
+                                                           was since the last ADVANCE with a non-zero ``arg`` ended;
                                                            ends with an ``ADVANCED`` record
     ==============  =====================================  =====================================================
     """

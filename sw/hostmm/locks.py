@@ -1,0 +1,71 @@
+"""Locks of the host, with hold and wait times in the timeline. They queue in order of arrival."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hostmm.timeline import LockClass
+
+if TYPE_CHECKING:
+    from hostmm.scheduler import Thread
+
+__all__ = ["Acquire", "Lock", "Signal", "Wait"]
+
+
+@dataclass(eq=False)
+class Lock:
+    """A spinlock, mutex or rwsem: each thread has a CPU of its own, so waiting costs the same.
+
+    Parameters
+    ----------
+    name : str
+        What it is, for messages.
+    lock_class : LockClass
+        What it protects.
+    number : int
+        Its number in the timeline, unique within a run.
+    """
+
+    name: str
+    lock_class: LockClass
+    number: int
+    writer: "Thread | None" = None
+    readers: "dict[Thread, int]" = field(default_factory=dict)
+    """Thread to the ns at which it got the lock shared."""
+    since_ns: int = 0
+    queue: "deque[tuple[Thread, bool, int]]" = field(default_factory=deque)
+    """(thread, shared, ns at which it began to wait), in order of arrival."""
+
+    @property
+    def held(self) -> bool:
+        """Whether anybody holds it."""
+        return self.writer is not None or bool(self.readers)
+
+    def admits(self, shared: bool) -> bool:
+        """Whether one more holder of this kind may enter now."""
+        return self.writer is None and (shared or not self.readers)
+
+
+@dataclass(frozen=True)
+class Acquire:
+    """Yielded by a thread: take ``lock`` (shared: as a reader), waiting as long as needed."""
+
+    lock: Lock
+    shared: bool = False
+
+
+@dataclass(eq=False)
+class Signal:
+    """Something that threads wait for; once fired it stays fired, and waiters get its value."""
+
+    name: str
+    fired: bool = False
+    value: int = 0
+    waiters: "list[Thread]" = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Yielded by a thread: sleep (or spin) until ``signal`` fires; the yield returns its value."""
+
+    signal: Signal

@@ -1,0 +1,117 @@
+"""Everything of one run: clocks, link, scheduler, memory, policy."""
+
+from dataclasses import dataclass, field
+
+from hostmm.costs import CostTable
+from hostmm.errors import HostError
+from hostmm.link import Link
+from hostmm.locks import Lock, LockClass
+from hostmm.mm.frames import FIRST_FRAME, PAGE_BYTES, PAGE_WORDS, FrameAllocator, Page
+from hostmm.mm.space import MmStruct
+from hostmm.policies import Policy
+from hostmm.scheduler import Scheduler
+from hostmm.timeline import Row, Timeline
+
+__all__ = ["Machine", "MachineConfig"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineConfig:
+    """Parameters of the host side of one run.
+
+    Parameters
+    ----------
+    frames : int
+        Frames that may be in use at once.
+    memory_bytes : int
+        Size of the emulated memory; its upper half is the backing store (swap and files).
+    cycle_ns : int
+        Period of the emulated clock.
+    seed : int
+    costs : CostTable
+    """
+
+    frames: int
+    memory_bytes: int = 128 << 20
+    cycle_ns: int = 10
+    seed: int = 1
+    costs: CostTable = field(default_factory=CostTable)
+
+    def __post_init__(self) -> None:
+        most = self.memory_bytes // 2 // PAGE_BYTES - FIRST_FRAME
+        if not 64 <= self.frames <= most:
+            raise HostError(f"frames must be from 64 to {most}, not {self.frames}")
+
+
+class Machine:
+    """Everything of one run.
+
+    Parameters
+    ----------
+    config : MachineConfig
+    policy : Policy
+        When the mm paths notify.
+    """
+
+    def __init__(self, config: MachineConfig, policy: Policy) -> None:
+        self.config = config
+        self.policy = policy
+        self.costs = config.costs
+        self.timeline = Timeline(cycle_ns=config.cycle_ns)
+        self.link = Link(cycle_ns=config.cycle_ns)
+        self.sched = Scheduler(
+            timeline=self.timeline, costs=config.costs, link=self.link, seed=config.seed
+        )
+        self._locks = 0
+        self._callbacks = 0
+        self._versions = 0
+        self._slots = 0
+        self.frames = FrameAllocator(self, config.frames)
+        self.mms: list[MmStruct] = []
+
+    def new_lock(self, name: str, lock_class: LockClass) -> Lock:
+        """Make a lock with a number of its own."""
+        self._locks += 1
+        return Lock(name, lock_class, self._locks)
+
+    def new_mm(self) -> MmStruct:
+        """Make an empty address space."""
+        mm = MmStruct(self, len(self.mms) + 1)
+        self.mms.append(mm)
+        return mm
+
+    def next_callback(self) -> int:
+        """A number for one callback."""
+        self._callbacks += 1
+        return self._callbacks
+
+    def next_version(self, words: int = 1) -> int:
+        """A value never stored before, and ``words - 1`` more after it: every store is a unique version."""
+        first = self._versions + 1
+        self._versions += words
+        return first
+
+    def new_slot(self) -> int:
+        """Byte address of an unused 4 KiB slot of the backing store."""
+        address = self.config.memory_bytes // 2 + self._slots * PAGE_BYTES
+        self._slots += 1
+        if address >= self.config.memory_bytes:
+            raise HostError(
+                f"the backing store is full: {self._slots - 1} slots of 4 KiB are in use"
+            )
+        return address
+
+    def copy_page(self, destination: int, source: int, *, pfn: int) -> None:
+        """Copy 4 KiB at once; ``pfn`` is the frame written or read, for the timeline."""
+        self.link.copy(self.sched.now, destination, source, PAGE_WORDS)
+        self.sched.log(Row.COPY, pfn=pfn, tag=PAGE_WORDS, a=destination, b=source)
+
+    def fill_page(self, page: Page, value: int) -> None:
+        """Store ``value`` in every word of a page."""
+        self.link.fill(self.sched.now, page.address, value, PAGE_WORDS)
+        self.sched.log(Row.FILL, pfn=page.pfn, tag=PAGE_WORDS, a=page.address, b=value)
+
+    def store(self, mm: MmStruct, vpn: int, address: int, value: int) -> None:
+        """A CPU stores one word at a physical address that it has just translated."""
+        self.link.write(self.sched.now, address, (value,))
+        self.sched.log(Row.STORE, mm=mm.number, vpn=vpn, pfn=address >> 12, a=address, b=value)

@@ -1,0 +1,134 @@
+"""Physical frames: the allocator, ``struct page`` with its counts, and the memory map."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from secmmu.layouts import PAGE_BITS, FrameKind
+
+from hostmm.errors import HostError
+from hostmm.locks import Lock, LockClass
+from hostmm.timeline import Row
+
+if TYPE_CHECKING:
+    from hostmm.machine import Machine
+    from hostmm.mm.files import AddressSpace
+    from hostmm.mm.rmap import AnonVma
+
+__all__ = ["FIRST_FRAME", "PAGE_BYTES", "PAGE_WORDS", "FrameAllocator", "Page"]
+
+PAGE_BYTES = 1 << PAGE_BITS
+PAGE_WORDS = PAGE_BYTES // 8
+FIRST_FRAME = 16
+"""Frames below it are never handed out: a translation to physical address 0 is always a bug."""
+
+
+@dataclass(eq=False)
+class Page:
+    """One ``struct page``.
+
+    Attributes
+    ----------
+    refcount, mapcount : int
+        References; PTEs that map it. The frame is free when refcount reaches 0.
+    mapping : AddressSpace or AnonVma or None
+        What it belongs to; ``index`` is the page offset in the file, or the vpn it was faulted at.
+    dirty, swap_slot
+        PG_dirty; the slot of the backing store that holds (or will hold) its content.
+    lock : Lock
+        PG_locked.
+    lru, active, referenced
+        Whether it is on the LRU lists, on the active one, and PG_referenced.
+    """
+
+    pfn: int
+    kind: FrameKind
+    lock: Lock
+    refcount: int = 1
+    mapcount: int = 0
+    mapping: "AddressSpace | AnonVma | None" = None
+    index: int = 0
+    dirty: bool = False
+    swap_slot: int | None = None
+    lru: bool = False
+    active: bool = False
+    referenced: bool = False
+    under_writeback: bool = False
+    read_rights: int = field(default=0)
+    write_rights: int = field(default=0)
+
+    @property
+    def address(self) -> int:
+        """Physical byte address."""
+        return self.pfn << PAGE_BITS
+
+
+class FrameAllocator:
+    """Hands out frames, first freed first reused, and keeps the sanitizer's tags true.
+
+    Parameters
+    ----------
+    machine : Machine
+    frames : int
+        How many frames may be in use at once.
+
+    Raises
+    ------
+    HostError
+        By :meth:`alloc`, when none is left.
+    """
+
+    def __init__(self, machine: "Machine", frames: int) -> None:
+        self._machine = machine
+        self.total = frames
+        self._free = deque(range(FIRST_FRAME, FIRST_FRAME + frames))
+        self.pages: dict[int, Page] = {}
+        self.allocated = 0
+        self.freed = 0
+
+    @property
+    def free_frames(self) -> int:
+        """Frames nobody uses."""
+        return len(self._free)
+
+    def alloc(self, kind: FrameKind) -> Page:
+        """Take a frame; its content is whatever was there."""
+        if not self._free:
+            raise HostError(
+                f"out of frames: all {self.total} are in use; give the run more (--frames)"
+            )
+        pfn = self._free.popleft()
+        page = Page(pfn, kind, self._machine.new_lock(f"page {pfn}", LockClass.PAGE))
+        self.pages[pfn] = page
+        self.allocated += 1
+        self._machine.sched.log(Row.ALLOC, pfn=pfn, tag=kind.value)
+        self.tag(page)
+        return page
+
+    def get(self, page: Page) -> None:
+        """Take a reference."""
+        page.refcount += 1
+        self._machine.sched.log(Row.GET, pfn=page.pfn, a=page.refcount)
+
+    def put(self, page: Page) -> bool:
+        """Drop a reference; the last one frees the frame. Returns whether it did."""
+        page.refcount -= 1
+        self._machine.sched.log(Row.PUT, pfn=page.pfn, a=page.refcount)
+        if page.refcount:
+            return False
+        self._machine.sched.log(Row.FREE, pfn=page.pfn)
+        self._machine.link.tag(self._machine.sched.now, page.pfn, kind=FrameKind.FREE.value)
+        del self.pages[page.pfn]
+        self._free.append(page.pfn)
+        self.freed += 1
+        return True
+
+    def tag(self, page: Page) -> None:
+        """Send the page's kind and rights to the frame sanitizer."""
+        self._machine.link.tag(
+            self._machine.sched.now,
+            page.pfn,
+            kind=page.kind.value,
+            read=page.read_rights,
+            write=page.write_rights,
+        )

@@ -1,0 +1,192 @@
+"""Sv39 page tables as real bits in the emulated memory, written through a shadow that host reads come from.
+
+Svade: only the host writes page tables, so the shadow is exact; :meth:`PageTable.words` lets a test compare.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from secmmu.layouts import PPN_BITS, FrameKind, PteLayout
+
+from hostmm.locks import Lock, LockClass
+from hostmm.mm.frames import PAGE_WORDS, Page
+from hostmm.pack import packer, unpacker
+from hostmm.timeline import Row
+
+if TYPE_CHECKING:
+    from hostmm.machine import Machine
+
+__all__ = [
+    "PTE_A",
+    "PTE_D",
+    "PTE_R",
+    "PTE_U",
+    "PTE_V",
+    "PTE_W",
+    "PTE_X",
+    "PageTable",
+    "file_entry",
+    "is_file_entry",
+    "is_swap_entry",
+    "make_pte",
+    "pte_pfn",
+    "software_value",
+    "swap_entry",
+]
+
+_pack = packer(PteLayout())
+_unpack = unpacker(PteLayout())
+
+PTE_V = _pack(v=1)
+PTE_R = _pack(r=1)
+PTE_W = _pack(w=1)
+PTE_X = _pack(x=1)
+PTE_U = _pack(u=1)
+PTE_A = _pack(a=1)
+PTE_D = _pack(d=1)
+_PPN_SHIFT = _pack(ppn=1).bit_length() - 1
+
+_LEVELS = 3
+_INDEX_BITS = 9
+
+
+def make_pte(pfn: int, bits: int) -> int:
+    """Return a leaf PTE of ``pfn`` with the given PTE_* bits, valid and user."""
+    return pfn << _PPN_SHIFT | bits | PTE_V | PTE_U
+
+
+def pte_pfn(pte: int) -> int:
+    """Frame number of a PTE."""
+    return pte >> _PPN_SHIFT & ((1 << PPN_BITS) - 1)
+
+
+def swap_entry(slot: int) -> int:
+    """Return the software entry (``v`` clear) of a page in slot ``slot`` of the backing store."""
+    return slot << 3 | 0b010
+
+
+def file_entry(index: int) -> int:
+    """Return the software entry (``v`` clear) of page offset ``index`` in a nonlinear mapping (``pgoff_to_pte``)."""
+    return index << 3 | 0b100
+
+
+def is_swap_entry(word: int) -> bool:
+    """Whether a PTE word names a swap slot."""
+    return word & 0b111 == 0b010
+
+
+def is_file_entry(word: int) -> bool:
+    """Whether a PTE word names a file offset (``pte_file``)."""
+    return word & 0b111 == 0b100
+
+
+def software_value(word: int) -> int:
+    """The slot or the file offset of a software entry."""
+    return word >> 3
+
+
+class PageTable:
+    """The tables of one address space; each leaf table has a lock of its own (split PT locks).
+
+    A non-present PTE is 0 or a software entry (``v`` clear): a swap slot or a file offset, as the mm keeps it.
+
+    Parameters
+    ----------
+    machine : Machine
+    mm : int
+        Address-space number, for the timeline.
+    """
+
+    def __init__(self, machine: "Machine", mm: int) -> None:
+        self._machine = machine
+        self._mm = mm
+        self._shadow: dict[int, list[int]] = {}
+        self._locks: dict[int, Lock] = {}
+        self._tables: dict[int, Page] = {}
+        self._leaf_vpn: dict[int, int] = {}
+        self.root = self._new_table()
+
+    def _new_table(self) -> int:
+        page = self._machine.frames.alloc(FrameKind.TABLE)
+        self._machine.link.fill(self._machine.sched.now, page.address, 0, PAGE_WORDS)
+        self._shadow[page.pfn] = [0] * PAGE_WORDS
+        self._tables[page.pfn] = page
+        return page.pfn
+
+    def _slot(self, vpn: int, *, create: bool) -> tuple[int, int] | None:
+        table = self.root
+        for level in range(_LEVELS - 1, 0, -1):
+            index = vpn >> level * _INDEX_BITS & (PAGE_WORDS - 1)
+            entry = self._shadow[table][index]
+            if not entry & PTE_V:
+                if not create:
+                    return None
+                child = self._new_table()
+                self._store(table, index, child << _PPN_SHIFT | PTE_V)
+                if level == 1:
+                    self._locks[child] = self._machine.new_lock(
+                        f"ptl {self._mm}:{child}", LockClass.PTL
+                    )
+                    self._leaf_vpn[child] = vpn & ~(PAGE_WORDS - 1)
+                table = child
+            else:
+                table = pte_pfn(entry)
+        return table, vpn & (PAGE_WORDS - 1)
+
+    def _store(self, table: int, index: int, word: int) -> None:
+        self._shadow[table][index] = word
+        self._machine.link.write(self._machine.sched.now, (table << 12) + 8 * index, (word,))
+
+    def lock(self, vpn: int) -> Lock | None:
+        """The page-table lock over ``vpn``; None where no leaf table is there (``!pmd_present``)."""
+        slot = self._slot(vpn, create=False)
+        return self._locks[slot[0]] if slot else None
+
+    def alloc(self, vpn: int) -> Lock:
+        """Make the tables down to ``vpn`` (``pte_alloc``); return the page-table lock over it."""
+        slot = self._slot(vpn, create=True)
+        assert slot is not None
+        return self._locks[slot[0]]
+
+    def get(self, vpn: int) -> int:
+        """Read the PTE word; 0 where there is no table."""
+        slot = self._slot(vpn, create=False)
+        return self._shadow[slot[0]][slot[1]] if slot else 0
+
+    def set(self, vpn: int, word: int) -> None:
+        """Write the PTE word (``set_pte_at``); the tables must be there."""
+        slot = self._slot(vpn, create=False)
+        assert slot is not None, f"no page table for vpn {vpn:#x}"
+        old = self._shadow[slot[0]][slot[1]]
+        self._store(*slot, word)
+        pfn = pte_pfn(word) if word & PTE_V else -1
+        self._machine.sched.log(Row.PTE_SET, mm=self._mm, vpn=vpn, pfn=pfn, a=word, b=old)
+
+    def clear(self, vpn: int) -> int:
+        """Clear the PTE and return the old word (``ptep_get_and_clear``); the CPU flush is the caller's."""
+        slot = self._slot(vpn, create=False)
+        assert slot is not None, f"no page table for vpn {vpn:#x}"
+        old = self._shadow[slot[0]][slot[1]]
+        self._store(*slot, 0)
+        self._machine.sched.log(Row.PTE_CLEAR, mm=self._mm, vpn=vpn, pfn=pte_pfn(old), a=old)
+        return old
+
+    def entries(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Yield (vpn, PTE word) of every non-zero PTE from ``first`` to ``last``, ascending."""
+        for table, base in sorted(self._leaf_vpn.items(), key=lambda item: item[1]):
+            if base > last or base + PAGE_WORDS <= first:
+                continue
+            for index, word in enumerate(self._shadow[table]):
+                if word and first <= base + index <= last:
+                    yield base + index, word
+
+    def free_tables(self) -> None:
+        """Free every page-table page, root last (``free_pgtables`` and ``pgd_free`` of exit)."""
+        for pfn in sorted(self._tables, key=lambda pfn: pfn == self.root):
+            self._machine.frames.put(self._tables[pfn])
+        self._tables.clear()
+        self._shadow.clear()
+
+    def words(self) -> dict[int, list[int]]:
+        """The shadow: table frame to its 512 words."""
+        return self._shadow

@@ -1,0 +1,19 @@
+"""Reverse maps: from a page to the address spaces that map it."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hostmm.locks import Lock
+
+if TYPE_CHECKING:
+    from hostmm.mm.space import Vma
+
+__all__ = ["AnonVma"]
+
+
+@dataclass(eq=False)
+class AnonVma:
+    """``struct anon_vma``: the vmas that may map an anonymous page (shared over fork), and their spinlock."""
+
+    lock: Lock
+    vmas: "list[Vma]" = field(default_factory=list)

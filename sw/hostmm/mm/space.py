@@ -1,0 +1,103 @@
+"""``struct mm_struct`` and ``struct vm_area_struct``."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hostmm.locks import LockClass
+from hostmm.mm.files import AddressSpace
+from hostmm.mm.pagetable import PageTable
+from hostmm.mm.rmap import AnonVma
+from hostmm.notifier import NotifierChain
+
+if TYPE_CHECKING:
+    from hostmm.machine import Machine
+
+__all__ = ["MmStruct", "Vma"]
+
+
+@dataclass(eq=False)
+class Vma:
+    """One ``vm_area_struct``: pages ``start`` to ``end - 1`` (vpns).
+
+    Attributes
+    ----------
+    read, write : bool
+        VM_READ (or VM_EXEC), VM_WRITE.
+    shared, locked, pfnmap, nonlinear : bool
+        VM_SHARED, VM_LOCKED, VM_PFNMAP (no ``struct page`` behind its PTEs), VM_NONLINEAR.
+    file, pgoff
+        The file it maps (None: anonymous) and the page offset of ``start`` in it.
+    anon_vma : AnonVma or None
+        Set by the first anonymous page (``anon_vma_prepare``).
+    """
+
+    mm: "MmStruct"
+    start: int
+    end: int
+    read: bool
+    write: bool
+    shared: bool = False
+    locked: bool = False
+    pfnmap: bool = False
+    nonlinear: bool = False
+    file: AddressSpace | None = None
+    pgoff: int = 0
+    anon_vma: AnonVma | None = None
+
+    def linear_index(self, vpn: int) -> int:
+        """Page offset in the file that ``vpn`` maps (``linear_page_index``)."""
+        return vpn - self.start + self.pgoff
+
+    def vpn_of(self, index: int) -> int | None:
+        """The vpn that maps page offset ``index``; None where it lies outside (``vma_address``)."""
+        vpn = self.start + index - self.pgoff
+        return vpn if self.start <= vpn < self.end else None
+
+    @property
+    def cow(self) -> bool:
+        """A private mapping that may be written (``is_cow_mapping``)."""
+        return not self.shared
+
+
+class MmStruct:
+    """One address space.
+
+    Parameters
+    ----------
+    machine : Machine
+    number : int
+        1, 2, ...: names it in the timeline; equal to its asid once a device is bound.
+
+    Attributes
+    ----------
+    cpus : int
+        CPUs that run it: a TLB flush interrupts the others.
+    notifiers : NotifierChain
+        Its registered subscribers.
+    """
+
+    def __init__(self, machine: "Machine", number: int) -> None:
+        self.number = number
+        self.mmap_sem = machine.new_lock(f"mmap_sem {number}", LockClass.MMAP)
+        self.tables = PageTable(machine, number)
+        self.vmas: list[Vma] = []
+        self.notifiers = NotifierChain(machine, self)
+        self.cpus = 1
+        self.users = 1
+
+    def find_vma(self, vpn: int) -> Vma | None:
+        """The vma that holds ``vpn``, or None."""
+        for vma in self.vmas:
+            if vma.start <= vpn < vma.end:
+                return vma
+        return None
+
+    def insert(self, vma: Vma) -> None:
+        """Add a vma, keeping them in order of address; it must not overlap another."""
+        self.vmas.append(vma)
+        self.vmas.sort(key=lambda v: v.start)
+
+    def overlapping(self, first: int, last: int) -> Iterator[Vma]:
+        """The vmas that hold a page from ``first`` to ``last``."""
+        return (vma for vma in list(self.vmas) if vma.start <= last and vma.end > first)

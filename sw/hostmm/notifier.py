@@ -1,0 +1,86 @@
+"""The notifier chain of one address space: at a path's point, ask the policy, then call every subscriber."""
+
+from typing import TYPE_CHECKING, Protocol
+
+from hostmm.policies import Point
+from hostmm.scheduler import Steps
+from hostmm.timeline import Notification, Row
+
+if TYPE_CHECKING:
+    from hostmm.machine import Machine
+    from hostmm.mm.space import MmStruct
+
+__all__ = ["NotifierChain", "Subscriber"]
+
+
+class Subscriber(Protocol):
+    """What a driver registers (``struct mmu_notifier_ops``); all methods are steps of the calling thread."""
+
+    def invalidate_page(self, vpn: int) -> Steps:
+        """One page of the address space is (being) unmapped or downgraded."""
+        ...
+
+    def clear_flush_young(self, vpn: int) -> Steps:
+        """Return 1 if the device used the page since the last call, else 0; forget that it did."""
+        ...
+
+    def invalidate_range_start(self, first: int, last: int) -> Steps:
+        """Pages ``first`` to ``last`` (inclusive) are about to change."""
+        ...
+
+    def invalidate_range_end(self, first: int, last: int) -> Steps:
+        """They have changed."""
+        ...
+
+    def release(self) -> Steps:
+        """The address space goes away: stop using it, for good."""
+        ...
+
+
+class NotifierChain:
+    """Subscribers of one mm, in order of registration; every one gets every event (I20)."""
+
+    def __init__(self, machine: "Machine", mm: "MmStruct") -> None:
+        self._machine = machine
+        self._mm = mm
+        self._subscribers: list[Subscriber] = []
+
+    def register(self, subscriber: Subscriber) -> None:
+        """Add a subscriber (``mmu_notifier_register``)."""
+        self._subscribers.append(subscriber)
+
+    def at(self, path: str, point: Point, first: int, last: int | None = None) -> Steps:
+        """Call whatever the policy wants at this point of ``path``; returns the callbacks' results OR-ed."""
+        call = self._machine.policy.call(path, point)
+        if call is None:
+            return 0
+        return (yield from self._deliver(call, first, first if last is None else last))
+
+    def release(self) -> Steps:
+        """Tell every subscriber that the mm goes away (``mmu_notifier_release``)."""
+        yield from self._deliver(Notification.RELEASE, 0, (1 << 26) - 1)
+
+    def _deliver(self, call: Notification, first: int, last: int) -> Steps:
+        result = 0
+        for subscriber in list(self._subscribers):
+            number = self._machine.next_callback()
+            row = {"mm": self._mm.number, "vpn": first, "tag": call}
+            self._machine.sched.log(Row.NOTIFY_BEGIN, **row, a=last, b=number)
+            yield "notifier_call"
+            answer = (yield from self._call(subscriber, call, first, last)) or 0
+            result |= answer
+            self._machine.sched.log(Row.NOTIFY_END, **row, a=answer, b=number)
+        return result
+
+    def _call(self, subscriber: Subscriber, call: Notification, first: int, last: int) -> Steps:
+        match call:
+            case Notification.INVALIDATE_PAGE:
+                return subscriber.invalidate_page(first)
+            case Notification.CLEAR_FLUSH_YOUNG:
+                return subscriber.clear_flush_young(first)
+            case Notification.RANGE_START:
+                return subscriber.invalidate_range_start(first, last)
+            case Notification.RANGE_END:
+                return subscriber.invalidate_range_end(first, last)
+            case Notification.RELEASE:
+                return subscriber.release()

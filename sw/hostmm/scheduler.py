@@ -1,0 +1,342 @@
+"""A deterministic discrete-event scheduler over generator threads, in step with the emulated clock.
+
+A thread is a generator. What it yields:
+
+=================  =======================================================================================
+``"step name"``    spend the step's cost (cost table); a :class:`Gate` on that name may stop the thread there
+int                spend that many ns
+``Acquire(lock)``  take a lock; give it back with :meth:`Scheduler.release`
+``Wait(signal)``   sleep until the signal fires; returns its value
+``Fetch(a, n)``    read n words of emulated memory; returns them as a list
+=================  =======================================================================================
+
+**Two clocks.** Host memory operations take effect in the emulated cycle of their step; commands and descriptors
+arrive one link latency later, and hardware events reach the host one link latency after their cycle. A step at
+time *t* may therefore run as soon as every event up to *t - link* is known (conservative look-ahead), so the
+hardware is asked once for many steps, and the result does not depend on how steps fall into batches.
+"""
+
+import heapq
+import random
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from secmmu.layouts import Event
+
+from hostmm.costs import CostTable
+from hostmm.errors import DeadlockError
+from hostmm.link import Link, Session
+from hostmm.locks import Acquire, Lock, Signal, Wait
+from hostmm.timeline import Row, Timeline
+
+__all__ = ["Fetch", "Gate", "Scheduler", "Steps", "Thread"]
+
+Steps = Generator[Any, Any, Any]
+"""The type of a thread's generator and of every function that it calls with ``yield from``."""
+
+_WATCHDOG_NS = 50_000_000
+_BATCH_WORDS = 1500
+_JITTER = 0.2
+_PREEMPTION_ONE_IN = 400
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Yielded by a thread: read ``words`` words at ``address`` (bytes)."""
+
+    address: int
+    words: int
+
+
+@dataclass(eq=False)
+class Thread:
+    """One host thread, on a CPU of its own.
+
+    Attributes
+    ----------
+    frames : list of (int, int)
+        Stack of (path number, span number) that it is in.
+    waiting : object or None
+        What it waits for, for the deadlock message.
+    """
+
+    name: str
+    number: int
+    steps: Steps
+    done: Signal
+    frames: list[tuple[int, int]] = field(default_factory=list)
+    waiting: object = None
+
+
+@dataclass(eq=False)
+class Gate:
+    """Stops one thread at a named step of a path until it is opened; how scenarios place a race.
+
+    Parameters
+    ----------
+    thread, path, step : str
+        Where: the thread's name, the innermost mm path, the yielded step name.
+    reached : Signal
+        Fires when the thread arrives.
+    opened : Signal
+        The thread goes on when it fires.
+    """
+
+    thread: str
+    path: str
+    step: str
+    reached: Signal
+    opened: Signal
+
+
+class Scheduler:
+    """Runs threads in time order and keeps the link in step.
+
+    Parameters
+    ----------
+    timeline : Timeline
+    costs : CostTable
+    link : Link
+    seed : int
+        Seed of cost jitter (within 20 %), of short interruptions (one step in 400) and of ties.
+    handler : callable
+        Called as ``handler(kind, record)`` for each event of a kind in ``interests`` when it reaches the host;
+        ``record`` is the record's four words as ints.
+    """
+
+    def __init__(self, *, timeline: Timeline, costs: CostTable, link: Link, seed: int) -> None:
+        self.timeline = timeline
+        self.costs = costs
+        self.link = link
+        self.now = 0
+        self.current: Thread | None = None
+        self.gates: list[Gate] = []
+        self.handlers: dict[Event, Callable[[tuple[int, ...]], None]] = {}
+        self.stops: set[Event] = set()
+        """Kinds of event that end an advance early: whatever somebody waits for right now."""
+        self.busy: Callable[[], bool] = lambda: False
+        """Whether the hardware may still send an event that somebody handles (set by the driver)."""
+        self._rng = random.Random(seed)
+        self._link_ns = costs.ns("link")
+        self._queue: list[tuple[int, int, int, Callable[[], None]]] = []
+        self._sequence = 0
+        self._spans = 0
+        self._live: list[Thread] = []
+        self._fetch: tuple[Thread, Fetch] | None = None
+
+    # --- for threads ---------------------------------------------------------------------------------
+
+    def spawn(self, name: str, steps: Steps, *, delay_ns: int = 0) -> Thread:
+        """Start a thread; ``thread.done`` fires when it returns."""
+        thread = Thread(name, self.timeline.thread(name), steps, Signal(f"end of {name}"))
+        self._live.append(thread)
+        self._later(self.now + delay_ns, lambda: self._resume(thread, None))
+        return thread
+
+    def log(self, kind: Row, **fields: int) -> None:
+        """Append a timeline row at this moment, for the running thread and its path."""
+        thread = self.current
+        path, span = thread.frames[-1] if thread and thread.frames else (0, 0)
+        number = thread.number if thread else 0
+        self.timeline.append(
+            kind,
+            cycle=self.link.cycle(self.now),
+            ns=self.now,
+            thread=number,
+            path=path,
+            span=span,
+            **fields,
+        )
+
+    @contextmanager
+    def path(self, name: str) -> Iterator[list[int]]:
+        """Mark an instance of an mm path; put its result into the yielded list to record it."""
+        thread = self.current
+        assert thread is not None, "a path runs in a thread"
+        self._spans += 1
+        thread.frames.append((self.timeline.path(name), self._spans))
+        self.log(Row.PATH_BEGIN)
+        result: list[int] = []
+        try:
+            yield result
+        finally:
+            self.log(Row.PATH_END, a=int(result[-1]) if result else 0)
+            thread.frames.pop()
+
+    def release(self, lock: Lock) -> None:
+        """Give back a lock that the running thread holds; the first waiters in the queue get it."""
+        thread = self.current
+        assert thread is not None, "a lock is released by a thread"
+        if lock.writer is thread:
+            since, lock.writer = lock.since_ns, None
+        else:
+            since = lock.readers.pop(thread)
+        self.log(Row.UNLOCK, tag=lock.lock_class, a=lock.number, b=self.now - since)
+        while lock.queue and lock.admits(lock.queue[0][1]):
+            waiter, shared, since = lock.queue.popleft()
+            self._take(lock, waiter, shared)
+            self._later(self.now, lambda w=waiter, s=since: self._granted(lock, w, s))
+
+    def fire(self, signal: Signal, value: int = 0) -> None:
+        """Fire a signal: its waiters run on now."""
+        signal.fired, signal.value = True, value
+        waiters, signal.waiters = signal.waiters, []
+        for thread in waiters:
+            self._later(self.now, lambda t=thread: self._resume(t, value))
+
+    def post(self, operation: Callable[[int], None]) -> None:
+        """Do ``operation(ns)`` on the link one link latency from now (a posted register write)."""
+        thread = self.current
+        at = self.now + self._link_ns
+        self._later(at, lambda: self._as(thread, lambda: operation(at)))
+
+    # --- the loop ------------------------------------------------------------------------------------
+
+    def run(self) -> Session:
+        """Run until every thread has returned and the hardware is quiet.
+
+        Raises
+        ------
+        DeadlockError
+            Every thread waits and no event can come, or none came for 50 ms of emulated time.
+        """
+        while self._queue or self._live or self.busy():
+            if self._fetch:
+                yield from self._answer_fetch()
+            elif self._queue and self._known(self._queue[0][0]):
+                at, _, _, action = heapq.heappop(self._queue)
+                self.now = max(self.now, at)
+                action()
+                if self.link.words > _BATCH_WORDS:
+                    yield from self._exchange(None, frozenset())
+            elif self.busy():
+                yield from self._advance()
+            else:
+                waiting = ", ".join(f"{t.name} ({t.waiting})" for t in self._live)
+                raise DeadlockError(
+                    f"nothing can happen any more at {self.now} ns: waiting: {waiting}"
+                )
+        yield from self._exchange(self.now, frozenset())
+
+    def _known(self, at: int) -> bool:
+        return not self.busy() or at - self._link_ns <= self.link.synced_cycle * self.link.cycle_ns
+
+    def _advance(self) -> Session:
+        before = self.link.synced_cycle
+        horizon = self._queue[0][0] - self._link_ns if self._queue else None
+        limit = max(self.now, before * self.link.cycle_ns) + _WATCHDOG_NS
+        until = limit if horizon is None else min(limit, horizon)
+        yield from self._exchange(until, frozenset(self.stops))
+        if self.link.synced_cycle * self.link.cycle_ns >= limit and not self._queue:
+            waiting = (
+                ", ".join(f"{t.name} ({t.waiting})" for t in self._live) or "the end of the run"
+            )
+            raise DeadlockError(
+                f"the hardware sent nothing from cycle {before} to {self.link.synced_cycle}: waiting: {waiting}"
+            )
+
+    def _exchange(self, until_ns: int | None, stop: frozenset[Event]) -> Session:
+        records = yield self.link.batch(until_ns, stop)
+        self.link.answered(records)
+        self.timeline.append_records(records)
+        kinds = records[:, 0] & np.uint64(0xFF)
+        for kind, handler in self.handlers.items():
+            for row in np.flatnonzero(kinds == kind.value):
+                record = tuple(int(word) for word in records[row])
+                at = record[1] * self.link.cycle_ns + self._link_ns
+                self._later(at, lambda h=handler, r=record: self._as(None, lambda: h(r)))
+        self._records = records
+
+    def _answer_fetch(self) -> Session:
+        assert self._fetch is not None
+        thread, fetch = self._fetch
+        self._fetch = None
+        self.link.read(self.now, fetch.address, fetch.words)
+        yield from self._exchange(None, frozenset())
+        rows = self._records[(self._records[:, 0] & np.uint64(0xFF)) == Event.READ_DATA.value]
+        words = [int(word) for word in rows[:, 2:4].reshape(-1)][: fetch.words]
+        self._later(self.now, lambda: self._resume(thread, words))
+
+    def _later(self, at: int, action: Callable[[], None]) -> None:
+        self._sequence += 1
+        heapq.heappush(self._queue, (at, self._rng.getrandbits(16), self._sequence, action))
+
+    def _as(self, thread: Thread | None, action: Callable[[], None]) -> None:
+        before, self.current = self.current, thread
+        action()
+        self.current = before
+
+    def _resume(self, thread: Thread, value: object) -> None:
+        self.current = thread
+        thread.waiting = None
+        try:
+            wanted = thread.steps.send(value)
+        except StopIteration:
+            self._live.remove(thread)
+            self.fire(thread.done)
+        else:
+            self._serve(thread, wanted)
+        self.current = None
+
+    def _serve(self, thread: Thread, wanted: object) -> None:
+        match wanted:
+            case str():
+                self._step(thread, wanted)
+            case int():
+                self._spend(thread, wanted)
+            case Acquire(lock, shared):
+                self._acquire(thread, lock, shared)
+            case Wait(signal):
+                if signal.fired:
+                    self._later(self.now, lambda: self._resume(thread, signal.value))
+                else:
+                    thread.waiting = signal.name
+                    signal.waiters.append(thread)
+            case Fetch():
+                self._fetch = (thread, wanted)
+            case _:
+                raise TypeError(
+                    f"a thread must yield a step, a time, Acquire, Wait or Fetch, not {wanted!r}"
+                )
+
+    def _step(self, thread: Thread, name: str) -> None:
+        for gate in self.gates:
+            path = self.timeline.paths[thread.frames[-1][0]] if thread.frames else "-"
+            if (gate.thread, gate.path, gate.step) == (
+                thread.name,
+                path,
+                name,
+            ) and not gate.reached.fired:
+                self.fire(gate.reached)
+                self._serve(thread, Wait(gate.opened))
+                return
+        self._spend(thread, self.costs.ns(name))
+
+    def _spend(self, thread: Thread, ns: int) -> None:
+        ns = round(ns * self._rng.uniform(1 - _JITTER, 1 + _JITTER))
+        if self._rng.randrange(_PREEMPTION_ONE_IN) == 0:
+            ns += self.costs.ns("preemption")
+        self._later(self.now + ns, lambda: self._resume(thread, None))
+
+    def _acquire(self, thread: Thread, lock: Lock, shared: bool) -> None:
+        if not lock.queue and lock.admits(shared):
+            self._take(lock, thread, shared)
+            self._granted(lock, thread, self.now)
+        else:
+            thread.waiting = lock.name
+            lock.queue.append((thread, shared, self.now))
+
+    def _take(self, lock: Lock, thread: Thread, shared: bool) -> None:
+        if shared:
+            lock.readers[thread] = self.now
+        else:
+            lock.writer, lock.since_ns = thread, self.now
+
+    def _granted(self, lock: Lock, thread: Thread, since: int) -> None:
+        self.current = thread
+        self.log(Row.LOCK, tag=lock.lock_class, a=lock.number, b=self.now - since)
+        self._spend(thread, self.costs.ns("lock"))
+        self.current = None

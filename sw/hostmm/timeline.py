@@ -1,0 +1,267 @@
+"""The timeline: one append-only record of what happened when; every measure and check is computed from it.
+
+Host rows are appended in the order in which the host performs them; hardware records arrive in blocks. The exact
+emulated cycle of a host row is known once the hardware has answered (a command may wait at its port), so
+:meth:`Timeline.columns` computes it at the end: a row performed at cycle *c* came before everything that the
+hardware did in cycle *c*.
+"""
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+from secmmu.layouts import Event
+
+__all__ = ["COLUMNS", "HARDWARE", "LockClass", "Notification", "Row", "Timeline"]
+
+COLUMNS = (
+    "cycle",
+    "ns",
+    "hw",
+    "kind",
+    "thread",
+    "path",
+    "span",
+    "mm",
+    "vpn",
+    "pfn",
+    "tag",
+    "a",
+    "b",
+)
+"""Columns of the merged timeline, all int64 but ``a`` and ``b`` (uint64).
+
+``cycle``  emulated cycle; ``ns`` host time (for hardware rows: cycle times clock period)
+``hw``     1 for a hardware record, 0 for a host row
+``kind``   :class:`Row` or, where ``hw``, :class:`secmmu.layouts.Event`
+``thread`` index into :attr:`Timeline.threads`; for hardware rows the record's ``source``
+``path``   index into :attr:`Timeline.paths` (0: outside every mm path); for hardware rows 0
+``span``   number of the path instance (0: none); for hardware rows the record's ``arg``
+``mm``     address-space number (0: none); ``vpn``, ``pfn`` -1 where they mean nothing
+``tag``    see :class:`Row`; for hardware rows the record's tag
+"""
+
+HARDWARE = 1
+
+
+class LockClass(enum.IntEnum):
+    """What a lock protects; the ``tag`` of lock rows."""
+
+    PTL = 0
+    RMAP = 1
+    MMAP = 2
+    PAGE = 3
+
+
+class Notification(enum.IntEnum):
+    """Kinds of callback that a notifier chain delivers; the ``tag`` of notification rows."""
+
+    INVALIDATE_PAGE = 0
+    CLEAR_FLUSH_YOUNG = 1
+    RANGE_START = 2
+    RANGE_END = 3
+    RELEASE = 4
+
+
+class Row(enum.IntEnum):
+    """Kinds of host row. Columns not named are 0 (-1 for vpn and pfn).
+
+    ====================  ===============================================================================
+    ``PATH_BEGIN/END``    an mm path begins / returns; ``a`` of END: its result
+    ``PTE_SET``           mm, vpn, pfn; ``a`` new PTE word, ``b`` old PTE word
+    ``PTE_CLEAR``         mm, vpn, pfn (of the old PTE); ``a`` old PTE word
+    ``LOCK``              ``tag`` LockClass, ``a`` lock number, ``b`` ns waited; pfn or vpn where it has one
+    ``UNLOCK``            the same, ``b`` ns held
+    ``ALLOC`` ``FREE``    pfn; ``tag`` FrameKind at ALLOC
+    ``GET`` ``PUT``       pfn; ``a`` references after it
+    ``MAPCOUNT``          pfn; ``tag`` 1 up, 0 down; ``a`` mapcount after it
+    ``PAGE_DIRTY``        pfn; ``tag`` 1 set, 0 cleared; ``a`` 1 where PG_dirty changed
+    ``WRITEBACK``         pfn; the page's content is taken for the store now (copied to ``a``, bytes)
+    ``NOTIFY_BEGIN/END``  one callback to one subscriber: mm, vpn first page, ``tag`` Notification,
+                          ``a`` last page (inclusive), ``b`` callback number; END: ``a`` its result
+    ``INV_ISSUE``         a command reaches the MMU's port: mm, vpn first, ``tag`` command tag, ``a`` last,
+                          ``b`` callback number
+    ``STORE``             a CPU stores: mm, vpn, pfn; ``a`` physical address, ``b`` value
+    ``LOAD``              a CPU loads: mm, vpn, pfn; ``a`` physical address
+    ``COPY``              pfn destination frame; ``tag`` words; ``a`` destination, ``b`` source (bytes)
+    ``FILL``              pfn; ``tag`` words; ``a`` destination, ``b`` value
+    ``DMA_SUBMIT``        a descriptor reaches its queue: mm, vpn; ``tag`` its tag; ``a`` va, ``b`` data
+    ``DMA_DROP``          the access was given up (its address is gone): as DMA_SUBMIT
+    ``FAULT_BEGIN/END``   a fault (CPU's or device's) is handled: mm, vpn; ``tag`` 1 device; ``a`` 1 write
+    ``TEARDOWN``          exit_mmap is about to clear its first PTE: mm
+    ``RECLAIMED``         pfn is about to be freed by reclaim
+    ``ADDED``             something that the trace does not hold was added: ``tag`` 1 nonlinear, 2 xip
+    ====================  ===============================================================================
+    """
+
+    PATH_BEGIN = 64
+    PATH_END = 65
+    PTE_SET = 66
+    PTE_CLEAR = 67
+    LOCK = 68
+    UNLOCK = 69
+    ALLOC = 70
+    FREE = 71
+    GET = 72
+    PUT = 73
+    MAPCOUNT = 74
+    PAGE_DIRTY = 75
+    WRITEBACK = 76
+    NOTIFY_BEGIN = 77
+    NOTIFY_END = 78
+    INV_ISSUE = 79
+    STORE = 80
+    LOAD = 81
+    COPY = 82
+    FILL = 83
+    DMA_SUBMIT = 84
+    DMA_DROP = 85
+    FAULT_BEGIN = 86
+    FAULT_END = 87
+    TEARDOWN = 88
+    RECLAIMED = 89
+    ADDED = 90
+
+
+@dataclass
+class _Block:
+    """Hardware records received when ``host_rows`` host rows had been appended."""
+
+    host_rows: int
+    records: np.ndarray
+
+
+class Timeline:
+    """Collects host rows and hardware records of one run.
+
+    Parameters
+    ----------
+    cycle_ns : int
+        Period of the emulated clock in ns.
+    """
+
+    def __init__(self, *, cycle_ns: int) -> None:
+        self.cycle_ns = cycle_ns
+        self.threads: list[str] = ["-"]
+        self.paths: list[str] = ["-"]
+        self._path_numbers = {"-": 0}
+        self._rows: list[tuple[int, ...]] = []
+        self._blocks: list[_Block] = []
+
+    def thread(self, name: str) -> int:
+        """Register a thread; return its number."""
+        self.threads.append(name)
+        return len(self.threads) - 1
+
+    def path(self, name: str) -> int:
+        """Return the number of a path name, registering it the first time."""
+        if name not in self._path_numbers:
+            self._path_numbers[name] = len(self.paths)
+            self.paths.append(name)
+        return self._path_numbers[name]
+
+    def append(
+        self,
+        kind: Row,
+        *,
+        cycle: int,
+        ns: int,
+        thread: int,
+        path: int,
+        span: int,
+        mm: int = 0,
+        vpn: int = -1,
+        pfn: int = -1,
+        tag: int = 0,
+        a: int = 0,
+        b: int = 0,
+    ) -> None:
+        """Append one host row; ``cycle`` is the cycle planned for it."""
+        self._rows.append((cycle, ns, 0, kind, thread, path, span, mm, vpn, pfn, tag, a, b))
+
+    def append_records(self, records: np.ndarray) -> None:
+        """Append a block of hardware records, shape (n, 4) uint64, as they came over the link."""
+        if len(records):
+            self._blocks.append(_Block(len(self._rows), records))
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """Merge everything in order of cycle; host rows of a cycle precede its hardware records.
+
+        Returns
+        -------
+        dict
+            One array a column of :data:`COLUMNS`, all of the same length.
+        """
+        records = (
+            np.concatenate([block.records for block in self._blocks])
+            if self._blocks
+            else np.zeros((0, 4), np.uint64)
+        )
+        host = self._host_columns(records)
+        hardware = self._hardware_columns(records)
+        merged = {name: np.concatenate([host[name], hardware[name]]) for name in COLUMNS}
+        order = np.lexsort((merged["hw"], merged["cycle"]))
+        return {name: column[order] for name, column in merged.items()}
+
+    def _host_columns(self, records: np.ndarray) -> dict[str, np.ndarray]:
+        rows = self._rows
+        host = {
+            name: np.array([row[index] for row in rows], np.uint64 if name in "ab" else np.int64)
+            for index, name in enumerate(COLUMNS)
+        }
+        accepted = records[(records[:, 0] & np.uint64(0xFF)) == Event.ACCEPTED.value, 1].astype(
+            np.int64
+        )
+        host["cycle"] = _exact_cycles(host["cycle"], host["kind"], accepted)
+        return host
+
+    def _hardware_columns(self, records: np.ndarray) -> dict[str, np.ndarray]:
+        head = records[:, 0].astype(np.uint64)
+        kind = (head & np.uint64(0xFF)).astype(np.int64)
+        keep = ~np.isin(
+            kind,
+            [
+                Event.ADVANCED.value,
+                Event.READ_DATA.value,
+                Event.SWAPPED.value,
+                Event.CSR_DATA.value,
+            ],
+        )
+        records, head, kind = records[keep], head[keep], kind[keep]
+        count = len(records)
+        cycle = records[:, 1].astype(np.int64)
+        zero, none = np.zeros(count, np.int64), np.full(count, -1, np.int64)
+        return {
+            "cycle": cycle,
+            "ns": cycle * self.cycle_ns,
+            "hw": np.full(count, HARDWARE, np.int64),
+            "kind": kind,
+            "thread": ((head >> np.uint64(8)) & np.uint64(0xFF)).astype(np.int64),
+            "path": zero,
+            "span": (head >> np.uint64(32)).astype(np.int64),
+            "mm": zero,
+            "vpn": none,
+            "pfn": none,
+            "tag": ((head >> np.uint64(16)) & np.uint64(0xFFFF)).astype(np.int64),
+            "a": records[:, 2],
+            "b": records[:, 3],
+        }
+
+
+def _exact_cycles(planned: np.ndarray, kinds: np.ndarray, accepted: np.ndarray) -> np.ndarray:
+    """Replay the link's order: each row comes no earlier than its plan and than the row before it.
+
+    A command runs the clock until the port takes it (the n-th INV_ISSUE is the n-th ACCEPTED), a descriptor
+    for one cycle; what follows comes after that.
+    """
+    exact = planned.copy()
+    cursor, command = 0, 0
+    for index in range(len(exact)):
+        cursor = max(cursor, int(planned[index]))
+        exact[index] = cursor
+        if kinds[index] == Row.INV_ISSUE and command < len(accepted):
+            cursor = int(accepted[command]) + 1
+            command += 1
+        elif kinds[index] == Row.DMA_SUBMIT:
+            cursor += 1
+    return exact
