@@ -1,0 +1,1 @@
+"""Coroutines that cocotb runs inside a simulator, one module per device under test."""

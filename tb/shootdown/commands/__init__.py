@@ -1,0 +1,1 @@
+"""The subcommands of ``shootdown``, one module each; each has ``add_parser(subparsers)``."""

@@ -1,0 +1,155 @@
+"""One pytest item per cocotb case, one simulation per module, configuration and simulator.
+
+A test file states what to simulate::
+
+    cases = RtlCases(lambda: Tlb(SecmmuConfig()), "shootdown.cases.tlb_cases")
+
+and pytest collects ``test_tlb.py::cases::verilator::fills_and_hits`` and so on. The first item to run builds the
+model and runs every *selected* case of its simulator; the others read their result.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from amaranth.lib import wiring
+from secmmu.emit import to_verilog
+from shootdown import simulate
+from shootdown.errors import ShootdownError
+
+__all__ = ["RtlCases"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RtlCases:
+    """The cocotb cases of ``module``, run on ``component()`` by each of ``simulators``.
+
+    Parameters
+    ----------
+    component : callable
+        Makes the device under test: a Component, whose Verilog top is called ``dut``, or a ready
+        :class:`shootdown.simulate.Design`.
+    module : str
+        Importable module of cocotb cases, named ``*_cases``.
+    simulators : tuple of str
+        Which simulators run it.
+    env : mapping
+        Environment of the cases, for example the configuration they are to expect.
+    timeout_s : float
+        Wall-clock limit of one simulation, in seconds.
+    """
+
+    component: Callable[[], wiring.Component | simulate.Design]
+    module: str
+    simulators: tuple[simulate.Simulator, ...] = simulate.SIMULATORS
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    timeout_s: float = 120.0
+
+    def design(self) -> simulate.Design:
+        """Return the design to build."""
+        made = self.component()
+        if isinstance(made, simulate.Design):
+            return made
+        name = type(made).__name__.lower()
+        return simulate.Design(name=name, verilog=to_verilog(made, name="dut"), top="dut")
+
+
+class CasesNode(pytest.Collector):
+    """Collects one node per simulator."""
+
+    cases: RtlCases
+
+    def collect(self) -> Iterator[pytest.Collector]:
+        """Yield the simulators."""
+        for simulator in self.cases.simulators:
+            node = SimulationNode.from_parent(self, name=simulator)
+            node.cases, node.simulator = self.cases, simulator
+            yield node
+
+
+class SimulationNode(pytest.Collector):
+    """One simulation; its items are the cases. xdist's loadscope keeps them on one worker."""
+
+    cases: RtlCases
+    simulator: simulate.Simulator
+    results: dict[str, simulate.CaseResult] | None = None
+    error: ShootdownError | None = None
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Yield the cases."""
+        for name in simulate.case_names(self.cases.module):
+            yield CaseItem.from_parent(self, name=name)
+
+    @property
+    def out(self) -> Path:
+        """Folder of the simulation's log, results and waves."""
+        parts = self.nodeid.removesuffix(self.name).replace("/", ".").strip(":").split("::")
+        return self.config.rootpath / "out" / "tests" / ".".join(parts) / self.name
+
+    def result(self, name: str) -> simulate.CaseResult:
+        """Return what case ``name`` did, running the simulation of the selected cases first if need be."""
+        if self.error is not None:
+            raise self.error
+        if self.results is None:
+            try:
+                self.results = self._simulate()
+            except ShootdownError as error:
+                self.error = error
+                raise
+        return self.results[name]
+
+    def _simulate(self) -> dict[str, simulate.CaseResult]:
+        selected = [item.name for item in self.session.items if item.parent is self]
+        built = simulate.build(self.cases.design(), self.simulator, waves=self.config.getoption("--waves"))
+        found = simulate.run(
+            built,
+            self.cases.module,
+            cases=selected,
+            seed=self.config.getoption("--seed"),
+            env=self.cases.env,
+            out=self.out,
+            timeout_s=self.cases.timeout_s,
+        )
+        return {result.name: result for result in found}
+
+
+class CaseFailure(Exception):
+    """A cocotb case failed; the text is all that a reader needs."""
+
+
+class CaseItem(pytest.Item):
+    """One cocotb case on one simulator."""
+
+    parent: SimulationNode
+
+    def runtest(self) -> None:
+        """Fail when the case failed."""
+        result = self.parent.result(self.name)
+        if not result.passed:
+            raise CaseFailure(result.message)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
+        """Return the case's own message, where its log is, and the command that replays it."""
+        if not isinstance(excinfo.value, (CaseFailure, ShootdownError)):
+            return str(super().repr_failure(excinfo))
+        seed = self.config.getoption("--seed")
+        log = self.parent.out / simulate.LOG_NAME
+        return f"{excinfo.value}\nlog: {log}\nreplay: pytest '{self.nodeid}' --seed {seed} --waves"
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """Return the place and name that reports show."""
+        return self.path, None, f"{self.cases_name}[{self.parent.name}] {self.name}"
+
+    @property
+    def cases_name(self) -> str:
+        """Name of the RtlCases variable."""
+        return self.parent.parent.name if self.parent.parent is not None else ""
+
+
+def collect_cases(collector: pytest.Collector, name: str, cases: RtlCases) -> CasesNode:
+    """Return the node of a module's RtlCases variable."""
+    node = CasesNode.from_parent(collector, name=name)
+    node.cases = cases
+    return node
