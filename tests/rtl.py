@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from amaranth.lib import wiring
+
 from secmmu.emit import to_verilog
 from shootdown import simulate
 from shootdown.errors import ShootdownError
@@ -102,7 +103,9 @@ class SimulationNode(pytest.Collector):
 
     def _simulate(self) -> dict[str, simulate.CaseResult]:
         selected = [item.name for item in self.session.items if item.parent is self]
-        built = simulate.build(self.cases.design(), self.simulator, waves=self.config.getoption("--waves"))
+        built = simulate.build(
+            self.cases.design(), self.simulator, waves=self.config.getoption("--waves")
+        )
         found = simulate.run(
             built,
             self.cases.module,
@@ -115,7 +118,7 @@ class SimulationNode(pytest.Collector):
         return {result.name: result for result in found}
 
 
-class CaseFailure(Exception):
+class CaseFailedError(Exception):
     """A cocotb case failed; the text is all that a reader needs."""
 
 
@@ -128,11 +131,11 @@ class CaseItem(pytest.Item):
         """Fail when the case failed."""
         result = self.parent.result(self.name)
         if not result.passed:
-            raise CaseFailure(result.message)
+            raise CaseFailedError(result.message)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
         """Return the case's own message, where its log is, and the command that replays it."""
-        if not isinstance(excinfo.value, (CaseFailure, ShootdownError)):
+        if not isinstance(excinfo.value, (CaseFailedError, ShootdownError)):
             return str(super().repr_failure(excinfo))
         seed = self.config.getoption("--seed")
         log = self.parent.out / simulate.LOG_NAME

@@ -89,11 +89,15 @@ def cache_folder() -> Path:
     base = os.environ.get("SHOOTDOWN_CACHE")
     folder = Path(base).absolute() if base else Path.home() / ".cache" / "shootdown"
     if len(str(folder).split()) != 1:
-        raise ToolError(f"cache folder {str(folder)!r} has blanks in its path: set SHOOTDOWN_CACHE to another one")
+        raise ToolError(
+            f"cache folder {str(folder)!r} has blanks in its path: set SHOOTDOWN_CACHE to another one"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ToolError(f"cannot make cache folder {folder}: {error.strerror}; set SHOOTDOWN_CACHE") from error
+        raise ToolError(
+            f"cannot make cache folder {folder}: {error.strerror}; set SHOOTDOWN_CACHE"
+        ) from error
     return folder
 
 
@@ -203,20 +207,38 @@ def _verilate(design: Design, sources: dict[str, str], waves: bool) -> Path:
     if waves:
         toolchain.require("lz4.h", "zlib.h")
     libraries = cocotb_tools.config.libs_dir
-    visible = "".join(f'public_flat_rw -module "{design.top}" -var "{name}"\n' for name in design.visible)
+    visible = "".join(
+        f'public_flat_rw -module "{design.top}" -var "{name}"\n' for name in design.visible
+    )
     sources = sources | {"visible.vlt": f"`verilator_config\n{visible}"}
     translate = [str(verilator.executable), "--cc", "--exe", "-Mdir", "model", "--vpi", "--timing"]
-    translate += ["--prefix", "Vtop", "--top-module", design.top, "-o", "sim", *_WARNINGS_OFF, *_OPTIMIZE]
+    translate += [
+        "--prefix",
+        "Vtop",
+        "--top-module",
+        design.top,
+        "-o",
+        "sim",
+        *_WARNINGS_OFF,
+        *_OPTIMIZE,
+    ]
     translate += ["--timescale", _TIMESCALE, "-CFLAGS", "-std=c++20 -fcoroutines"]
     translate += ["-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"]
     translate += ["--trace-fst", "--trace-structs"] if waves else []
     translate += [str(cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp")]
     translate += ["visible.vlt", *sorted(name for name in sources if name.endswith(_VERILOG))]
-    variables = ["OPT_FAST=-O2", "OPT_GLOBAL=-O2", f"VM_TRACE={int(waves)}", *verilator.make_variables]
+    variables = [
+        "OPT_FAST=-O2",
+        "OPT_GLOBAL=-O2",
+        f"VM_TRACE={int(waves)}",
+        *verilator.make_variables,
+    ]
     compile_model = ["make", "-C", "model", "-f", "Vtop.mk", *variables]
     environment = dict(verilator.environment)
     if shutil.which("ccache"):
         environment["OBJCACHE"] = "ccache"
     version = f"{verilator.version}, cocotb {importlib.metadata.version('cocotb')}"
     commands = [translate, compile_model]
-    return compile_cached(f"{design.name}-verilator", sources, commands, "model/sim", environment, version)
+    return compile_cached(
+        f"{design.name}-verilator", sources, commands, "model/sim", environment, version
+    )

@@ -1,6 +1,13 @@
 """The bench's error tree: what a user may be shown as one line."""
 
-__all__ = ["BuildError", "ShootdownError", "SimulationError", "ToolError"]
+__all__ = [
+    "BuildError",
+    "InterruptedRunError",
+    "ShootdownError",
+    "SimulationError",
+    "ToolError",
+    "UsageError",
+]
 
 
 class ShootdownError(Exception):
@@ -17,3 +24,11 @@ class BuildError(ShootdownError):
 
 class SimulationError(ShootdownError):
     """A simulation ended without results: it crashed, ran out of time, or knew none of the cases."""
+
+
+class UsageError(ShootdownError):
+    """A value on the command line or in a configuration is not allowed; the message says what is."""
+
+
+class InterruptedRunError(ShootdownError):
+    """Ctrl-C or SIGTERM ended the command; nothing half-written or running is left."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 from xml.etree import ElementTree
 
 import cocotb_tools.config
@@ -18,7 +18,17 @@ from shootdown.builds import SIMULATORS, Built, Design, Simulator, build
 from shootdown.errors import SimulationError
 from shootdown.processes import run_group
 
-__all__ = ["LOG_NAME", "SIMULATORS", "Built", "CaseResult", "Design", "Simulator", "build", "case_names", "run"]
+__all__ = [
+    "LOG_NAME",
+    "SIMULATORS",
+    "Built",
+    "CaseResult",
+    "Design",
+    "Simulator",
+    "build",
+    "case_names",
+    "run",
+]
 
 LOG_NAME = "sim.log"
 
@@ -40,7 +50,7 @@ class _Launcher(cocotb_runner.Runner):
     WAVES stands in the environment.
     """
 
-    supported_gpi_interfaces = {"verilog": ["vpi"]}
+    supported_gpi_interfaces: ClassVar = {"verilog": ["vpi"]}
 
     def __init__(self, built: Built, log: Path, waves_file: Path | None, timeout_s: float) -> None:
         super().__init__()
@@ -69,7 +79,9 @@ class _Launcher(cocotb_runner.Runner):
     def _test_command(self) -> Sequence[list[str]]:
         binary, dump = str(self._built.binary), self._waves_file_path
         if self._built.simulator == "verilator":
-            return [[binary, *(["--trace", "--trace-file", str(dump)] if dump else []), *self.plusargs]]
+            return [
+                [binary, *(["--trace", "--trace-file", str(dump)] if dump else []), *self.plusargs]
+            ]
         library = str(cocotb_tools.config.lib_entry("vpi", "icarus"))
         dumping = [f"+dump={dump}"] if dump else ["-none"]
         return [["vvp", "-m", library, binary, *dumping, *self.plusargs]]
@@ -138,13 +150,21 @@ def run(
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     log, results = out / LOG_NAME, out / "results.xml"
-    dump = out / ("dump.fst" if built.simulator == "verilator" else "dump.vcd") if built.waves else None
+    dump = (
+        out / ("dump.fst" if built.simulator == "verilator" else "dump.vcd")
+        if built.waves
+        else None
+    )
     launcher = _Launcher(built, log, dump, timeout_s)
-    wanted = None if cases is None else rf"^{re.escape(module)}\.({'|'.join(map(re.escape, cases))})$"
+    wanted = (
+        None if cases is None else rf"^{re.escape(module)}\.({'|'.join(map(re.escape, cases))})$"
+    )
     # cocotb rewrites the assertions of every module unless told which; only the case modules have any.
     extra = {"COCOTB_REWRITE_ASSERTION_FILES": "*_cases.py", "PYTHONHASHSEED": "0", **env}
     try:
-        with _without("WAVES", "GUI", "PYTEST_CURRENT_TEST", "COCOTB_TEST_FILTER", "COCOTB_TESTCASE"):
+        with _without(
+            "WAVES", "GUI", "PYTEST_CURRENT_TEST", "COCOTB_TEST_FILTER", "COCOTB_TESTCASE"
+        ):
             launcher.test(
                 module,
                 built.design.top,
@@ -160,7 +180,9 @@ def run(
         raise SimulationError(f"{error}: see {log}") from None
     if not results.is_file():
         status = launcher.simulator_status
-        raise SimulationError(f"{built.simulator} ended with status {status} and no results: {_last_line(log)}: see {log}")
+        raise SimulationError(
+            f"{built.simulator} ended with status {status} and no results: {_last_line(log)}: see {log}"
+        )
     found = _read_results(results)
     missing = sorted(set(cases or ()) - {result.name for result in found})
     if missing:

@@ -210,7 +210,14 @@ def _executable_status(name: str) -> Status:
 
 
 def _header_status(name: str) -> Status:
-    path = next((str(p) for p in (Path("/usr/include") / name, Path("/usr/local/include") / name) if p.is_file()), "")
+    path = next(
+        (
+            str(p)
+            for p in (Path("/usr/include") / name, Path("/usr/local/include") / name)
+            if p.is_file()
+        ),
+        "",
+    )
     return Status(
         name=name,
         path=path,

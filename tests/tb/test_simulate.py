@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
+
 from secmmu.emit import to_verilog
 from shootdown import simulate
 from shootdown.errors import BuildError, SimulationError, ToolError
-
 from tests.rtl import RtlCases
 from tests.tb.adder import Adder
 
@@ -25,9 +25,13 @@ def _design() -> simulate.Design:
     return simulate.Design(name="adder", verilog=to_verilog(Adder(), name="dut"), top="dut")
 
 
-def _run(simulator: simulate.Simulator, out: Path, *names: str, timeout_s: float = 60) -> list[simulate.CaseResult]:
+def _run(
+    simulator: simulate.Simulator, out: Path, *names: str, timeout_s: float = 60
+) -> list[simulate.CaseResult]:
     built = simulate.build(_design(), simulator)
-    return simulate.run(built, BROKEN, cases=names or None, seed=3, env={}, out=out, timeout_s=timeout_s)
+    return simulate.run(
+        built, BROKEN, cases=names or None, seed=3, env={}, out=out, timeout_s=timeout_s
+    )
 
 
 def test_verilog_is_the_same_every_time_and_names_no_path() -> None:
@@ -66,7 +70,7 @@ def test_selected_case_runs_alone(simulator: simulate.Simulator, tmp_path: Path)
 
 def test_unknown_case_is_an_error(tmp_path: Path) -> None:
     """A case that the module does not have never counts as passed."""
-    with pytest.raises(SimulationError, match="broken_cases did not run no_such_case|no results"):
+    with pytest.raises(SimulationError, match=r"broken_cases did not run no_such_case|no results"):
         _run("icarus", tmp_path, "no_such_case")
 
 
@@ -80,7 +84,9 @@ def test_second_build_compiles_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert simulate.build(_design(), "icarus", waves=True).binary != first
 
 
-def test_refused_design_leaves_nothing_but_its_log(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_refused_design_leaves_nothing_but_its_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A failed build is an error that names the log, and is not found as a model later."""
     monkeypatch.setenv("SHOOTDOWN_CACHE", str(tmp_path / "cache"))
     design = simulate.Design(name="bad", verilog="module dut; nonsense endmodule", top="dut")
@@ -91,7 +97,9 @@ def test_refused_design_leaves_nothing_but_its_log(monkeypatch: pytest.MonkeyPat
     assert sorted(left) == [".lock", ".log"]
 
 
-def test_cache_folder_with_blanks_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_folder_with_blanks_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """GNU make cannot build there."""
     monkeypatch.setenv("SHOOTDOWN_CACHE", str(tmp_path / "a b"))
     with pytest.raises(ToolError, match="has blanks in its path"):
@@ -127,7 +135,9 @@ def test_interrupted_run_leaves_no_simulator(number: signal.Signals, tmp_path: P
     try:
         deadline = time.monotonic() + 30
         log = tmp_path / simulate.LOG_NAME
-        while time.monotonic() < deadline and not (log.is_file() and "runs_for_ever" in log.read_text()):
+        while time.monotonic() < deadline and not (
+            log.is_file() and "runs_for_ever" in log.read_text()
+        ):
             time.sleep(0.05)
         simulators = _children_of(child.pid)
         assert simulators
@@ -142,7 +152,9 @@ def test_time_limit_kills_the_simulator(tmp_path: Path) -> None:
     """A simulation that never ends is an error that says so."""
     built = simulate.build(_design(), "icarus")
     with pytest.raises(SimulationError, match=r"vvp ran longer than 3 s: see .*sim\.log"):
-        simulate.run(built, "tests.tb.endless_cases", cases=None, seed=1, env={}, out=tmp_path, timeout_s=3)
+        simulate.run(
+            built, "tests.tb.endless_cases", cases=None, seed=1, env={}, out=tmp_path, timeout_s=3
+        )
 
 
 def test_pytest_reports_each_case_and_its_replay_command(tmp_path: Path) -> None:
@@ -154,9 +166,22 @@ def test_pytest_reports_each_case_and_its_replay_command(tmp_path: Path) -> None
     )
     (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "not hangs", "--seed", "7", str(test)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "not hangs",
+        "--seed",
+        "7",
+        str(test),
+    ]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
     assert "1 failed, 1 passed, 1 deselected" in done.stdout
     assert "constant is not six" in done.stdout
     assert "replay: pytest 'test_broken.py::cases::icarus::fails' --seed 7 --waves" in done.stdout

@@ -1,0 +1,74 @@
+# Every target works from a fresh clone: what it needs is set up first, and costs nothing the second time.
+PYTHON ?= python3
+VENV := .venv
+LOCK := .requirements.lock
+STAMP := $(VENV)/.setup-$(shell cat $(LOCK) pyproject.toml | sha256sum | cut -c1-16)
+SHOOTDOWN := $(VENV)/bin/shootdown
+WORKERS ?= 2
+
+TRACE ?=
+POLICY ?=
+SIM ?=
+SEED ?=
+CPUS ?=
+WAVES ?=
+RUN_OPTIONS = $(addprefix --policy ,$(POLICY)) $(if $(SIM),--sim $(SIM)) $(if $(SEED),--seed $(SEED)) \
+              $(if $(CPUS),--cpus $(CPUS)) $(if $(filter-out 0,$(WAVES)),--waves)
+
+.PHONY: help setup sim compare bench waves doctor test lint type unit format lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Variables of make sim: TRACE= POLICY= SIM= SEED= CPUS= WAVES=1"
+
+setup: $(STAMP) ## Make .venv from the lock file, and install Debian packages when root
+
+$(STAMP):
+	@.ci/system-packages $(PYTHON)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "setup: Python 3.11 or newer is needed: make PYTHON=python3.11" >&2; exit 2; }
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "setup: installing locked Python packages into $(VENV)"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(LOCK)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@rm -f $(VENV)/.setup-* && touch $@
+
+sim: $(STAMP) ## Replay a real program against the RTL under two policies and print the answer
+	@$(SHOOTDOWN) run $(RUN_OPTIONS) $(TRACE)
+
+compare: $(STAMP) ## Compare the policies over five seeds, and with link and IPI costs times 1/4 and 4
+	@$(SHOOTDOWN) compare
+
+bench: $(STAMP) ## Measure emulated cycles per second against the same RTL without Python
+	@$(SHOOTDOWN) bench
+
+waves: $(STAMP) ## Open the last run in GTKWave
+	@$(SHOOTDOWN) waves
+
+doctor: $(STAMP) ## Say which tools were found, which are missing and how to install them
+	@$(SHOOTDOWN) doctor
+
+test: lint type unit ## Lint, check types, run all tests
+
+lint: $(STAMP) ## Check style
+	@$(VENV)/bin/ruff check --quiet hdl sw tb tests
+	@$(VENV)/bin/ruff format --check --quiet hdl sw tb tests
+
+type: $(STAMP) ## Check types
+	@$(VENV)/bin/mypy --no-error-summary
+	@$(VENV)/bin/basedpyright --level error | tail -n 20
+
+unit: $(STAMP) ## Run the tests alone
+	@$(VENV)/bin/pytest -q -n $(WORKERS) --dist loadscope $(TESTS)
+
+format: $(STAMP) ## Rewrite the sources in the house format
+	@$(VENV)/bin/ruff check --quiet --fix hdl sw tb tests
+	@$(VENV)/bin/ruff format --quiet hdl sw tb tests
+
+lock: $(STAMP) ## Resolve the dependencies again into the lock file
+	@$(VENV)/bin/uv pip compile pyproject.toml --extra test --extra dev --generate-hashes --python-version 3.11 \
+		--universal --no-header --quiet --upgrade -o $(LOCK)
+
+clean: ## Remove results and tool caches; the model cache and .venv stay
+	rm -rf out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find hdl sw tb tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,49 @@
+"""The command ``shootdown``: one subcommand per module of :mod:`shootdown.commands`.
+
+Exit status: 0 for success, 1 for a failed check, 2 for bad input, a missing tool or an interruption.
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from shootdown.commands import doctor
+from shootdown.errors import ShootdownError
+
+__all__ = ["main"]
+
+_COMMANDS = (doctor,)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="shootdown",
+        description="Real programs' memory traffic against a secondary MMU's RTL, under Linux mm.",
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        command.add_parser(subparsers)
+    return parser
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit status."""
+    # SIGTERM unwinds like Ctrl-C, so that temporary files and child processes go away.
+    signal.signal(signal.SIGTERM, _interrupt)
+    chosen = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = chosen.command
+    try:
+        return command(chosen)
+    except ShootdownError as error:
+        print(f"shootdown: {error}", file=sys.stderr)
+    except KeyboardInterrupt as signalled:
+        print(
+            f"shootdown: interrupted{f' by {signalled}' if signalled.args else ''}", file=sys.stderr
+        )
+    return 2
