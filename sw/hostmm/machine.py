@@ -6,7 +6,9 @@ from hostmm.costs import CostTable
 from hostmm.errors import HostError
 from hostmm.link import Link
 from hostmm.locks import Lock, LockClass
+from hostmm.mm.files import AddressSpace
 from hostmm.mm.frames import FIRST_FRAME, PAGE_BYTES, PAGE_WORDS, FrameAllocator, Page
+from hostmm.mm.lru import Lru
 from hostmm.mm.space import MmStruct
 from hostmm.policies import Policy
 from hostmm.scheduler import Scheduler
@@ -67,7 +69,9 @@ class Machine:
         self._versions = 0
         self._slots = 0
         self.frames = FrameAllocator(self, config.frames)
+        self.lru = Lru()
         self.mms: list[MmStruct] = []
+        self.files: list[AddressSpace] = []
 
     def new_lock(self, name: str, lock_class: LockClass) -> Lock:
         """Make a lock with a number of its own."""
@@ -79,6 +83,15 @@ class Machine:
         mm = MmStruct(self, len(self.mms) + 1)
         self.mms.append(mm)
         return mm
+
+    def new_file(self, name: str, *, tmpfs: bool = False) -> AddressSpace:
+        """Make a file; ``tmpfs`` files are written to swap only, and never cleaned."""
+        number = len(self.files)
+        file = AddressSpace(
+            number, name, self.new_lock(f"i_mmap_lock {name}", LockClass.RMAP), tmpfs=tmpfs
+        )
+        self.files.append(file)
+        return file
 
     def next_callback(self) -> int:
         """A number for one callback."""

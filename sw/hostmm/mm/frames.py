@@ -118,6 +118,7 @@ class FrameAllocator:
             return False
         self._machine.sched.log(Row.FREE, pfn=page.pfn)
         self._machine.link.tag(self._machine.sched.now, page.pfn, kind=FrameKind.FREE.value)
+        self._machine.lru.remove(page)
         del self.pages[page.pfn]
         self._free.append(page.pfn)
         self.freed += 1
