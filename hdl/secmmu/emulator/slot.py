@@ -1,0 +1,76 @@
+"""The slot that the MMU stands in: its ports, so that another design can be put there."""
+
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from secmmu.axi import Axi4LiteSignature, Axi4Signature
+from secmmu.config import SecmmuConfig
+from secmmu.layouts import CommandLayout, CompletionLayout, FaultLayout, ObservationLayout, PA_BITS, VA_BITS
+
+__all__ = ["OBSERVATION_LANES", "MmuSlotSignature", "ObservationSignature"]
+
+OBSERVATION_LANES = (
+    "observe_walk",
+    "observe_fill",
+    "observe_kill",
+    "observe_read_begin",
+    "observe_read_end",
+    "observe_write_begin",
+    "observe_write_end",
+)
+"""Names of the observation lanes of the slot."""
+
+
+class ObservationSignature(wiring.Signature):
+    """One observation lane, seen from the MMU: no back-pressure, one observation in each cycle ``valid`` is 1."""
+
+    def __init__(self) -> None:
+        super().__init__({"valid": Out(1), "payload": Out(ObservationLayout())})
+
+
+class MmuSlotSignature(wiring.Signature):
+    """Ports of an MMU in the emulator, seen from the MMU.
+
+    The emulator freezes the MMU between two cycles for as long as the host or a full record FIFO needs, so it may
+    use any number of lanes in one cycle and is never asked to wait.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``asid_bits`` and ``id_bits`` set the widths; ``observe`` says whether the lanes are there.
+
+    Members
+    -------
+    device : In(Axi4Signature)
+        The DMA engines' port; virtual addresses, asid in AxUSER.
+    memory : Out(Axi4Signature)
+        Translated accesses; physical addresses, asid in AxUSER.
+    walk : Out(Axi4Signature)
+        Page-table reads; one id bit, no writes, asid in ARUSER.
+    csr : In(Axi4LiteSignature)
+        The register file, 12 address bits.
+    command : In(stream of CommandLayout)
+        Invalidation commands.
+    completion : Out(stream of CompletionLayout), fault : Out(stream of FaultLayout)
+        Taken in every cycle.
+    idle : Out(1)
+        1 when further cycles without input would change nothing: what *warp* leaves out.
+    observe_* : Out(ObservationSignature)
+        See :data:`OBSERVATION_LANES`.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        widths = {"id_bits": config.id_bits, "user_bits": config.asid_bits}
+        members = {
+            "device": In(Axi4Signature(addr_bits=VA_BITS, **widths)),
+            "memory": Out(Axi4Signature(addr_bits=PA_BITS, **widths)),
+            "walk": Out(Axi4Signature(addr_bits=PA_BITS, id_bits=1, user_bits=config.asid_bits, write=False)),
+            "csr": In(Axi4LiteSignature(addr_bits=12)),
+            "command": In(stream.Signature(CommandLayout())),
+            "completion": Out(stream.Signature(CompletionLayout())),
+            "fault": Out(stream.Signature(FaultLayout())),
+            "idle": Out(1),
+        }
+        if config.observe:
+            members |= {name: Out(ObservationSignature()) for name in OBSERVATION_LANES}
+        super().__init__(members)
