@@ -24,7 +24,19 @@ from secmmu.layouts import (
 )
 from tests.hdl.identity_mmu import IdentityMmu
 
-__all__ = ["SMALL", "Record", "advance", "arg_of", "command", "csr", "descriptor", "message", "perform", "tag", "words"]
+__all__ = [
+    "SMALL",
+    "Record",
+    "advance",
+    "arg_of",
+    "command",
+    "csr",
+    "descriptor",
+    "message",
+    "perform",
+    "tag",
+    "words",
+]
 
 SMALL = EmulatorConfig(external_memory=False, memory_bytes=64 << 10, descriptors=8)
 
@@ -119,11 +131,15 @@ def perform(
         while not sent or quiet < patience:
             take = stalls is None or stalls.random() < 0.3
             context.set(top.records.ready, take)
-            _, _, valid, payload = await context.tick().sample(top.records.valid, top.records.payload)
+            _, _, valid, payload = await context.tick().sample(
+                top.records.valid, top.records.payload
+            )
             quiet += 1
             if valid and take:
                 quiet = 0
-                fields = {name: payload[name] for name in ("source", "tag", "arg", "cycle", "a", "b")}
+                fields = {
+                    name: payload[name] for name in ("source", "tag", "arg", "cycle", "a", "b")
+                }
                 records.append(Record(kind=payload.kind, **fields))
 
     simulator.add_testbench(sender, background=True)

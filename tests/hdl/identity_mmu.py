@@ -27,6 +27,7 @@ class IdentityMmu(wiring.Component):
         super().__init__(MmuSlotSignature(config))
 
     def elaborate(self, platform: Any) -> Module:
+        """Build the paths, the completions and the scratch register."""
         m = Module()
         self._pass(m)
         self._complete(m)
@@ -93,7 +94,9 @@ class IdentityMmu(wiring.Component):
             self.completion.valid.eq(invalidated | drain),
             self.completion.payload.tag.eq(tag),
             self.completion.payload.phase.eq(Mux(drain, Phase.DRAINED, phase)),
-            self.idle.eq(~(self.command.valid | invalidated | drain | self.csr.awvalid | self.csr.arvalid)),
+            self.idle.eq(
+                ~(self.command.valid | invalidated | drain | self.csr.awvalid | self.csr.arvalid)
+            ),
         ]
 
     def _registers(self, m: Module) -> None:

@@ -4,12 +4,13 @@ from typing import Any
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from secmmu.axi import Axi4Signature
 from secmmu.config import EmulatorConfig
+from secmmu.emulator.engine import Engine
 from secmmu.emulator.observe import EventSignature
 from secmmu.layouts import (
     CYCLE_BITS,
@@ -22,86 +23,11 @@ from secmmu.layouts import (
     Response,
 )
 
-__all__ = ["Dma", "Engine"]
+__all__ = ["Dma"]
 
 _WORD_BYTES = WORD_BITS // 8
 _AXSIZE = 3
 _BURSTS_OF_DATA = 8
-
-
-class Engine(wiring.Component):
-    """One device: a descriptor queue and the AXI ids that are its own.
-
-    ``head`` offers the oldest descriptor while one of the ids is free and fewer than ``limit`` bursts are
-    outstanding; taking it makes ``id`` busy until it is given back.
-
-    Parameters
-    ----------
-    descriptors : int
-        Depth of the queue.
-    id_bits : int
-        Width of the part of AxID that is the engine's to choose.
-
-    Members
-    -------
-    descriptor : In(stream of DescriptorLayout)
-        To be queued.
-    head : Out(stream of DescriptorLayout), id : Out(id_bits)
-        The burst to be issued next and its id.
-    read_end, write_end : In(1); read_end_id, write_end_id : In(id_bits)
-        A burst has ended in this cycle.
-    limit : In(16)
-        Register ``dma.outstanding``.
-    pending : Out(16)
-        Descriptors queued or outstanding.
-    """
-
-    descriptor: stream.Interface
-    head: stream.Interface
-
-    def __init__(self, *, descriptors: int, id_bits: int) -> None:
-        self._depth = descriptors
-        self._id_bits = id_bits
-        super().__init__(
-            {
-                "descriptor": In(stream.Signature(DescriptorLayout())),
-                "head": Out(stream.Signature(DescriptorLayout())),
-                "id": Out(id_bits),
-                "read_end": In(1),
-                "read_end_id": In(id_bits),
-                "write_end": In(1),
-                "write_end_id": In(id_bits),
-                "limit": In(16),
-                "pending": Out(16),
-            }
-        )
-
-    def elaborate(self, platform: Any) -> Module:
-        m = Module()
-        m.submodules.queue = queue = SyncFIFOBuffered(width=DescriptorLayout().size, depth=self._depth)
-        ids = 1 << self._id_bits
-        busy = Signal(ids)
-        outstanding = Signal(range(ids + 1))
-        taken = self.head.valid & self.head.ready
-        begun = Mux(taken, 1 << self.id, 0)
-        ended = Mux(self.read_end, 1 << self.read_end_id, 0) | Mux(self.write_end, 1 << self.write_end_id, 0)
-        m.d.comb += [
-            queue.w_data.eq(self.descriptor.payload),
-            queue.w_en.eq(self.descriptor.valid),
-            self.descriptor.ready.eq(queue.w_rdy),
-            self.head.payload.as_value().eq(queue.r_data),
-            self.head.valid.eq(queue.r_rdy & ~busy.all() & (outstanding < self.limit)),
-            queue.r_en.eq(self.head.valid & self.head.ready),
-            self.pending.eq(queue.level + outstanding),
-        ]
-        for index in reversed(range(ids)):
-            with m.If(~busy[index]):
-                m.d.comb += self.id.eq(index)
-        m.d.sync += [
-            busy.eq((busy | begun) & ~ended),
-            outstanding.eq(outstanding + taken - self.read_end - self.write_end),
-        ]
-        return m
 
 
 class _IssueLayout(data.StructLayout):
@@ -170,7 +96,11 @@ class Dma(wiring.Component):
             {
                 "descriptor": In(stream.Signature(DescriptorLayout())),
                 "device": Out(
-                    Axi4Signature(addr_bits=VA_BITS, id_bits=config.mmu.id_bits, user_bits=config.mmu.asid_bits)
+                    Axi4Signature(
+                        addr_bits=VA_BITS,
+                        id_bits=config.mmu.id_bits,
+                        user_bits=config.mmu.asid_bits,
+                    )
                 ),
                 "cycle": In(CYCLE_BITS),
                 "limit": In(16),
@@ -184,9 +114,12 @@ class Dma(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
+        """Build the engines, their turns on the port, and what is kept of each burst."""
         m = Module()
         local_bits = self._id_bits - self._engine_bits
-        engines = [Engine(descriptors=self._descriptors, id_bits=local_bits) for _ in range(self._engines)]
+        engines = [
+            Engine(descriptors=self._descriptors, id_bits=local_bits) for _ in range(self._engines)
+        ]
         known = Signal()
         for number, engine in enumerate(engines):
             m.submodules[f"engine_{number}"] = engine
@@ -215,7 +148,10 @@ class Dma(wiring.Component):
     def _issue(self, m: Module, engines: list[Engine], channel: str, owed: SyncFIFO) -> None:
         """Move the next burst of ``channel`` from an engine to the port and into the table of issued bursts."""
         write = channel == "aw"
-        port = {name: getattr(self.device, channel + name) for name in ("valid", "ready", "addr", "len", "id", "user")}
+        port = {
+            name: getattr(self.device, channel + name)
+            for name in ("valid", "ready", "addr", "len", "id", "user")
+        }
         requests = Signal(len(engines), name=f"{channel}_requests")
         chosen = Signal(range(len(engines)), name=f"{channel}_chosen")
         room = Signal(name=f"{channel}_room")
@@ -230,7 +166,9 @@ class Dma(wiring.Component):
             with m.If(issue & (chosen == number)):
                 m.d.comb += engine.head.ready.eq(1)
         heads = Array(e.head.payload.as_value() for e in engines)
-        head = data.View(DescriptorLayout(), Signal(DescriptorLayout(), name=f"{channel}_head").as_value())
+        head = data.View(
+            DescriptorLayout(), Signal(DescriptorLayout(), name=f"{channel}_head").as_value()
+        )
         full_id = Cat(Array(e.id for e in engines)[chosen], chosen)[: self._id_bits]
         length = (head.beats - 1)[:4]
         m.d.comb += head.as_value().eq(heads[chosen])
@@ -245,7 +183,13 @@ class Dma(wiring.Component):
         with m.Elif(port["ready"]):
             m.d.sync += port["valid"].eq(0)
         m.d.comb += getattr(self.device, f"{channel}size").eq(_AXSIZE)
-        entry = {"va": head.va, "tag": head.tag, "asid": head.asid, "len": length, "issued": self.cycle + 1}
+        entry = {
+            "va": head.va,
+            "tag": head.tag,
+            "asid": head.asid,
+            "len": length,
+            "issued": self.cycle + 1,
+        }
         self._remember(m, channel, issue, full_id, entry)
         if write:
             w_data = data.View(_DataLayout(), owed.w_data)
@@ -266,9 +210,13 @@ class Dma(wiring.Component):
         with m.If(issue):
             m.d.sync += last.eq(chosen)
 
-    def _remember(self, m: Module, channel: str, issue: Signal, full_id: Any, entry: dict[str, Any]) -> None:
+    def _remember(
+        self, m: Module, channel: str, issue: Signal, full_id: Any, entry: dict[str, Any]
+    ) -> None:
         """Write the table of issued bursts; there is one for reads and one for writes, by id."""
-        m.submodules[f"{channel}_issued"] = table = Memory(shape=_IssueLayout(), depth=1 << self._id_bits, init=[])
+        m.submodules[f"{channel}_issued"] = table = Memory(
+            shape=_IssueLayout(), depth=1 << self._id_bits, init=[]
+        )
         port = table.write_port()
         m.d.comb += [port.en.eq(issue), port.addr.eq(full_id)]
         m.d.comb += [port.data[name].eq(value) for name, value in entry.items()]
@@ -293,7 +241,9 @@ class Dma(wiring.Component):
         with m.If(port.wvalid & port.wready):
             m.d.sync += beat.eq(Mux(port.wlast, 0, beat + 1))
 
-    def _done(self, m: Module, lane: Any, issued: data.View, full_id: Any, write: bool, code: Any) -> None:
+    def _done(
+        self, m: Module, lane: Any, issued: data.View, full_id: Any, write: bool, code: Any
+    ) -> None:
         """Describe a burst that has ended."""
         arg = Signal(AccessArg(), name="arg")
         m.d.comb += [
@@ -314,7 +264,9 @@ class Dma(wiring.Component):
         """Take R; the result is the number of good bytes in this cycle."""
         port = self.device
         issued = self._issued_read
-        m.submodules.progress = table = Memory(shape=_ProgressLayout(), depth=1 << self._id_bits, init=[])
+        m.submodules.progress = table = Memory(
+            shape=_ProgressLayout(), depth=1 << self._id_bits, init=[]
+        )
         lookup = table.read_port(domain="comb")
         update = table.write_port()
         now = lookup.data

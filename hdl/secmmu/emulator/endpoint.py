@@ -128,6 +128,7 @@ class Endpoint(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
+        """Build the state machine."""
         m = Module()
         self._header = Signal(HeaderLayout())
         self._payload = Signal(data.ArrayLayout(WORD_BITS, _PAYLOAD_WORDS))
@@ -150,7 +151,7 @@ class Endpoint(wiring.Component):
         return m
 
     def _drive(self, m: Module) -> None:
-        """What leaves the endpoint is made of the message that is being performed."""
+        """Make what leaves the endpoint of the message that is being performed."""
         header, payload = self._header, self._payload
         bits = len(self.host.payload.address)
         m.d.comb += [
@@ -212,9 +213,8 @@ class Endpoint(wiring.Component):
         with m.State("Perform"):
             m.next = "Header"
             with m.Switch(header.op):
-                with m.Case(Op.MEM_READ):
-                    with m.If(header.arg != 0):
-                        m.next = "Read-Even"
+                with m.Case(Op.MEM_READ), m.If(header.arg != 0):
+                    m.next = "Read-Even"
                 with m.Case(*_HOST_OPS):
                     m.next = "Block"
                 with m.Case(Op.CSR_WRITE):
@@ -253,7 +253,9 @@ class Endpoint(wiring.Component):
                     m.next = "Exchanged"
         with m.State("Exchanged"):
             self._record(m, Event.SWAPPED, arg=0, a=self._payload[0], b=self.host_data)
-        for odd, (state, following) in enumerate((("Read-Even", "Read-Odd"), ("Read-Odd", "Read-Record"))):
+        for odd, (state, following) in enumerate(
+            (("Read-Even", "Read-Odd"), ("Read-Odd", "Read-Record"))
+        ):
             with m.State(state):
                 m.d.comb += [
                     self.host.valid.eq(1),
@@ -281,7 +283,7 @@ class Endpoint(wiring.Component):
             m.next = "Header"
 
     def _bus(self, m: Module) -> None:
-        """Registers of the MMU, over AXI4-Lite; and the record of a register read."""
+        """Reach the MMU's registers over AXI4-Lite; make the record of a register read."""
         csr = self.csr
         address_done = Signal()
         data_done = Signal()
@@ -311,7 +313,7 @@ class Endpoint(wiring.Component):
             self._record(m, Event.CSR_DATA, arg=self._header.arg, b=self._bus_value)
 
     def _streams(self, m: Module) -> None:
-        """Emulated time runs until the stream takes what the message carries."""
+        """Let emulated time run until the stream takes what the message carries."""
         for state, target in (("Command", self.command), ("Descriptor", self.descriptor)):
             with m.State(state):
                 m.d.comb += [self.enable.eq(1), target.valid.eq(1)]

@@ -19,7 +19,9 @@ class EventLayout(data.StructLayout):
     """A record without its cycle."""
 
     def __init__(self) -> None:
-        super().__init__({"kind": Event, "source": 8, "tag": 16, "arg": 32, "a": WORD_BITS, "b": WORD_BITS})
+        super().__init__(
+            {"kind": Event, "source": 8, "tag": 16, "arg": 32, "a": WORD_BITS, "b": WORD_BITS}
+        )
 
 
 class EventSignature(wiring.Signature):
@@ -91,6 +93,7 @@ class Collector(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
+        """Build the queue, the choice of the next event and the grant of the cycle."""
         m = Module()
         count = len(self.lanes)
         m.submodules.queue = queue = SyncFIFOBuffered(width=RecordLayout().size, depth=RECORD_QUEUE)
@@ -130,7 +133,7 @@ class Collector(wiring.Component):
         return m
 
     def _first(self, m: Module, pending: Signal) -> data.View:
-        """The event of the first pending lane."""
+        """Return the event of the first pending lane."""
         event = Signal(EventLayout())
         with m.If(pending[0]):
             m.d.comb += event.eq(self.lanes[0].payload)

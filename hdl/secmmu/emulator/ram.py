@@ -10,7 +10,15 @@ from amaranth.utils import exact_log2
 
 from secmmu.layouts import WORD_BITS
 
-__all__ = ["BlockRam", "HostOp", "HostRequestLayout", "RamSignature", "ReadSignature", "SimulationRam", "WriteSignature"]
+__all__ = [
+    "BlockRam",
+    "HostOp",
+    "HostRequestLayout",
+    "RamSignature",
+    "ReadSignature",
+    "SimulationRam",
+    "WriteSignature",
+]
 
 
 class HostOp(enum.Enum, shape=3):
@@ -66,7 +74,12 @@ class WriteSignature(wiring.Signature):
 
     def __init__(self, address_bits: int) -> None:
         super().__init__(
-            {"en": Out(1), "address": Out(address_bits), "data": Out(WORD_BITS), "strobe": Out(WORD_BITS // 8)}
+            {
+                "en": Out(1),
+                "address": Out(address_bits),
+                "data": Out(WORD_BITS),
+                "strobe": Out(WORD_BITS // 8),
+            }
         )
 
 
@@ -114,6 +127,7 @@ class SimulationRam(wiring.Component):
         super().__init__(RamSignature(self.address_bits))
 
     def elaborate(self, platform: Any) -> Module:
+        """Build the instance."""
         m = Module()
         request = self.host.payload
         m.submodules.memory = Instance(
@@ -165,6 +179,7 @@ class BlockRam(wiring.Component):
         super().__init__(RamSignature(self.address_bits))
 
     def elaborate(self, platform: Any) -> Module:
+        """Build the memory and share its ports."""
         m = Module()
         m.submodules.storage = storage = Memory(shape=WORD_BITS, depth=self.words, init=[])
         self._write = storage.write_port(granularity=8)
@@ -199,7 +214,7 @@ class BlockRam(wiring.Component):
         m.d.comb += self.device.data.eq(Mux(fresh, self._read.data, kept))
 
     def _perform(self, m: Module) -> None:
-        """One clock of a host operation; ``done`` words are finished, ``taken`` says the old word is at hand."""
+        """Do one clock of a host operation; ``done`` words are finished, ``taken`` says the old word is at hand."""
         request = self.host.payload
         taken = Signal()
         done = Signal(32)
@@ -220,7 +235,9 @@ class BlockRam(wiring.Component):
             with m.Case(HostOp.SWAP, HostOp.CAS):
                 m.d.comb += [self._read.en.eq(~taken), self.host.ready.eq(taken)]
                 m.d.sync += taken.eq(~taken)
-                with m.If(taken & ((request.op == HostOp.SWAP) | (self._read.data == request.expected))):
+                with m.If(
+                    taken & ((request.op == HostOp.SWAP) | (self._read.data == request.expected))
+                ):
                     m.d.comb += self._write.en.eq(all_bytes)
             with m.Case(HostOp.FILL):
                 m.d.comb += [

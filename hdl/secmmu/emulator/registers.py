@@ -7,11 +7,12 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.csr import EMULATOR_REGISTERS
-from secmmu.emulator.memory import TimingLayout
+from secmmu.emulator.bursts import TimingLayout
 from secmmu.layouts import CYCLE_BITS, WORD_BITS
 
 __all__ = ["RegisterSignature", "Registers"]
 
+_LATENCY = 20
 _LONGEST = 0xFFFF
 
 
@@ -20,7 +21,12 @@ class RegisterSignature(wiring.Signature):
 
     def __init__(self) -> None:
         super().__init__(
-            {"address": Out(12), "write": Out(1), "write_data": Out(WORD_BITS), "read_data": In(WORD_BITS)}
+            {
+                "address": Out(12),
+                "write": Out(1),
+                "write_data": Out(WORD_BITS),
+                "read_data": In(WORD_BITS),
+            }
         )
 
 
@@ -29,7 +35,7 @@ class Registers(wiring.Component):
 
     A value outside a register's range becomes the nearest one inside: latencies 1 to 65535, ``memory.jitter`` and
     ``memory.beat_gap`` up to 65535, ``dma.outstanding`` 1 to ``outstanding``. ``memory.seed`` keeps its low 32 bits.
-    Reset values: latencies 1, ``dma.outstanding`` its maximum, all others 0. An address without a register reads 0.
+    Reset values: latencies 20, ``dma.outstanding`` its maximum, all others 0. An address without a register reads 0.
 
     Parameters
     ----------
@@ -51,7 +57,9 @@ class Registers(wiring.Component):
         super().__init__(
             {
                 "access": In(RegisterSignature()),
-                "timing": Out(TimingLayout(), init={"read_latency": 1, "write_latency": 1}),
+                "timing": Out(
+                    TimingLayout(), init={"read_latency": _LATENCY, "write_latency": _LATENCY}
+                ),
                 "warp": Out(1),
                 "limit": Out(16, init=outstanding),
                 "cycle": In(CYCLE_BITS),
@@ -61,6 +69,7 @@ class Registers(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
+        """Build one row of a switch a register."""
         m = Module()
         value = self.access.write_data
         small = Signal(16)

@@ -8,7 +8,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
-from secmmu.emulator.memory import AccessSignature
+from secmmu.emulator.bursts import AccessSignature
 from secmmu.emulator.observe import EventSignature
 from secmmu.layouts import PAGE_BITS, AccessArg, Event, FrameKind, FrameTagLayout, Verdict
 
@@ -63,10 +63,14 @@ class FrameTags(wiring.Component):
         self.frame_bits = ceil_log2(frames)
         members: dict[str, Any] = {"update": In(TagWriteSignature(self.frame_bits))}
         for index in range(_LOOKUPS):
-            members |= {f"frame_{index}": In(self.frame_bits), f"tag_{index}": Out(FrameTagLayout())}
+            members |= {
+                f"frame_{index}": In(self.frame_bits),
+                f"tag_{index}": Out(FrameTagLayout()),
+            }
         super().__init__(members)
 
     def elaborate(self, platform: Any) -> Module:
+        """Build the store of the chosen kind."""
         m = Module()
         new = Signal(_StoredTagLayout())
         stored = [Signal(_StoredTagLayout(), name=f"stored_{index}") for index in range(_LOOKUPS)]
@@ -83,7 +87,10 @@ class FrameTags(wiring.Component):
     def _verilog_store(self, m: Module, new: data.View, stored: list[data.View]) -> None:
         lookups: dict[str, Any] = {}
         for index, tag in enumerate(stored):
-            lookups |= {f"i_frame_{index}": getattr(self, f"frame_{index}"), f"o_tag_{index}": tag.as_value()}
+            lookups |= {
+                f"i_frame_{index}": getattr(self, f"frame_{index}"),
+                f"o_tag_{index}": tag.as_value(),
+            }
         m.submodules.store = Instance(
             "secmmu_sim_tags",
             p_FRAMES=self._frames,
@@ -99,7 +106,11 @@ class FrameTags(wiring.Component):
     def _memory_store(self, m: Module, new: data.View, stored: list[data.View]) -> None:
         m.submodules.store = store = Memory(shape=_StoredTagLayout(), depth=self._frames, init=[])
         write = store.write_port()
-        m.d.comb += [write.en.eq(self.update.valid), write.addr.eq(self.update.frame), write.data.eq(new)]
+        m.d.comb += [
+            write.en.eq(self.update.valid),
+            write.addr.eq(self.update.frame),
+            write.data.eq(new),
+        ]
         for index, tag in enumerate(stored):
             read = store.read_port(domain="comb")
             m.d.comb += [read.addr.eq(getattr(self, f"frame_{index}")), tag.eq(read.data)]
@@ -136,6 +147,7 @@ class Sanitizer(wiring.Component):
         super().__init__(members)
 
     def elaborate(self, platform: Any) -> Module:
+        """Build the lookups and the three comparisons."""
         m = Module()
         m.submodules.tags = tags = self._tags
         wiring.connect(m, wiring.flipped(self.update), tags.update)
@@ -148,7 +160,13 @@ class Sanitizer(wiring.Component):
             if name == "walk":
                 m.d.comb += [guilty.eq(tag.kind != FrameKind.TABLE), verdict.eq(Verdict.TABLE)]
             else:
-                self._judge(m, tag, getattr(tag, name).bit_select(access.payload.asid[:4], 1), guilty, verdict)
+                self._judge(
+                    m,
+                    tag,
+                    getattr(tag, name).bit_select(access.payload.asid[:4], 1),
+                    guilty,
+                    verdict,
+                )
             self._report(m, name, access, tag, guilty, verdict)
         return m
 
@@ -163,7 +181,9 @@ class Sanitizer(wiring.Component):
             with m.Default():
                 m.d.comb += [guilty.eq(1), verdict.eq(Verdict.FOREIGN)]
 
-    def _report(self, m: Module, name: str, access: Any, tag: data.View, guilty: Signal, verdict: Any) -> None:
+    def _report(
+        self, m: Module, name: str, access: Any, tag: data.View, guilty: Signal, verdict: Any
+    ) -> None:
         lane = getattr(self, f"{name}_violation")
         arg = Signal(AccessArg(), name=f"{name}_arg")
         m.d.comb += [

@@ -5,7 +5,14 @@ from amaranth.lib.wiring import In, Out
 
 from secmmu.axi import Axi4LiteSignature, Axi4Signature
 from secmmu.config import SecmmuConfig
-from secmmu.layouts import CommandLayout, CompletionLayout, FaultLayout, ObservationLayout, PA_BITS, VA_BITS
+from secmmu.layouts import (
+    PA_BITS,
+    VA_BITS,
+    CommandLayout,
+    CompletionLayout,
+    FaultLayout,
+    ObservationLayout,
+)
 
 __all__ = ["OBSERVATION_LANES", "MmuSlotSignature", "ObservationSignature"]
 
@@ -64,7 +71,9 @@ class MmuSlotSignature(wiring.Signature):
         members = {
             "device": In(Axi4Signature(addr_bits=VA_BITS, **widths)),
             "memory": Out(Axi4Signature(addr_bits=PA_BITS, **widths)),
-            "walk": Out(Axi4Signature(addr_bits=PA_BITS, id_bits=1, user_bits=config.asid_bits, write=False)),
+            "walk": Out(
+                Axi4Signature(addr_bits=PA_BITS, id_bits=1, user_bits=config.asid_bits, write=False)
+            ),
             "csr": In(Axi4LiteSignature(addr_bits=12)),
             "command": In(stream.Signature(CommandLayout())),
             "completion": Out(stream.Signature(CompletionLayout())),

@@ -9,9 +9,10 @@ from amaranth.utils import exact_log2
 
 from secmmu.axi import Axi4LiteSignature
 from secmmu.config import EmulatorConfig
+from secmmu.emulator.bursts import AccessSignature, TimingLayout
 from secmmu.emulator.dma import Dma
 from secmmu.emulator.endpoint import Endpoint
-from secmmu.emulator.memory import AccessSignature, AxiMemory, TimingLayout
+from secmmu.emulator.memory import AxiMemory
 from secmmu.emulator.observe import Collector, EventSignature
 from secmmu.emulator.ram import BlockRam, ReadSignature, SimulationRam, WriteSignature
 from secmmu.emulator.registers import Registers
@@ -95,7 +96,9 @@ class Emulated(wiring.Component):
         self._observe = config.mmu.observe
         self._dma = Dma(config)
         self._memory = AxiMemory(
-            id_bits=config.mmu.id_bits, asid_bits=config.mmu.asid_bits, memory_bytes=config.memory_bytes
+            id_bits=config.mmu.id_bits,
+            asid_bits=config.mmu.asid_bits,
+            memory_bytes=config.memory_bytes,
         )
         bits = exact_log2(config.memory_bytes // 8)
         members: dict[str, Any] = {
@@ -117,6 +120,7 @@ class Emulated(wiring.Component):
         super().__init__(members)
 
     def elaborate(self, platform: Any) -> Module:
+        """Connect the MMU, the engines and the memory, and name their events."""
         m = Module()
         m.submodules.mmu = mmu = self._mmu
         m.submodules.dma = dma = self._dma
@@ -138,8 +142,14 @@ class Emulated(wiring.Component):
             (self.command, mmu.command),
             (self.descriptor, dma.descriptor),
             *((getattr(self, name), getattr(dma, name)) for name in _FROM_DMA),
-            *((getattr(self, name), getattr(memory, name)) for name in ("data_read", "walk_read", "data_write")),
-            *((getattr(self, name), getattr(memory, name)) for name in ("read_access", "write_access", "walk_access")),
+            *(
+                (getattr(self, name), getattr(memory, name))
+                for name in ("data_read", "walk_read", "data_write")
+            ),
+            *(
+                (getattr(self, name), getattr(memory, name))
+                for name in ("read_access", "write_access", "walk_access")
+            ),
         ):
             wiring.connect(m, wiring.flipped(outer), inner)
         if self._observe:
@@ -153,7 +163,9 @@ class Emulated(wiring.Component):
     @staticmethod
     def _show_observation(m: Module, lane: Any, observation: Any) -> None:
         m.d.comb += lane.valid.eq(observation.valid)
-        m.d.comb += [lane.payload[name].eq(observation.payload[name]) for name in ("kind", "arg", "a", "b")]
+        m.d.comb += [
+            lane.payload[name].eq(observation.payload[name]) for name in ("kind", "arg", "a", "b")
+        ]
 
     def _show_command(self, m: Module) -> None:
         command, event = self.command.payload, self.accepted.payload
@@ -231,15 +243,22 @@ class Emulator(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
+        """Connect the emulated part with what runs on every clock."""
         m = Module()
         config = self._config
-        ram = SimulationRam(config.memory_bytes) if config.external_memory else BlockRam(config.memory_bytes)
+        ram = (
+            SimulationRam(config.memory_bytes)
+            if config.external_memory
+            else BlockRam(config.memory_bytes)
+        )
         mmu = self._default_mmu() if self._mmu is None else self._mmu
         run = Signal()
         emulated = Emulated(config, mmu)
         m.submodules.emulated = EnableInserter(run)(emulated)
         m.submodules.ram = ram
-        m.submodules.sanitizer = sanitizer = Sanitizer(frames=config.frames, external=config.external_memory)
+        m.submodules.sanitizer = sanitizer = Sanitizer(
+            frames=config.frames, external=config.external_memory
+        )
         m.submodules.registers = registers = Registers(outstanding=config.outstanding)
         m.submodules.collector = collector = Collector(len(LANES))
         m.submodules.endpoint = endpoint = Endpoint(
@@ -281,7 +300,9 @@ class Emulator(wiring.Component):
         with m.Elif(endpoint.skip):
             m.d.sync += self.cycle.eq(endpoint.target)
 
-    def _connect_registers(self, m: Module, registers: Registers, emulated: Emulated, endpoint: Endpoint) -> None:
+    def _connect_registers(
+        self, m: Module, registers: Registers, emulated: Emulated, endpoint: Endpoint
+    ) -> None:
         m.d.comb += [
             emulated.timing.eq(registers.timing),
             emulated.limit.eq(registers.limit),
@@ -294,10 +315,17 @@ class Emulator(wiring.Component):
         ]
 
     def _connect_collector(
-        self, m: Module, collector: Collector, emulated: Emulated, sanitizer: Sanitizer, endpoint: Endpoint
+        self,
+        m: Module,
+        collector: Collector,
+        emulated: Emulated,
+        sanitizer: Sanitizer,
+        endpoint: Endpoint,
     ) -> None:
         for lane, name in zip(collector.lanes, LANES, strict=True):
-            wiring.connect(m, getattr(sanitizer if name in _FROM_SANITIZER else emulated, name), lane)
+            wiring.connect(
+                m, getattr(sanitizer if name in _FROM_SANITIZER else emulated, name), lane
+            )
         wiring.connect(m, endpoint.records, collector.direct)
         m.d.comb += [
             collector.cycle.eq(self.cycle),
