@@ -1,0 +1,159 @@
+"""The filters that holds leave behind (range start to range end of a notifier)."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+
+from secmmu.config import SecmmuConfig
+from secmmu.internals import GROUP_BITS, HoldCheckSignature, HoldLayout
+from secmmu.layouts import VPN_BITS
+
+__all__ = ["Holds"]
+
+COUNT_BITS = 8
+OVERFLOW_BITS = 16
+
+
+class FilterLayout(data.StructLayout):
+    """One held span and how often it is held; free when ``count`` is 0.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``asid_bits``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        super().__init__(
+            {
+                "count": COUNT_BITS,
+                "asid": config.asid_bits,
+                "group": GROUP_BITS,
+                "first": VPN_BITS,
+                "last": VPN_BITS,
+            }
+        )
+
+
+class Holds(wiring.Component):
+    """Which spans no walk may serve until they are released.
+
+    A hold counts up the filter of its exact span, or takes a free filter. When there is none the whole asid is
+    held, by counting; so is every global page, since its group is not known then. A release counts down the
+    filter of its exact span, else the counter of its asid; one that matches neither does nothing. A change
+    made in one cycle is seen by the checks of the next. Up to 65535 holds of one asid may overflow.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``filters``, ``asid_bits``.
+
+    Members
+    -------
+    hold : In(HoldLayout)
+        What to place or release in this cycle.
+    clear : In(1)
+        Forget everything.
+    read, write, fill : In(HoldCheckSignature)
+        The questions of the two translators and of the walker.
+    released : Out(1)
+        Something is released in this cycle; the checks show it in the next.
+    overflowed : Out(1)
+        A hold takes its whole asid in this cycle.
+    """
+
+    hold: data.View
+    clear: Signal
+    read: wiring.PureInterface
+    write: wiring.PureInterface
+    fill: wiring.PureInterface
+    released: Signal
+    overflowed: Signal
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "hold": In(HoldLayout(config)),
+                "clear": In(1),
+                "read": In(HoldCheckSignature(config)),
+                "write": In(HoldCheckSignature(config)),
+                "fill": In(HoldCheckSignature(config)),
+                "released": Out(1),
+                "overflowed": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the filters, the overflow counters and the three checks."""
+        m = Module()
+        config, hold = self.config, self.hold
+        filters = [Signal(FilterLayout(config), name=f"filter{i}") for i in range(config.filters)]
+        same = Signal(config.filters)
+        growing = Signal(config.filters)
+        free = Signal(config.filters)
+        for i, row in enumerate(filters):
+            span = (row.asid == hold.asid) & (row.first == hold.first) & (row.last == hold.last)
+            m.d.comb += [
+                same[i].eq((row.count != 0) & span),
+                growing[i].eq(same[i] & ~row.count.all()),
+                free[i].eq(row.count == 0),
+            ]
+        for i, row in enumerate(filters):
+            grows = growing[i] & ~growing[:i].any()
+            taken = free[i] & ~free[:i].any() & ~growing.any()
+            with m.If(hold.place & grows):
+                m.d.sync += row.count.eq(row.count + 1)
+            with m.Elif(hold.place & taken):
+                m.d.sync += [row.count.eq(1), row.asid.eq(hold.asid), row.group.eq(hold.group)]
+                m.d.sync += [row.first.eq(hold.first), row.last.eq(hold.last)]
+            with m.Elif(hold.release & same[i] & ~same[:i].any()):
+                m.d.sync += row.count.eq(row.count - 1)
+            with m.If(self.clear):
+                m.d.sync += row.count.eq(0)
+        m.d.comb += [
+            self.released.eq(hold.release),
+            self.overflowed.eq(hold.place & ~growing.any() & ~free.any()),
+        ]
+        whole = self._count_overflows(m, hold.release & ~same.any())
+        for check in (self.read, self.write, self.fill):
+            m.d.comb += check.held.eq(self._is_held(check, filters, whole))
+        return m
+
+    def _count_overflows(self, m: Module, undo: Value) -> Signal:
+        """Count the holds of whole asids; return the set of asids held."""
+        config, asid = self.config, self.hold.asid
+        whole = Signal(config.contexts)
+        m.submodules.overflows = overflows = memory.Memory(
+            shape=OVERFLOW_BITS, depth=config.contexts, init=[]
+        )
+        reader = overflows.read_port(domain="comb")
+        writer = overflows.write_port()
+        held = whole.bit_select(asid, 1)
+        # A count is meaningful only under its bit of ``whole``, so clearing that forgets it.
+        count = Mux(held, reader.data, 0)
+        undone = undo & held
+        m.d.comb += [
+            reader.addr.eq(asid),
+            writer.addr.eq(asid),
+            writer.en.eq(self.overflowed | undone),
+            writer.data.eq(Mux(undone, count - 1, count + 1)),
+        ]
+        with m.If(self.overflowed | (undone & (count == 1))):
+            m.d.sync += held.eq(self.overflowed)
+        with m.If(self.clear):
+            m.d.sync += whole.eq(0)
+        return whole
+
+    def _is_held(
+        self, check: wiring.PureInterface, filters: list[data.View], whole: Signal
+    ) -> Value:
+        """Return whether a filter, or a hold of the whole asid, overlaps the span asked about."""
+        overlaps = [
+            (row.count != 0)
+            & ((row.asid == check.asid) | (check.shared & (row.group == check.group)))
+            & (row.first <= check.last)
+            & (row.last >= check.first)
+            for row in filters
+        ]
+        return Cat(overlaps).any() | whole.bit_select(check.asid, 1) | (check.shared & whole.any())
