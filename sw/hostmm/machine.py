@@ -1,6 +1,7 @@
 """Everything of one run: clocks, link, scheduler, memory, policy."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from hostmm.costs import CostTable
 from hostmm.errors import HostError
@@ -10,9 +11,13 @@ from hostmm.mm.files import AddressSpace
 from hostmm.mm.frames import FIRST_FRAME, PAGE_BYTES, PAGE_WORDS, FrameAllocator, Page
 from hostmm.mm.lru import Lru
 from hostmm.mm.space import MmStruct
+from hostmm.mm.swap import Swap
 from hostmm.policies import Policy
 from hostmm.scheduler import Scheduler
 from hostmm.timeline import Row, Timeline
+
+if TYPE_CHECKING:
+    from hostmm.driver import Driver
 
 __all__ = ["Machine", "MachineConfig"]
 
@@ -53,7 +58,16 @@ class Machine:
     config : MachineConfig
     policy : Policy
         When the mm paths notify.
+
+    Attributes
+    ----------
+    driver : Driver
+        The driver of the secondary MMU; sets itself when it is made.
+    sparse_page : Page or None
+        The page of zeros that holes of execute-in-place files map; made when first needed, never freed.
     """
+
+    driver: "Driver"
 
     def __init__(self, config: MachineConfig, policy: Policy) -> None:
         self.config = config
@@ -70,6 +84,8 @@ class Machine:
         self._slots = 0
         self.frames = FrameAllocator(self, config.frames)
         self.lru = Lru()
+        self.swap = Swap(self)
+        self.sparse_page: Page | None = None
         self.mms: list[MmStruct] = []
         self.files: list[AddressSpace] = []
 

@@ -67,12 +67,15 @@ class Policy:
         ``try_to_unmap_one`` tests young (CPU and, at ``YOUNG``, device) once more before it unmaps.
     notifies_without_page : bool
         ``do_wp_page`` notifies a COW whose old PTE has no ``struct page`` (``old_page`` NULL) too.
+    cow_puts_unlocked : bool
+        ``do_wp_page`` drops its references behind the unlock, not before it.
     """
 
     name: str
     points: Mapping[str, Mapping[Point, Notification]]
     rechecks_young: bool
     notifies_without_page: bool
+    cow_puts_unlocked: bool
 
     def call(self, path: str, point: Point) -> Notification | None:
         """Return the callback of ``path`` at ``point``, None where there is none."""
@@ -94,6 +97,7 @@ V9 = Policy(
     },
     rechecks_young=True,
     notifies_without_page=True,
+    cow_puts_unlocked=False,
 )
 """#v9: ``ptep_clear_flush_notify`` and ``ptep_clear_flush_young_notify``, fused under the lock."""
 
@@ -110,6 +114,7 @@ SEED = Policy(
     },
     rechecks_young=False,
     notifies_without_page=False,
+    cow_puts_unlocked=True,
 )
 """The seed patch: everything behind the unlock, the cluster in a bracket, the young re-check gone."""
 

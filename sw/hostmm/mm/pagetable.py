@@ -10,6 +10,7 @@ from secmmu.layouts import PPN_BITS, FrameKind, PteLayout
 
 from hostmm.locks import Lock, LockClass
 from hostmm.mm.frames import PAGE_WORDS, Page
+from hostmm.mm.rights import Rights
 from hostmm.pack import packer, unpacker
 from hostmm.timeline import Row
 
@@ -95,6 +96,11 @@ class PageTable:
     machine : Machine
     mm : int
         Address-space number, for the timeline.
+
+    Attributes
+    ----------
+    rights : Rights
+        What a device bound to the address space may do with the frames it maps.
     """
 
     def __init__(self, machine: "Machine", mm: int) -> None:
@@ -104,6 +110,7 @@ class PageTable:
         self._locks: dict[int, Lock] = {}
         self._tables: dict[int, Page] = {}
         self._leaf_vpn: dict[int, int] = {}
+        self.rights = Rights(machine)
         self.root = self._new_table()
 
     def _new_table(self) -> int:
@@ -158,9 +165,12 @@ class PageTable:
         slot = self._slot(vpn, create=False)
         assert slot is not None, f"no page table for vpn {vpn:#x}"
         old = self._shadow[slot[0]][slot[1]]
-        self._store(*slot, word)
         pfn = pte_pfn(word) if word & PTE_V else -1
+        if word & PTE_V:
+            self.rights.gain(pfn, read=bool(word & PTE_R), write=bool(word & PTE_W))
+        self._store(*slot, word)
         self._machine.sched.log(Row.PTE_SET, mm=self._mm, vpn=vpn, pfn=pfn, a=word, b=old)
+        self._lose(vpn, old)
 
     def clear(self, vpn: int) -> int:
         """Clear the PTE and return the old word (``ptep_get_and_clear``); the CPU flush is the caller's."""
@@ -169,7 +179,12 @@ class PageTable:
         old = self._shadow[slot[0]][slot[1]]
         self._store(*slot, 0)
         self._machine.sched.log(Row.PTE_CLEAR, mm=self._mm, vpn=vpn, pfn=pte_pfn(old), a=old)
+        self._lose(vpn, old)
         return old
+
+    def _lose(self, vpn: int, old: int) -> None:
+        if old & PTE_V:
+            self.rights.lose(vpn, pte_pfn(old), read=bool(old & PTE_R), write=bool(old & PTE_W))
 
     def entries(self, first: int, last: int) -> Iterator[tuple[int, int]]:
         """Yield (vpn, PTE word) of every non-zero PTE from ``first`` to ``last``, ascending."""
@@ -179,6 +194,17 @@ class PageTable:
             for index, word in enumerate(self._shadow[table]):
                 if word and first <= base + index <= last:
                     yield base + index, word
+
+    def leaves(self, first: int, last: int) -> list[tuple[int, int, Lock]]:
+        """The leaf tables over ``first`` to ``last``: (first vpn, last vpn, lock), clipped to it, ascending."""
+        return sorted(
+            (
+                (max(base, first), min(base + PAGE_WORDS - 1, last), self._locks[table])
+                for table, base in self._leaf_vpn.items()
+                if base <= last and base + PAGE_WORDS > first
+            ),
+            key=lambda leaf: leaf[0],
+        )
 
     def free_tables(self) -> None:
         """Free every page-table page, root last (``free_pgtables`` and ``pgd_free`` of exit)."""

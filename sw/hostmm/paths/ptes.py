@@ -1,0 +1,77 @@
+"""Steps on single PTEs that several paths share. Time is spent first, then the step takes effect at once."""
+
+from typing import TYPE_CHECKING
+
+from hostmm.locks import Acquire, Lock, LockClass
+from hostmm.mm.frames import Page
+from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_V, PTE_W, make_pte, pte_pfn
+from hostmm.mm.rmap import AnonVma
+from hostmm.scheduler import Steps
+
+if TYPE_CHECKING:
+    from hostmm.machine import Machine
+    from hostmm.mm.space import MmStruct, Vma
+
+__all__ = [
+    "anon_vma_prepare",
+    "page_check_address",
+    "pte_unmap_unlock",
+    "ptep_clear_flush",
+    "ptep_clear_flush_young",
+    "user_pte",
+]
+
+
+def user_pte(vma: "Vma", pfn: int, *, write: bool, dirty: bool) -> int:
+    """Return a young PTE of ``vma``; Sv39 has no write-only pages, so a writable vma is readable."""
+    bits = PTE_A | (PTE_R if vma.read or vma.write else 0)
+    return make_pte(pfn, bits | (PTE_W if write else 0) | (PTE_D if dirty else 0))
+
+
+def pte_unmap_unlock(machine: "Machine", ptl: Lock) -> Steps:
+    """Drop the page-table lock for good: behind it stands the step that scenarios stop a thread at."""
+    yield "unlock"
+    machine.sched.release(ptl)
+    yield "unlocked"
+
+
+def ptep_clear_flush(machine: "Machine", mm: "MmStruct", vpn: int) -> Steps:
+    """Clear the PTE and flush the CPUs' TLBs; returns the old word. The page-table lock is held."""
+    yield "flush_cache"
+    yield "pte_clear"
+    old = mm.tables.clear(vpn)
+    yield machine.costs.flush_tlb_ns(mm.cpus)
+    return old
+
+
+def ptep_clear_flush_young(machine: "Machine", mm: "MmStruct", vpn: int) -> Steps:
+    """Test and clear the accessed bit, flush the CPUs' TLBs if it was set; returns whether it was."""
+    yield "pte_read"
+    pte = mm.tables.get(vpn)
+    if not pte & PTE_A:
+        return False
+    mm.tables.set(vpn, pte & ~PTE_A)
+    yield machine.costs.flush_tlb_ns(mm.cpus)
+    return True
+
+
+def page_check_address(machine: "Machine", page: Page, mm: "MmStruct", vpn: int) -> Steps:
+    """Look whether ``vpn`` maps ``page``; returns the page-table lock, held, or None."""
+    yield "walk_tables"
+    ptl = mm.tables.lock(vpn)
+    # Without the lock first: most reverse-map candidates do not map the page.
+    if ptl is None or not mm.tables.get(vpn) & PTE_V:
+        return None
+    yield Acquire(ptl)
+    pte = mm.tables.get(vpn)
+    if pte & PTE_V and pte_pfn(pte) == page.pfn:
+        return ptl
+    machine.sched.release(ptl)
+    return None
+
+
+def anon_vma_prepare(machine: "Machine", vma: "Vma") -> AnonVma:
+    """Return the vma's ``anon_vma``, made at the first anonymous page."""
+    if vma.anon_vma is None:
+        vma.anon_vma = AnonVma(machine.new_lock("anon_vma lock", LockClass.RMAP), [vma])
+    return vma.anon_vma

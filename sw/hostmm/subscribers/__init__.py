@@ -1,0 +1,1 @@
+"""What stands behind a notifier chain: the kernel side of a device's driver."""
