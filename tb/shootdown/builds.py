@@ -1,36 +1,29 @@
-"""The build cache: each simulation model is compiled once and found again by its content.
+"""Compiles designs for the simulators, through the build cache."""
 
-A model's folder is named by a hash of everything that made it: the Verilog, the extra sources, the simulator and
-its version, and the arguments. It appears under that name by one rename, so an interrupted build leaves nothing.
-"""
-
-import hashlib
 import importlib.metadata
-import json
-import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import cocotb_tools.config
-import filelock
 
 from shootdown import toolchain
-from shootdown.errors import BuildError, ToolError
-from shootdown.processes import run_group
+from shootdown.buildcache import compile_cached
+from shootdown.errors import ToolError
 
-__all__ = ["SIMULATORS", "Built", "Design", "Simulator", "build", "cache_folder", "compile_cached"]
+__all__ = ["SIMULATORS", "Built", "Design", "Simulator", "build", "build_bare"]
 
 Simulator = Literal["verilator", "icarus"]
 SIMULATORS: tuple[Simulator, ...] = ("verilator", "icarus")
 
-_FORMAT = 1
-"""Raised when the build steps below change in a way that the hashed arguments do not show."""
 _TIMESCALE = "1ns/1ps"
 _VERILOG = (".v", ".sv")
 _WARNINGS_OFF = ("-Wno-fatal", "-Wno-lint", "-Wno-style")
+_TRANSLATE = ("--cc", "--exe", "-Mdir", "model", "-o", "sim", *_WARNINGS_OFF)
 _OPTIMIZE = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert")
+_COMPILE = ("make", "-C", "model", "OPT_FAST=-O2", "OPT_GLOBAL=-O2")
 _ICARUS_DUMP = """\
 module shootdown_dump;
   reg [8*1024-1:0] file;
@@ -78,100 +71,6 @@ class Built:
     waves: bool
 
 
-def cache_folder() -> Path:
-    """Return the cache folder, ``$SHOOTDOWN_CACHE`` or ``~/.cache/shootdown``, made if need be.
-
-    Raises
-    ------
-    ToolError
-        It cannot be made, or its path has blanks, which GNU make cannot work with.
-    """
-    base = os.environ.get("SHOOTDOWN_CACHE")
-    folder = Path(base).absolute() if base else Path.home() / ".cache" / "shootdown"
-    if len(str(folder).split()) != 1:
-        raise ToolError(
-            f"cache folder {str(folder)!r} has blanks in its path: set SHOOTDOWN_CACHE to another one"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ToolError(
-            f"cannot make cache folder {folder}: {error.strerror}; set SHOOTDOWN_CACHE"
-        ) from error
-    return folder
-
-
-def compile_cached(
-    name: str,
-    sources: dict[str, str],
-    commands: list[list[str]],
-    product: str,
-    environment: dict[str, str],
-    version: str,
-) -> Path:
-    """Return ``product``, made by ``commands`` from ``sources``, from the cache where it is there already.
-
-    Parameters
-    ----------
-    name : str
-        Prefix of the cache folder.
-    sources : dict
-        File name to text; written into the folder in which the commands run.
-    commands : list of argument lists
-        Run in order; each must succeed.
-    product : str
-        The file to keep, relative to that folder.
-    environment : dict
-        Laid over this process' environment; not part of the hash.
-    version : str
-        What the result depends on besides: versions of the compilers.
-
-    Raises
-    ------
-    BuildError
-        A command failed; its output is kept in the named log.
-    """
-    parts = [_FORMAT, sources, commands, product, version]
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
-    folder = cache_folder() / f"{name}-{digest}"
-    result = folder / Path(product).name
-    if result.is_file():
-        return result
-    with filelock.FileLock(f"{folder}.lock"):
-        if not result.is_file():
-            _compile(folder, sources, commands, product, environment)
-    return result
-
-
-def _compile(
-    folder: Path,
-    sources: dict[str, str],
-    commands: list[list[str]],
-    product: str,
-    environment: dict[str, str],
-) -> None:
-    work, log = folder.with_suffix(".building"), folder.with_suffix(".failed.log")
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir()
-    try:
-        for file, text in sources.items():
-            (work / file).write_text(text)
-        with (work / "build.log").open("wb") as output:
-            for command in commands:
-                status = run_group(command, cwd=work, env={**os.environ, **environment}, log=output)
-                if status != 0:
-                    (work / "build.log").replace(log)
-                    raise BuildError(f"{command[0]} failed with status {status}: see {log}")
-        ready = work / "ready"
-        ready.mkdir()
-        (work / product).replace(ready / Path(product).name)
-        (work / "build.log").replace(ready / "build.log")
-        ready.replace(folder)
-        log.unlink(missing_ok=True)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
 def build(design: Design, simulator: Simulator, *, waves: bool = False) -> Built:
     """Compile ``design``, or find it compiled.
 
@@ -184,11 +83,14 @@ def build(design: Design, simulator: Simulator, *, waves: bool = False) -> Built
     """
     if simulator not in SIMULATORS:
         raise ToolError(f"simulator must be one of {', '.join(SIMULATORS)}, not {simulator!r}")
-    sources = {"design.v": design.verilog}
-    sources |= {path.name: path.read_text() for path in design.extra_sources}
     compiler = _verilate if simulator == "verilator" else _compile_icarus
-    binary = compiler(design, sources, waves)
+    binary = compiler(design, _sources(design), waves)
     return Built(design=design, simulator=simulator, binary=binary, waves=waves)
+
+
+def _sources(design: Design) -> dict[str, str]:
+    extra = {path.name: path.read_text() for path in design.extra_sources}
+    return {"design.v": design.verilog} | extra
 
 
 def _compile_icarus(design: Design, sources: dict[str, str], waves: bool) -> Path:
@@ -203,42 +105,50 @@ def _compile_icarus(design: Design, sources: dict[str, str], waves: bool) -> Pat
 
 
 def _verilate(design: Design, sources: dict[str, str], waves: bool) -> Path:
-    verilator = toolchain.find_verilator()
     if waves:
         toolchain.require("lz4.h", "zlib.h")
     libraries = cocotb_tools.config.libs_dir
-    visible = "".join(
-        f'public_flat_rw -module "{design.top}" -var "{name}"\n' for name in design.visible
-    )
-    sources = sources | {"visible.vlt": f"`verilator_config\n{visible}"}
-    translate = [str(verilator.executable), "--cc", "--exe", "-Mdir", "model", "--vpi", "--timing"]
-    translate += [
-        "--prefix",
-        "Vtop",
-        "--top-module",
-        design.top,
-        "-o",
-        "sim",
-        *_WARNINGS_OFF,
-        *_OPTIMIZE,
-    ]
-    translate += ["--timescale", _TIMESCALE, "-CFLAGS", "-std=c++20 -fcoroutines"]
-    translate += ["-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"]
-    translate += ["--trace-fst", "--trace-structs"] if waves else []
-    translate += [str(cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp")]
-    translate += ["visible.vlt", *sorted(name for name in sources if name.endswith(_VERILOG))]
-    variables = [
-        "OPT_FAST=-O2",
-        "OPT_GLOBAL=-O2",
-        f"VM_TRACE={int(waves)}",
-        *verilator.make_variables,
-    ]
-    compile_model = ["make", "-C", "model", "-f", "Vtop.mk", *variables]
+    lines = [f'public_flat_rw -module "{design.top}" -var "{name}"\n' for name in design.visible]
+    sources = sources | {"visible.vlt": f"`verilator_config\n{''.join(lines)}"}
+    options = ["--prefix", "Vtop", "--vpi", "--timing", "--timescale", _TIMESCALE]
+    options += ["-CFLAGS", "-std=c++20 -fcoroutines"]
+    options += ["-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"]
+    options += ["--trace-fst", "--trace-structs"] if waves else []
+    options += [str(cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp")]
+    version = f"cocotb {importlib.metadata.version('cocotb')}"
+    return _run_verilator(f"{design.name}-verilator", design.top, sources, options, version)
+
+
+def build_bare(design: Design, main: Path) -> Path:
+    """Compile ``design`` with Verilator around the C++ program ``main``, without Python; return the executable.
+
+    ``main`` includes ``V<top>.h``. The model is optimized as for :func:`build`.
+
+    Raises
+    ------
+    ToolError
+        A tool is missing.
+    BuildError
+        Verilator or the C++ compiler refused.
+    """
+    sources = _sources(design) | {main.name: main.read_text()}
+    options = ["--prefix", f"V{design.top}", "--no-timing", f"../{main.name}"]
+    return _run_verilator(f"{design.name}-bare", design.top, sources, options, "")
+
+
+def _run_verilator(
+    name: str, top: str, sources: dict[str, str], options: Sequence[str], version: str
+) -> Path:
+    verilator = toolchain.find_verilator()
+    files = sorted(file for file in sources if file.endswith((*_VERILOG, ".vlt")))
+    translate = [str(verilator.executable), *_TRANSLATE, *_OPTIMIZE, "--top-module", top]
+    translate += [*options, *files]
+    prefix = options[options.index("--prefix") + 1]
+    compile_model = [*_COMPILE, "-f", f"{prefix}.mk", *verilator.make_variables]
     environment = dict(verilator.environment)
     if shutil.which("ccache"):
         environment["OBJCACHE"] = "ccache"
-    version = f"{verilator.version}, cocotb {importlib.metadata.version('cocotb')}"
     commands = [translate, compile_model]
     return compile_cached(
-        f"{design.name}-verilator", sources, commands, "model/sim", environment, version
+        name, sources, commands, "model/sim", environment, f"{verilator.version} {version}"
     )

@@ -4,7 +4,7 @@ import argparse
 import platform
 
 from shootdown import toolchain
-from shootdown.builds import cache_folder
+from shootdown.buildcache import cache_folder
 
 __all__ = ["add_parser"]
 
