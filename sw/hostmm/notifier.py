@@ -55,6 +55,7 @@ class NotifierChain:
     def register(self, subscriber: Subscriber) -> None:
         """Add a subscriber (``mmu_notifier_register``)."""
         self._subscribers.append(subscriber)
+        self._machine.sched.log(Row.SUBSCRIBE, mm=self._mm.number, tag=1)
 
     def at(self, path: str, point: Point, first: int, last: int | None = None) -> Steps:
         """Call whatever the policy wants at this point of ``path``; returns the callbacks' results OR-ed."""

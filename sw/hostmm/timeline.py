@@ -91,6 +91,7 @@ class Row(enum.IntEnum):
     ``TEARDOWN``          exit_mmap is about to clear its first PTE: mm
     ``RECLAIMED``         pfn is about to be freed by reclaim
     ``ADDED``             something that the trace does not hold was added: ``tag`` 1 nonlinear, 2 xip
+    ``SUBSCRIBE``         a subscriber is registered with (``tag`` 1) or leaves (0) a notifier chain: mm
     ====================  ===============================================================================
     """
 
@@ -121,6 +122,7 @@ class Row(enum.IntEnum):
     TEARDOWN = 88
     RECLAIMED = 89
     ADDED = 90
+    SUBSCRIBE = 91
 
 
 @dataclass
