@@ -38,6 +38,9 @@ __all__ = [
     "words",
 ]
 
+_NO_REGISTER = 0xFF0
+_INTEGERS = ("source", "tag", "arg", "cycle", "a", "b")
+
 SMALL = EmulatorConfig(external_memory=False, memory_bytes=64 << 10, descriptors=8)
 
 
@@ -102,21 +105,19 @@ def perform(
     config: EmulatorConfig = SMALL,
     mmu: Callable[..., Any] = IdentityMmu,
     stalls: Random | None = None,
-    patience: int = 200,
 ) -> list[Record]:
     """Send ``messages`` and return all records; ``stalls`` makes both streams irregular.
 
-    The run ends when all words are taken and no record came for ``patience`` clocks.
+    A read of an emulator register that is not there is added at the end; its record ends the run.
     """
     top = Emulator(config, mmu=mmu(config.mmu))
     simulator = Simulator(Fragment.get(top, None))
     simulator.add_clock(1e-6)
     records: list[Record] = []
-    pending = [word for each in messages for word in each]
-    sent = False
+    end = message(Op.CSR_READ, flags=1, arg=_NO_REGISTER)
+    pending = [word for each in (*messages, end) for word in each]
 
     async def sender(context: Any) -> None:
-        nonlocal sent
         for word in pending:
             while stalls is not None and stalls.random() < 0.3:
                 await context.tick()
@@ -124,22 +125,17 @@ def perform(
             context.set(top.request.payload, word)
             await context.tick().until(top.request.ready)
             context.set(top.request.valid, 0)
-        sent = True
 
     async def receiver(context: Any) -> None:
-        quiet = 0
-        while not sent or quiet < patience:
+        while True:
             take = stalls is None or stalls.random() < 0.3
             context.set(top.records.ready, take)
-            _, _, valid, payload = await context.tick().sample(
-                top.records.valid, top.records.payload
-            )
-            quiet += 1
+            sampled = await context.tick().sample(top.records.valid, top.records.payload)
+            valid, payload = sampled[2:]
             if valid and take:
-                quiet = 0
-                fields = {
-                    name: payload[name] for name in ("source", "tag", "arg", "cycle", "a", "b")
-                }
+                if payload.kind is Event.CSR_DATA and payload.arg == _NO_REGISTER:
+                    return
+                fields = {name: payload[name] for name in _INTEGERS}
                 records.append(Record(kind=payload.kind, **fields))
 
     simulator.add_testbench(sender, background=True)

@@ -30,12 +30,11 @@ class Bench:
         self.reads: list[tuple[int, int, int, int, int]] = []
         self.walks: list[tuple[int, int]] = []
         self.responses: list[tuple[int, int, int]] = []
-        self.data_accepted: list[int] = []
         self.stores: list[tuple[int, int]] = []
         self.samples: list[tuple[int, int]] = []
-        self.cycle = 0
 
     def module(self) -> Module:
+        """Connect the two."""
         m = Module()
         m.submodules.memory = memory = self.memory
         m.submodules.ram = ram = self.ram
@@ -47,32 +46,28 @@ class Bench:
         return m
 
     async def watch(self, context: Any) -> None:
+        """Note what happens in each cycle."""
         port, walk, memory = self.memory.data, self.memory.walk, self.memory
         signals = (
-            (port.rvalid, port.rready, port.rid, port.rdata, port.rresp, port.rlast)
-            + (port.bvalid, port.bready, port.bid, port.bresp, port.wvalid, port.wready)
-            + (memory.write_access.valid, memory.write_access.payload.address)
-            + (memory.read_access.valid, memory.read_access.payload.address)
-            + (walk.rvalid, walk.rdata, memory.cycle)
+            *(port.rvalid, port.rready, port.rid, port.rdata, port.rresp, port.rlast),
+            *(port.bvalid, port.bready, port.bid, port.bresp),
+            *(memory.write_access.valid, memory.write_access.payload.address),
+            *(memory.read_access.valid, memory.read_access.payload.address),
+            *(walk.rvalid, walk.rdata, memory.cycle),
         )
         async for _, _, *values in context.tick().sample(*signals):
             rvalid, rready, rid, rdata, rresp, rlast, bvalid, bready, bid, bresp, *rest = values
-            wvalid, wready, stored, store_address, sampled, address, walked, word, cycle = rest
+            stored, store_address, sampled, address, walked, word, cycle = rest
             if rvalid and rready:
                 self.reads.append((cycle, rid, rdata, rresp, rlast))
             if bvalid and bready:
                 self.responses.append((cycle, bid, bresp))
-            if wvalid and wready:
-                self.data_accepted.append(cycle)
             if stored:
                 self.stores.append((cycle, store_address))
             if sampled:
                 self.samples.append((cycle, address))
             if walked:
                 self.walks.append((cycle, word))
-
-    async def now(self, context: Any) -> int:
-        return context.get(self.memory.cycle)
 
     async def address(self, context: Any, channel: str, addr: int, **fields: int) -> int:
         """Present an address phase; the result is the cycle of its handshake."""
@@ -101,10 +96,13 @@ class Bench:
         return cycle
 
     async def write(self, context: Any, addr: int, words: list[int], **fields: int) -> int:
+        """Write a burst; the result is the cycle of the last W handshake."""
         await self.address(context, "aw", addr, len=len(words) - 1, **fields)
         return await self.data(context, words)
 
     def run(self, test: Callable[[Any], Any]) -> None:
+        """Run ``test`` with the chosen registers and a manager that takes all answers."""
+
         async def testbench(context: Any) -> None:
             for name, value in self.timing.items():
                 context.set(self.memory.timing[name], value)
@@ -187,7 +185,7 @@ def test_read_sees_exactly_the_stores_up_to_the_cycle_of_its_sample() -> None:
         await context.tick().repeat(30)
         last = await bench.write(context, 0x300, [2])
         store = last + 20 - 1
-        await context.tick().repeat(store - 1 - await bench.now(context))
+        await context.tick().repeat(store - 1 - context.get(bench.memory.cycle))
         assert await bench.address(context, "ar", 0x300) == store - 1
         assert await bench.address(context, "ar", 0x300) == store
         await context.tick().repeat(5)
@@ -203,8 +201,9 @@ def test_queue_takes_an_address_every_cycle() -> None:
     accepted = []
 
     async def test(context: Any) -> None:
-        for index in range(BURST_QUEUE + 1):
-            accepted.append(await bench.address(context, "ar", 8 * index, id=index & 15))
+        accepted.extend(
+            [await bench.address(context, "ar", 8 * index) for index in range(BURST_QUEUE + 1)]
+        )
         await context.tick().repeat(250)
 
     bench.run(test)
