@@ -1,0 +1,39 @@
+"""``exit_mmap``: the end of an address space (kernel-contract 1.13, order of #v11)."""
+
+from typing import TYPE_CHECKING
+
+from hostmm.locks import Acquire
+from hostmm.mm.frames import Page
+from hostmm.mm.space import MmStruct
+from hostmm.paths.zap import free_gathered, zap_vma
+from hostmm.scheduler import Steps
+from hostmm.timeline import Row
+from hostmm.vmas import detach, unlink
+
+if TYPE_CHECKING:
+    from hostmm.machine import Machine
+
+__all__ = ["exit_mmap"]
+
+
+def exit_mmap(machine: "Machine", mm: MmStruct) -> Steps:
+    """Release the subscribers, unmap everything, free the page tables; no thread runs in ``mm`` any more.
+
+    A device fault that was being served when the process died ends before the first PTE goes: it holds mmap_sem,
+    as it would hold a reference to the address space in the kernel; one that comes later finds no vma.
+    """
+    with machine.sched.path("exit_mmap") as result:
+        yield from mm.notifiers.release()
+        yield Acquire(mm.mmap_sem)
+        vmas = list(mm.vmas)
+        detach(mm, vmas)
+        machine.sched.log(Row.TEARDOWN, mm=mm.number)
+        gathered: list[Page] = []
+        for vma in vmas:
+            yield from zap_vma(machine, vma, vma.start, vma.end - 1, gathered)
+        for vma in vmas:
+            yield from unlink(machine, vma)
+        yield from free_gathered(machine, mm, gathered)
+        mm.tables.free_tables()
+        machine.sched.release(mm.mmap_sem)
+        result.append(len(gathered))

@@ -1,0 +1,97 @@
+"""``fork``: copy an address space, write-protecting what may be copied on write (kernel-contract 1.10)."""
+
+from typing import TYPE_CHECKING
+
+from hostmm.locks import Acquire
+from hostmm.mm.pages import page_add_rmap, vm_normal_page
+from hostmm.mm.pagetable import (
+    PTE_A,
+    PTE_D,
+    PTE_V,
+    PTE_W,
+    is_swap_entry,
+    software_value,
+)
+from hostmm.mm.space import MmStruct, Vma
+from hostmm.paths.ptes import pte_unmap_unlock
+from hostmm.policies import Point
+from hostmm.reclaim import pte_alloc
+from hostmm.scheduler import Steps
+from hostmm.vmas import copy_vma, link
+
+if TYPE_CHECKING:
+    from hostmm.machine import Machine
+
+__all__ = ["dup_mmap"]
+
+
+def dup_mmap(machine: "Machine", parent: MmStruct) -> Steps:
+    """Return a new address space with a copy of the parent's; takes the parent's mmap_sem."""
+    yield Acquire(parent.mmap_sem)
+    child = machine.new_mm()
+    yield Acquire(child.mmap_sem)
+    child.cpus = parent.cpus
+    for vma in list(parent.vmas):
+        copy = copy_vma(vma, child, vma.start, vma.end, vma.pgoff)
+        copy.locked = False
+        yield from link(machine, copy)
+        if vma.anon_vma is not None or vma.nonlinear or vma.pfnmap:
+            yield from _copy_page_range(machine, vma, child)
+    yield machine.costs.flush_tlb_ns(parent.cpus)
+    machine.sched.release(child.mmap_sem)
+    machine.sched.release(parent.mmap_sem)
+    return child
+
+
+def _copy_page_range(machine: "Machine", vma: Vma, child: MmStruct) -> Steps:
+    parent, first, last = vma.mm, vma.start, vma.end - 1
+    with machine.sched.path("fork") as result:
+        # Pages that are shared anyway keep their rights, so nobody needs to know.
+        if vma.cow:
+            yield from parent.notifiers.at("fork", Point.START, first, last)
+        copied = 0
+        for low, high, _ in parent.tables.leaves(first, last):
+            copied += yield from _copy_ptes(machine, vma, child, low, high)
+        if vma.cow:
+            yield from parent.notifiers.at("fork", Point.END, first, last)
+        result.append(copied)
+
+
+def _copy_ptes(machine: "Machine", vma: Vma, child: MmStruct, first: int, last: int) -> Steps:
+    """Copy the PTEs under one leaf table; returns how many."""
+    yield from pte_alloc(machine, child, first)
+    parent = vma.mm
+    target, source = child.tables.lock(first), parent.tables.lock(first)
+    assert target is not None
+    assert source is not None
+    yield Acquire(target)
+    yield Acquire(source)
+    copied = 0
+    for vpn, _ in parent.tables.entries(first, last):
+        yield "pte_read"
+        word = parent.tables.get(vpn)
+        if word & PTE_V:
+            word = yield from _share_page(machine, vma, vpn, word)
+        elif is_swap_entry(word):
+            machine.swap.duplicate(software_value(word))
+        yield "pte_write"
+        child.tables.set(vpn, word)
+        copied += 1
+    machine.sched.release(source)
+    yield from pte_unmap_unlock(machine, target)
+    return copied
+
+
+def _share_page(machine: "Machine", vma: Vma, vpn: int, pte: int) -> Steps:
+    """Take the child's reference to a page that the parent maps; returns the child's PTE."""
+    if vma.cow and pte & PTE_W:
+        yield "pte_write"
+        # The CPU may have set A or D since.
+        pte = vma.mm.tables.get(vpn) & ~PTE_W
+        vma.mm.tables.set(vpn, pte)
+    page = vm_normal_page(machine, vma, pte)
+    if page is not None:
+        yield "refcount"
+        machine.frames.get(page)
+        page_add_rmap(machine, page)
+    return pte & ~(PTE_A | (PTE_D if vma.shared else 0))
