@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import filelock
@@ -15,7 +16,7 @@ import filelock
 from shootdown.errors import BuildError, ToolError
 from shootdown.processes import run_group
 
-__all__ = ["cache_folder", "compile_cached"]
+__all__ = ["cache_folder", "cached_text", "compile_cached"]
 
 _FORMAT = 1
 """Raised when the build steps below change in a way that the hashed arguments do not show."""
@@ -113,3 +114,15 @@ def _compile(
         log.unlink(missing_ok=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def cached_text(name: str, parts: object, make: Callable[[], str]) -> str:
+    """Return ``make()``, kept under a hash of ``parts``, which must be all that it depends on (as JSON)."""
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
+    file = cache_folder() / f"{name}-{digest}.txt"
+    with filelock.FileLock(f"{file}.lock"):
+        if not file.is_file():
+            part = file.with_suffix(".part")
+            part.write_text(make())
+            part.replace(file)
+        return file.read_text()

