@@ -51,6 +51,7 @@ int main(int argc, char** argv) {
         std::fprintf(stderr, "not a file of link words: %s\n", argc < 2 ? "(none)" : argv[1]);
         return 2;
     }
+    // Verilator spells a double underscore ___05F.
     const auto top = std::make_unique<Vemulator>();
     top->clk = 0;
     top->rst = 1;
@@ -59,7 +60,7 @@ int main(int argc, char** argv) {
         top->eval();
     }
     top->rst = 0;
-    top->records__ready = 1;
+    top->records___05Fready = 1;
 
     const uint64_t owed = count_advances(link.words);
     const size_t size = link.words.size();
@@ -67,16 +68,16 @@ int main(int argc, char** argv) {
     size_t position = 0;
     const auto begin = std::chrono::steady_clock::now();
     while (position < size || advanced < owed) {
-        top->request__valid = position < size;
-        if (position < size) top->request__payload = link.words[position];
+        top->request___05Fvalid = position < size;
+        if (position < size) top->request___05Fpayload = link.words[position];
         top->clk = 0;
         top->eval();
-        const bool taken = top->request__valid && top->request__ready;
-        if (top->records__valid) {
+        const bool taken = top->request___05Fvalid && top->request___05Fready;
+        if (top->records___05Fvalid) {
             ++records;
-            advanced += (top->records__payload[0] & 0xff) == kEventAdvanced;
+            advanced += (top->records___05Fpayload[0] & 0xff) == kEventAdvanced;
         }
-        if (taken || top->records__valid || top->cycle != last_cycle) {
+        if (taken || top->records___05Fvalid || top->cycle != last_cycle) {
             moved = clocks;
             last_cycle = top->cycle;
         } else if (clocks - moved > kStuckClocks) {

@@ -1,6 +1,7 @@
 """Compiles designs for the simulators, through the build cache."""
 
 import importlib.metadata
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -145,7 +146,7 @@ def _run_verilator(
     translate += [*options, *files]
     prefix = options[options.index("--prefix") + 1]
     compile_model = [*_COMPILE, "-f", f"{prefix}.mk", *verilator.make_variables]
-    environment = dict(verilator.environment)
+    environment = verilator.environment | {"MAKEFLAGS": f"-j{min(os.cpu_count() or 1, 4)}"}
     if shutil.which("ccache"):
         environment["OBJCACHE"] = "ccache"
     commands = [translate, compile_model]
