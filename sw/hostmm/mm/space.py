@@ -24,12 +24,15 @@ class Vma:
     ----------
     read, write : bool
         VM_READ (or VM_EXEC), VM_WRITE.
-    shared, locked, pfnmap, nonlinear : bool
-        VM_SHARED, VM_LOCKED, VM_PFNMAP (no ``struct page`` behind its PTEs), VM_NONLINEAR.
+    shared, locked, pfnmap, nonlinear, heap : bool
+        VM_SHARED, VM_LOCKED, VM_PFNMAP (no ``struct page`` behind its PTEs), VM_NONLINEAR; grown by ``brk``.
     file, pgoff
-        The file it maps (None: anonymous) and the page offset of ``start`` in it.
+        The file it maps (None: anonymous) and the page offset of ``start`` in it; where it is anonymous, the
+        vpn at which ``start`` was first mapped (it stays when mremap moves the pages).
     anon_vma : AnonVma or None
         Set by the first anonymous page (``anon_vma_prepare``).
+    cursor : int
+        How far reclaim has swept a nonlinear vma, in pages (``vm_private_data``).
     """
 
     mm: "MmStruct"
@@ -44,6 +47,7 @@ class Vma:
     file: AddressSpace | None = None
     pgoff: int = 0
     anon_vma: AnonVma | None = None
+    heap: bool = False
 
     def linear_index(self, vpn: int) -> int:
         """Page offset in the file that ``vpn`` maps (``linear_page_index``)."""

@@ -6,11 +6,10 @@ count has one for each PTE that names it and one for the swap cache (``swap_map`
 
 from typing import TYPE_CHECKING
 
-from secmmu.layouts import PAGE_BITS
-
 from hostmm.errors import HostError
 from hostmm.mm.frames import Page
 from hostmm.mm.pages import set_page_dirty
+from secmmu.layouts import PAGE_BITS
 
 if TYPE_CHECKING:
     from hostmm.machine import Machine

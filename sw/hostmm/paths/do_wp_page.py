@@ -2,8 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from secmmu.layouts import FrameKind
-
 from hostmm.locks import Acquire, Lock
 from hostmm.mm.frames import Page
 from hostmm.mm.pages import is_anon, page_add_rmap, page_remove_rmap, set_page_dirty, vm_normal_page
@@ -12,6 +10,7 @@ from hostmm.paths.ptes import anon_vma_prepare, pte_unmap_unlock, ptep_clear_flu
 from hostmm.policies import Point
 from hostmm.reclaim import alloc_page
 from hostmm.scheduler import Steps
+from secmmu.layouts import FrameKind
 
 if TYPE_CHECKING:
     from hostmm.machine import Machine

@@ -1,0 +1,147 @@
+"""The MMU's invalidation port: never more commands there than it can hold undrained."""
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hostmm.errors import HostError
+from hostmm.locks import Signal, Wait
+from hostmm.pack import unpacker
+from hostmm.scheduler import Steps
+from hostmm.timeline import Row
+from secmmu.layouts import CommandKind, Event, RecordLayout
+
+if TYPE_CHECKING:
+    from hostmm.machine import Machine
+
+__all__ = ["Command", "CommandQueue"]
+
+_TAGS = 1 << 16
+_record = unpacker(RecordLayout())
+
+
+@dataclass(eq=False)
+class Command:
+    """One command on its way, and the two answers to it."""
+
+    tag: int
+    invalidated: Signal
+    drained: Signal
+
+
+class CommandQueue:
+    """Sends commands and wakes who waits for their answers.
+
+    Parameters
+    ----------
+    machine : Machine
+    limit : int
+        Commands that the hardware takes before the first of them has drained (``SecmmuConfig.commands``).
+    """
+
+    def __init__(self, machine: "Machine", limit: int) -> None:
+        self._machine = machine
+        self._limit = limit
+        self._used = 0
+        self._waiting_for_room: deque[Signal] = deque()
+        self._undrained: dict[int, Command] = {}
+        self._last_tag = -1
+        self._awaited: Counter[Event] = Counter()
+        sched = machine.sched
+        sched.handlers[Event.INVALIDATED] = self._invalidated
+        sched.handlers[Event.DRAINED] = self._drained
+        sched.handlers[Event.REFUSED] = self._refused
+        sched.stops.add(Event.REFUSED)
+
+    @property
+    def undrained(self) -> int:
+        """Commands sent, or about to be, that have not drained."""
+        return len(self._undrained)
+
+    def send(
+        self,
+        kind: CommandKind,
+        *,
+        asid: int,
+        first: int,
+        last: int,
+        callback: int = 0,
+        hold: bool = False,
+        whole_asid: bool = False,
+    ) -> Steps:
+        """Send a command as soon as there is room; returns the :class:`Command` without waiting for an answer.
+
+        ``callback`` is the notifier callback that wants it, 0 for none.
+        """
+        yield from self._room()
+        command = self._new_command()
+        self._undrained[command.tag] = command
+
+        def issue(ns: int) -> None:
+            self._machine.sched.log(
+                Row.INV_ISSUE, mm=asid, vpn=first, tag=command.tag, a=last, b=callback
+            )
+            self._machine.link.command(
+                ns,
+                kind=kind.value,
+                hold=int(hold),
+                whole_asid=int(whole_asid),
+                asid=asid,
+                tag=command.tag,
+                first=first,
+                last=last,
+            )
+
+        self._machine.sched.post(issue)
+        yield "mmio_write"
+        return command
+
+    def wait_invalidated(self, command: Command) -> Steps:
+        """Spin until *invalidated*: no new use of the old translation begins."""
+        yield from self._wait(command.invalidated, Event.INVALIDATED)
+
+    def wait_drained(self, command: Command) -> Steps:
+        """Spin until *drained*: the last use of the old translation has ended."""
+        yield from self._wait(command.drained, Event.DRAINED)
+
+    def _new_command(self) -> Command:
+        tag = (self._last_tag + 1) % _TAGS
+        while tag in self._undrained:
+            tag = (tag + 1) % _TAGS
+        self._last_tag = tag
+        return Command(tag, Signal(f"command {tag} invalidated"), Signal(f"command {tag} drained"))
+
+    def _room(self) -> Steps:
+        if self._used < self._limit:
+            self._used += 1
+            return
+        signal = Signal("room in the command queue")
+        self._waiting_for_room.append(signal)
+        yield from self._wait(signal, Event.DRAINED)
+
+    def _wait(self, signal: Signal, event: Event) -> Steps:
+        """Wait for a signal that a record of kind ``event`` fires: the hardware must stop at it."""
+        self._awaited[event] += 1
+        self._machine.sched.stops.add(event)
+        yield Wait(signal)
+        self._awaited[event] -= 1
+        if not self._awaited[event]:
+            self._machine.sched.stops.discard(event)
+
+    def _command_of(self, record: tuple[int, ...]) -> Command:
+        return self._undrained[_record(record[0])["tag"]]
+
+    def _invalidated(self, record: tuple[int, ...]) -> None:
+        self._machine.sched.fire(self._command_of(record).invalidated)
+
+    def _drained(self, record: tuple[int, ...]) -> None:
+        command = self._command_of(record)
+        del self._undrained[command.tag]
+        self._machine.sched.fire(command.drained)
+        if self._waiting_for_room:
+            self._machine.sched.fire(self._waiting_for_room.popleft())
+        else:
+            self._used -= 1
+
+    def _refused(self, record: tuple[int, ...]) -> None:
+        raise HostError(f"the MMU refused command {_record(record[0])['tag']}: an empty range")

@@ -1,0 +1,118 @@
+"""``try_to_unmap``: unmap a page everywhere so that it can be reclaimed (2.6.25-rc4, mm/rmap.c)."""
+
+import enum
+from typing import TYPE_CHECKING
+
+from hostmm.errors import HostError
+from hostmm.locks import Acquire
+from hostmm.mm.files import AddressSpace
+from hostmm.mm.frames import Page
+from hostmm.mm.pages import is_anon, page_remove_rmap, set_page_dirty
+from hostmm.mm.pagetable import PTE_D, swap_entry
+from hostmm.mm.rmap import AnonVma
+from hostmm.mm.space import Vma
+from hostmm.paths.ptes import (
+    page_check_address,
+    pte_unmap_unlock,
+    ptep_clear_flush,
+    ptep_clear_flush_young,
+)
+from hostmm.paths.try_to_unmap_cluster import try_to_unmap_nonlinear
+from hostmm.policies import Point
+from hostmm.scheduler import Steps
+
+if TYPE_CHECKING:
+    from hostmm.machine import Machine
+
+__all__ = ["SwapResult", "try_to_unmap"]
+
+_NAME = "try_to_unmap_one"
+
+
+class SwapResult(enum.IntEnum):
+    """What became of the page: no PTE maps it; some still do, try again; one must not be unmapped now."""
+
+    SUCCESS = 0
+    AGAIN = 1
+    FAIL = 2
+
+
+def try_to_unmap(machine: "Machine", page: Page) -> Steps:
+    """Unmap ``page`` wherever it is mapped; returns a :class:`SwapResult`.
+
+    The caller holds the page lock and a reference of its own, so no reference dropped here is the last; an anonymous
+    page is in the swap cache.
+    """
+    assert page.lock.writer is machine.sched.current, "try_to_unmap needs the page lock"
+    mapping = page.mapping
+    result = SwapResult.AGAIN
+    if isinstance(mapping, AnonVma):
+        yield Acquire(mapping.lock)
+        result = yield from _walk(machine, page, mapping)
+        machine.sched.release(mapping.lock)
+    elif isinstance(mapping, AddressSpace):
+        yield Acquire(mapping.i_mmap_lock)
+        result = yield from _walk(machine, page, mapping)
+        if result is not SwapResult.FAIL and page.mapcount and mapping.nonlinear:
+            if not (yield from try_to_unmap_nonlinear(machine, mapping, page.mapcount)):
+                result = SwapResult.FAIL
+        machine.sched.release(mapping.i_mmap_lock)
+    return result if page.mapcount else SwapResult.SUCCESS
+
+
+def _walk(machine: "Machine", page: Page, mapping: AnonVma | AddressSpace) -> Steps:
+    for vma in list(mapping.vmas):
+        vpn = vma.vpn_of(page.index)
+        if vpn is None:
+            continue
+        result = yield from _try_to_unmap_one(machine, page, vma, vpn)
+        if result is SwapResult.FAIL or not page.mapcount:
+            return result
+    return SwapResult.AGAIN
+
+
+def _try_to_unmap_one(machine: "Machine", page: Page, vma: Vma, vpn: int) -> Steps:
+    mm = vma.mm
+    with machine.sched.path(_NAME) as path:
+        result = SwapResult.AGAIN
+        ptl = yield from page_check_address(machine, page, mm, vpn)
+        if ptl is None:
+            path.append(result)
+            return result
+        if (yield from _must_stay(machine, vma, vpn)):
+            result = SwapResult.FAIL
+        else:
+            yield from _unmap(machine, page, vma, vpn)
+        yield from pte_unmap_unlock(machine, ptl)
+        if result is not SwapResult.FAIL:
+            yield from mm.notifiers.at(_NAME, Point.UNLOCKED, vpn)
+        path.append(result)
+        return result
+
+
+def _must_stay(machine: "Machine", vma: Vma, vpn: int) -> Steps:
+    """Whether the PTE is locked into memory, or was used since reclaim looked at it (where the policy asks)."""
+    if vma.locked:
+        return True
+    if not machine.policy.rechecks_young:
+        return False
+    young = yield from ptep_clear_flush_young(machine, vma.mm, vpn)
+    return bool(young | (yield from vma.mm.notifiers.at(_NAME, Point.YOUNG, vpn)))
+
+
+def _unmap(machine: "Machine", page: Page, vma: Vma, vpn: int) -> Steps:
+    mm = vma.mm
+    old = yield from ptep_clear_flush(machine, mm, vpn)
+    yield from mm.notifiers.at(_NAME, Point.CLEARED, vpn)
+    if old & PTE_D:
+        set_page_dirty(machine, page)
+    if is_anon(page):
+        if page.swap_slot is None:
+            raise HostError(f"frame {page.pfn:#x}: unmapped without a place in swap")
+        machine.swap.duplicate(page.swap_slot)
+        yield "pte_write"
+        mm.tables.set(vpn, swap_entry(page.swap_slot))
+    yield "rmap"
+    page_remove_rmap(machine, page)
+    yield "refcount"
+    machine.frames.put(page)

@@ -1,0 +1,60 @@
+"""``sva``: the device walks the CPU's page tables (shared virtual addressing); kernel-contract 7.1, B-type.
+
+It honours range start and end: new walks of a range are kept out between the two, and nothing changes before the
+last use of an old translation has ended. It never sleeps, it spins, so it may be called under any lock.
+"""
+
+from typing import TYPE_CHECKING, Self
+
+from hostmm.mm.space import MmStruct
+from hostmm.scheduler import Steps
+
+if TYPE_CHECKING:
+    from hostmm.machine import Machine
+
+__all__ = ["Sva"]
+
+
+class Sva:
+    """The subscriber of one address space; make one with :meth:`bind`.
+
+    Parameters
+    ----------
+    machine : Machine
+    asid : int
+        What the device calls the address space.
+    """
+
+    def __init__(self, machine: "Machine", asid: int) -> None:
+        self._driver = machine.driver
+        self._asid = asid
+
+    @classmethod
+    def bind(cls, machine: "Machine", mm: MmStruct) -> Steps:
+        """Let the device use ``mm`` (``iommu_sva_bind_device``); returns the subscriber, registered."""
+        subscriber: Self = cls(machine, mm.number)
+        # Registered before the device can cache anything, so that no callback is missed (I14).
+        mm.notifiers.register(subscriber)
+        yield from machine.driver.attach(mm)
+        return subscriber
+
+    def invalidate_page(self, vpn: int, *, callback: int) -> Steps:
+        """Invalidate the page and wait for its last use."""
+        yield from self._driver.invalidate(self._asid, vpn, vpn, callback=callback)
+
+    def clear_flush_young(self, vpn: int, *, callback: int) -> Steps:
+        """Return 0: the accessed bit is the CPU's own, so the device has nothing to add but a stale entry."""
+        yield from self._driver.invalidate(self._asid, vpn, vpn, callback=callback)
+        return 0
+
+    def invalidate_range_start(self, first: int, last: int, *, callback: int) -> Steps:
+        """Keep walks of the range out, invalidate it and wait for the last use."""
+        yield from self._driver.invalidate(self._asid, first, last, hold=True, callback=callback)
+
+    def invalidate_range_end(self, first: int, last: int, *, callback: int) -> Steps:
+        """Let walks of the range in again."""
+        yield from self._driver.unhold(self._asid, first, last, callback=callback)
+
+    def release(self, *, callback: int) -> Steps:
+        """Freeze the device in this address space, for good."""
+        yield from self._driver.detach(self._asid, callback=callback)
