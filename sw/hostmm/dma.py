@@ -214,7 +214,7 @@ class DmaQueue:
                 )
 
     def _cause(self, transfer: Transfer) -> Cause | None:
-        """What the fault report said; None where it comes after the completion."""
+        """Return what the fault report said; None where it comes after the completion."""
         key = (transfer.asid, transfer.va)
         causes = self._causes.get(key)
         if causes is None:

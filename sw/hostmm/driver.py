@@ -50,7 +50,7 @@ class Driver:
     # --- contexts ----------------------------------------------------------------------------------------
 
     def mm_of(self, asid: int) -> MmStruct | None:
-        """The address space bound to ``asid``, None where there is none."""
+        """Return the address space bound to ``asid``, None where there is none."""
         return self._spaces.get(asid)
 
     def attach(self, mm: MmStruct) -> Steps:

@@ -48,6 +48,7 @@ class Vma:
     pgoff: int = 0
     anon_vma: AnonVma | None = None
     heap: bool = False
+    cursor: int = 0
 
     def linear_index(self, vpn: int) -> int:
         """Page offset in the file that ``vpn`` maps (``linear_page_index``)."""

@@ -37,11 +37,12 @@ class Swap:
     @staticmethod
     def address(slot: int) -> int:
         """Byte address of a slot in the emulated memory."""
-        return slot << PAGE_BITS
+        address: int = slot << PAGE_BITS
+        return address
 
     def add_to_swap(self, page: Page) -> int:
         """Give an anonymous page a slot and put it into the swap cache, dirty; return the slot (``add_to_swap``)."""
-        slot = self._free.pop() if self._free else self._machine.new_slot() >> PAGE_BITS
+        slot: int = self._free.pop() if self._free else self._machine.new_slot() >> PAGE_BITS
         self.uses[slot] = 0
         self.add_to_cache(page, slot)
         set_page_dirty(self._machine, page)

@@ -57,18 +57,21 @@ def do_wp_page(
 def _reuse(
     machine: "Machine", mm: "MmStruct", vma: "Vma", vpn: int, ptl: Lock, pte: int, page: Page
 ) -> Steps:
-    dirty_page = None if is_anon(page) else page
-    if dirty_page is not None and vma.file is not None and not vma.file.tmpfs:
-        if not (yield from _page_mkwrite(machine, mm, vpn, ptl, pte, page)):
-            return
-    if dirty_page is not None:
-        machine.frames.get(dirty_page)
+    shared_file = None if is_anon(page) else vma.file
+    if (
+        shared_file is not None
+        and not shared_file.tmpfs
+        and not (yield from _page_mkwrite(machine, mm, vpn, ptl, pte, page))
+    ):
+        return
+    if shared_file is not None:
+        machine.frames.get(page)
     yield "flush_cache"
     yield "pte_write"
     mm.tables.set(vpn, mm.tables.get(vpn) | PTE_A | PTE_D | PTE_W)
     yield machine.costs.flush_tlb_ns(mm.cpus)
     yield from pte_unmap_unlock(machine, ptl)
-    if dirty_page is not None:
+    if shared_file is not None:
         yield Acquire(page.lock, shared=True)
         machine.sched.release(page.lock)
         set_page_dirty(machine, page)

@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire, Lock, LockClass
+from hostmm.locks import Acquire, Lock
 from hostmm.mm.frames import Page
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_V, PTE_W, make_pte, pte_pfn
 from hostmm.mm.rmap import AnonVma
 from hostmm.scheduler import Steps
+from hostmm.timeline import LockClass
 
 if TYPE_CHECKING:
     from hostmm.machine import Machine

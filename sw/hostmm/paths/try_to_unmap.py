@@ -53,9 +53,13 @@ def try_to_unmap(machine: "Machine", page: Page) -> Steps:
     elif isinstance(mapping, AddressSpace):
         yield Acquire(mapping.i_mmap_lock)
         result = yield from _walk(machine, page, mapping)
-        if result is not SwapResult.FAIL and page.mapcount and mapping.nonlinear:
-            if not (yield from try_to_unmap_nonlinear(machine, mapping, page.mapcount)):
-                result = SwapResult.FAIL
+        if (
+            result is not SwapResult.FAIL
+            and page.mapcount
+            and mapping.nonlinear
+            and not (yield from try_to_unmap_nonlinear(machine, mapping, page.mapcount))
+        ):
+            result = SwapResult.FAIL
         machine.sched.release(mapping.i_mmap_lock)
     return result if page.mapcount else SwapResult.SUCCESS
 

@@ -4,7 +4,7 @@ It honours range start and end: new walks of a range are kept out between the tw
 last use of an old translation has ended. It never sleeps, it spins, so it may be called under any lock.
 """
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from hostmm.mm.space import MmStruct
 from hostmm.scheduler import Steps
@@ -32,7 +32,7 @@ class Sva:
     @classmethod
     def bind(cls, machine: "Machine", mm: MmStruct) -> Steps:
         """Let the device use ``mm`` (``iommu_sva_bind_device``); returns the subscriber, registered."""
-        subscriber: Self = cls(machine, mm.number)
+        subscriber = cls(machine, mm.number)
         # Registered before the device can cache anything, so that no callback is missed (I14).
         mm.notifiers.register(subscriber)
         yield from machine.driver.attach(mm)
