@@ -9,12 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from shootdown.commands import doctor
+from hostmm.errors import HostError
+from shootdown.commands import doctor, record
 from shootdown.errors import ShootdownError
 
 __all__ = ["main"]
 
-_COMMANDS = (doctor,)
+_COMMANDS = (doctor, record)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = chosen.command
     try:
         return command(chosen)
-    except ShootdownError as error:
+    except (ShootdownError, HostError) as error:
         print(f"shootdown: {error}", file=sys.stderr)
     except KeyboardInterrupt as signalled:
         print(
