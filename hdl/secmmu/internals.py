@@ -5,7 +5,7 @@ the ports, unsigned, is the order of their low 27 bits. A *span* is a naturally 
 its level (0: 4 KiB, 1: 2 MiB, 2: 1 GiB).
 """
 
-from amaranth.hdl import Cat, Mux, Value
+from amaranth.hdl import Cat, Const, Value
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -414,18 +414,23 @@ def sign_extended(vpn: Value) -> Value:
 
 def span_last(vpn: Value, level: Value) -> Value:
     """Return the last page of the span that begins at (or holds) ``vpn``."""
-    return vpn | span_mask(level)
+    return (vpn | span_mask(level))[: len(vpn)]
 
 
 def span_mask(level: Value) -> Value:
-    """Return the page number bits that a span of ``level`` leaves free."""
-    ones = (1 << INDEX_BITS) - 1
-    return Mux(level[1], ones | ones << INDEX_BITS, Mux(level[0], ones, 0))
+    """Return the page number bits that a span of ``level`` leaves free, as wide as a physical page number."""
+    # Full width, so that its complement keeps the upper bits of what it is applied to.
+    return Cat(
+        level.any().replicate(INDEX_BITS),
+        level[1].replicate(INDEX_BITS),
+        Const(0, PPN_BITS - 2 * INDEX_BITS),
+    )
 
 
 def killed_asid(kill: data.View, *, asid: Value, group: Value, shared: Value) -> Value:
     """Return whether ``kill`` speaks of this address space: its own asid, or a global page of its group."""
-    return kill.valid & (kill.everything | (kill.asid == asid) | (shared & (kill.group == group)))
+    named = (kill.asid == asid) | (shared & (kill.group == group))
+    return kill.valid & (kill.everything | named)
 
 
 def is_killed(kill: data.View, translation: data.View, config: SecmmuConfig) -> Value:

@@ -159,7 +159,6 @@ class Secmmu(wiring.Component):
                 & walker.idle
                 & uses.none
                 & invalidation.idle
-                & ~self.fault.valid
             ),
             self.idle.eq(
                 registers.quiet
@@ -250,16 +249,18 @@ class Secmmu(wiring.Component):
             self._observe_begin(m, self.observe_write_begin, writer, write=True)
             self._observe_end(m, self.observe_write_end, uses.write_end, memory.bresp, write=True)
 
-    def _join_faults(self, m: Module, *faults: stream.Interface) -> None:
-        """Offer the faults of both directions on the one port, reads first."""
-        with m.If(self.fault.ready):
-            m.d.sync += self.fault.valid.eq(0)
-        with m.If(~self.fault.valid | self.fault.ready):
-            for fault in reversed(faults):
-                with m.If(fault.valid):
-                    m.d.sync += [self.fault.valid.eq(1), self.fault.payload.eq(fault.payload)]
-            m.d.comb += [fault.ready.eq(1) for fault in faults]
-            m.d.comb += faults[1].ready.eq(~faults[0].valid)
+    def _join_faults(self, m: Module, read: stream.Interface, write: stream.Interface) -> None:
+        """Offer the faults of both directions on the one port, reads first; what is offered stays."""
+        waiting = Signal()
+        chooses_write = Signal()
+        m.d.comb += [
+            chooses_write.eq(write.valid & (waiting | ~read.valid)),
+            self.fault.valid.eq(read.valid | write.valid),
+            self.fault.payload.eq(Mux(chooses_write, write.payload.as_value(), read.payload.as_value())),
+            read.ready.eq(self.fault.ready & ~chooses_write),
+            write.ready.eq(self.fault.ready & chooses_write),
+        ]
+        m.d.sync += waiting.eq(chooses_write & ~self.fault.ready)
 
     def _count(
         self, m: Module, registers: Registers, reader: Translator, writer: Translator

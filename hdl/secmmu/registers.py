@@ -203,10 +203,9 @@ class Registers(wiring.Component):
                     csr.rresp.eq(Mux(self._exists(address), Response.OKAY, Response.SLVERR)),
                 ]
                 m.next = "Answer"
-            with m.State("Answer"):
-                with m.If(csr.rready):
-                    m.d.sync += csr.rvalid.eq(0)
-                    m.next = "Idle"
+            with m.State("Answer"), m.If(csr.rready):
+                m.d.sync += csr.rvalid.eq(0)
+                m.next = "Idle"
 
 
 def _counters() -> list[str]:
