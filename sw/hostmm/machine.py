@@ -13,8 +13,10 @@ from hostmm.mm.lru import Lru
 from hostmm.mm.space import MmStruct
 from hostmm.mm.swap import Swap
 from hostmm.policies import Policy
+from hostmm.reclaim import Reclaim
 from hostmm.scheduler import Scheduler
 from hostmm.timeline import Row, Timeline
+from hostmm.writeback import Writeback
 
 if TYPE_CHECKING:
     from hostmm.driver import Driver
@@ -84,6 +86,8 @@ class Machine:
         self._slots = 0
         self.frames = FrameAllocator(self, config.frames)
         self.lru = Lru()
+        self.reclaim = Reclaim(config.frames)
+        self.writeback = Writeback(config.frames)
         self.swap = Swap(self)
         self.sparse_page: Page | None = None
         self.mms: list[MmStruct] = []

@@ -1,28 +1,124 @@
-"""Page allocation."""
+"""Page allocation with watermarks: kswapd, and direct reclaim by the thread that allocates (mm/page_alloc.c of 2.6.25)."""
 
 from typing import TYPE_CHECKING
 
+from hostmm.errors import HostError
+from hostmm.locks import Lock, Signal, Wait
 from hostmm.mm.space import MmStruct
 from hostmm.scheduler import Steps
+from hostmm.shrink import PRIORITIES, shrink
 from secmmu.layouts import FrameKind
 
 if TYPE_CHECKING:
     from hostmm.machine import Machine
 
-__all__ = ["alloc_page", "pte_alloc"]
+__all__ = ["Reclaim", "alloc_page", "kswapd", "pte_alloc", "reserve_frames"]
+
+_TABLES_AT_ONCE = 2
+_HOPELESS_ROUNDS = 20
+"""Rounds of direct reclaim without one freed frame, each followed by a wait, before the run is given up."""
+
+
+class Reclaim:
+    """Watermarks, and kswapd's bell.
+
+    Parameters
+    ----------
+    total : int
+        Frames of the machine.
+
+    Attributes
+    ----------
+    min, low, high : int
+        At or below ``min`` free frames the allocating thread reclaims; below ``low`` kswapd is woken, and works
+        until ``high``.
+    stopping : bool
+        Set by :meth:`stop`: kswapd ends.
+    """
+
+    def __init__(self, total: int) -> None:
+        step = max(8, total // 32)
+        self.min, self.low, self.high = step, 2 * step, 3 * step
+        self.stopping = False
+        self.bell = Signal("work for kswapd")
+
+    def wake(self, machine: "Machine") -> None:
+        """Ring the bell (``wakeup_kswapd``)."""
+        if not self.bell.fired:
+            machine.sched.fire(self.bell)
+
+    def stop(self, machine: "Machine") -> None:
+        """Let kswapd end."""
+        self.stopping = True
+        self.wake(machine)
+
+
+def reserve_frames(machine: "Machine", count: int) -> Steps:
+    """Wait until ``count`` frames are free: page tables and new address spaces may use the last ones."""
+    reclaim, hopeless = machine.reclaim, 0
+    if machine.frames.free_frames < reclaim.low:
+        reclaim.wake(machine)
+    while machine.frames.free_frames < count:
+        freed = yield from _try_to_free_pages(machine, count)
+        hopeless = 0 if freed else hopeless + 1
+        if hopeless == _HOPELESS_ROUNDS:
+            raise _too_few(machine)
+        if not freed:
+            yield "io_wait"
 
 
 def alloc_page(machine: "Machine", kind: FrameKind) -> Steps:
     """Allocate a page (``alloc_page``): steps of the calling thread; returns the Page.
 
     The caller holds no page-table lock and no rmap lock.
+
+    Raises
+    ------
+    HostError
+        Reclaim cannot free a frame: the limit is too small for the run.
     """
     yield "alloc_page"
+    yield from reserve_frames(machine, machine.reclaim.min + 1)
     return machine.frames.alloc(kind)
 
 
 def pte_alloc(machine: "Machine", mm: MmStruct, vpn: int) -> Steps:
     """Make the page tables down to ``vpn`` (``pte_alloc_map``); returns the page-table lock over it."""
-    if mm.tables.lock(vpn) is None:
+    lock: Lock | None = mm.tables.lock(vpn)
+    if lock is None:
         yield "alloc_page"
-    return mm.tables.alloc(vpn)
+        yield from reserve_frames(machine, _TABLES_AT_ONCE)
+        lock = mm.tables.alloc(vpn)
+    return lock
+
+
+def _too_few(machine: "Machine") -> HostError:
+    total, pages = machine.frames.total, machine.frames.pages.values()
+    tables = sum(page.kind is FrameKind.TABLE for page in pages)
+    return HostError(
+        f"out of frames: all {total} are in use and none can be reclaimed ({tables} hold page tables); "
+        f"give the run at least {total + machine.reclaim.high} (--frames)"
+    )
+
+
+def _try_to_free_pages(machine: "Machine", wanted: int) -> Steps:
+    """Direct reclaim; returns how many frames this thread freed."""
+    freed = 0
+    for priority in range(PRIORITIES, -1, -1):
+        freed += yield from shrink(machine, priority)
+        if machine.frames.free_frames >= wanted:
+            break
+    return freed
+
+
+def kswapd(machine: "Machine") -> Steps:
+    """The thread that keeps frames free, until :meth:`Reclaim.stop`."""
+    reclaim = machine.reclaim
+    while not reclaim.stopping:
+        yield Wait(reclaim.bell)
+        for priority in range(PRIORITIES, -1, -1):
+            if machine.frames.free_frames >= reclaim.high or reclaim.stopping:
+                break
+            yield from shrink(machine, priority)
+        if not reclaim.stopping:
+            reclaim.bell = Signal("work for kswapd")

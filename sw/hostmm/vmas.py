@@ -65,6 +65,7 @@ def copy_vma(vma: Vma, mm: MmStruct, start: int, end: int, pgoff: int) -> Vma:
         file=vma.file,
         pgoff=pgoff,
         anon_vma=vma.anon_vma,
+        heap=vma.heap,
     )
 
 

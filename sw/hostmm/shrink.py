@@ -1,0 +1,151 @@
+"""Scanning the LRU lists: age active pages, free inactive ones (mm/vmscan.c of 2.6.25).
+
+An inactive page is locked, tested with ``page_referenced``, put into the swap cache (anonymous), unmapped with
+``try_to_unmap``, written out when dirty, and freed when nobody but the cache refers to it. Dirty pages are written
+a batch at a time and freed when the I/O is done. Unlike the kernel, mapped pages are aged whatever the swappiness,
+and in the last priorities a page is taken even if it was referenced, so that a scan of a few hundred frames ends.
+"""
+
+from typing import TYPE_CHECKING
+
+from hostmm.locks import Acquire
+from hostmm.mm.files import AddressSpace
+from hostmm.mm.frames import Page
+from hostmm.mm.pages import clear_page_dirty, is_anon
+from hostmm.paths.page_referenced import page_referenced
+from hostmm.paths.try_to_unmap import SwapResult, try_to_unmap
+from hostmm.scheduler import Steps
+from hostmm.timeline import Row
+from hostmm.writeback import submit_page
+
+if TYPE_CHECKING:
+    from hostmm.machine import Machine
+
+__all__ = ["PRIORITIES", "shrink"]
+
+PRIORITIES = 12
+"""Scans before reclaim gives up for now (``DEF_PRIORITY``); they count down to 0."""
+_MERCILESS = 3
+_BATCH = 32
+"""Pages of one scan at most (``SWAP_CLUSTER_MAX``)."""
+
+
+def shrink(machine: "Machine", priority: int) -> Steps:
+    """Age a batch of active pages and try to free a batch of inactive ones; returns how many frames were freed."""
+    batch = min(_BATCH, max(4, machine.frames.total // 32))
+    if machine.lru.active > machine.lru.inactive:
+        yield from _shrink_active(machine, batch)
+    freed, written = 0, []
+    for page in _isolate(machine, active=False, count=batch):
+        yield "lru"
+        verdict = yield from _try_to_free(machine, page, merciless=priority <= _MERCILESS)
+        freed += verdict == "freed"
+        if verdict == "written":
+            written.append(page)
+    if written:
+        yield "io_wait"
+    for page in written:
+        page.under_writeback = False
+        yield "lru"
+        freed += yield from _free_written(machine, page)
+    return freed
+
+
+def _isolate(machine: "Machine", *, active: bool, count: int) -> list[Page]:
+    """Take pages off the LRU, with a reference each."""
+    pages = machine.lru.isolate(active=active, count=count)
+    for page in pages:
+        machine.frames.get(page)
+    return pages
+
+
+def _put_back(machine: "Machine", page: Page, *, active: bool) -> None:
+    machine.lru.add(page, active=active)
+    machine.frames.put(page)
+
+
+def _shrink_active(machine: "Machine", count: int) -> Steps:
+    """Move pages that nobody used since the last look to the inactive list (``shrink_active_list``)."""
+    for page in _isolate(machine, active=True, count=count):
+        yield "lru"
+        used = page.lock.held
+        if page.mapcount and not used:
+            yield Acquire(page.lock)
+            used = bool((yield from page_referenced(machine, page)))
+            machine.sched.release(page.lock)
+        _put_back(machine, page, active=used)
+
+
+def _try_to_free(machine: "Machine", page: Page, *, merciless: bool) -> Steps:
+    """One page of ``shrink_page_list``; returns "freed", "written" (its I/O has begun) or "kept"."""
+    if page.lock.held or page.under_writeback:
+        _put_back(machine, page, active=False)
+        return "kept"
+    yield Acquire(page.lock)
+    referenced = bool((yield from page_referenced(machine, page)))
+    if referenced and page.mapcount and not merciless:
+        verdict = SwapResult.FAIL
+    else:
+        verdict = yield from _unmap(machine, page)
+    if verdict is not SwapResult.SUCCESS:
+        machine.sched.release(page.lock)
+        _put_back(machine, page, active=verdict is SwapResult.FAIL)
+        return "kept"
+    if page.dirty:
+        yield from _page_out(machine, page)
+        return "written"
+    return "freed" if _remove_mapping(machine, page) else "kept"
+
+
+def _unmap(machine: "Machine", page: Page) -> Steps:
+    """Give the page a place to go to, and make nobody map it."""
+    if is_anon(page) and page.swap_slot is None:
+        if not page.mapcount:
+            # Whoever unmapped it last is about to drop the last reference but ours.
+            return SwapResult.AGAIN
+        yield "page_cache"
+        machine.swap.add_to_swap(page)
+    if not page.mapcount:
+        return SwapResult.SUCCESS
+    return (yield from try_to_unmap(machine, page))
+
+
+def _page_out(machine: "Machine", page: Page) -> Steps:
+    """Begin the write of a dirty, unmapped, locked page, and unlock it (``pageout``)."""
+    clear_page_dirty(machine, page)
+    if isinstance(page.mapping, AddressSpace):
+        yield from submit_page(machine, page)
+        return
+    assert page.swap_slot is not None
+    page.under_writeback = True
+    yield "io_submit"
+    machine.copy_page(machine.swap.address(page.swap_slot), page.address, pfn=page.pfn)
+    machine.sched.release(page.lock)
+
+
+def _free_written(machine: "Machine", page: Page) -> Steps:
+    """The I/O is done: free the page, unless somebody uses it again; returns whether it was freed."""
+    if page.lock.held or page.mapcount or page.dirty:
+        _put_back(machine, page, active=bool(page.mapcount))
+        return False
+    yield Acquire(page.lock)
+    return _remove_mapping(machine, page)
+
+
+def _remove_mapping(machine: "Machine", page: Page) -> bool:
+    """Take a clean, unmapped, locked page out of its cache and free it, if only the cache and we refer to it."""
+    cached = page.swap_slot is not None or isinstance(page.mapping, AddressSpace)
+    if page.dirty or page.mapcount or not cached or page.refcount != 2:
+        machine.sched.release(page.lock)
+        _put_back(machine, page, active=bool(page.mapcount))
+        return False
+    if page.swap_slot is not None:
+        machine.swap.remove_mapping(page)
+    else:
+        assert isinstance(page.mapping, AddressSpace)
+        del page.mapping.pages[page.index]
+        machine.frames.put(page)
+    machine.sched.release(page.lock)
+    machine.sched.log(Row.RECLAIMED, pfn=page.pfn)
+    machine.frames.put(page)
+    return True
