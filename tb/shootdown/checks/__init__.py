@@ -1,0 +1,47 @@
+"""The invariants of the kernel contract, checked on the timeline of a finished run."""
+
+from collections.abc import Callable
+
+from shootdown.checks.chain import check_all_subscribers, check_pairing
+from shootdown.checks.clean import check_clean
+from shootdown.checks.completion import check_completion
+from shootdown.checks.data import check_data
+from shootdown.checks.freed import check_freed
+from shootdown.checks.install import check_brackets, check_stale
+from shootdown.checks.release import check_release
+from shootdown.checks.sanitizer import check_agreement, check_rights
+from shootdown.checks.violation import Findings, Violation, judge
+from shootdown.history import History
+
+__all__ = ["CHECKS", "INVARIANTS", "Violation", "check"]
+
+CHECKS: dict[str, Callable[[History], Findings]] = {
+    "no freed page is reachable": check_freed,
+    "no stale translation is installed or used": check_stale,
+    "nothing is mapped inside a bracket": check_brackets,
+    "loads return what the address space shows": check_data,
+    "no write is lost when a page is cleaned": check_clean,
+    "range starts and ends pair up": check_pairing,
+    "release comes before tear-down": check_release,
+    "completion means performed": check_completion,
+    "every subscriber gets every event": check_all_subscribers,
+    "sanitizer and timeline agree": check_agreement,
+    "no touch without the right": check_rights,
+}
+"""Every check, by what it proves."""
+
+INVARIANTS = ("I1", "I2", "I3", "I4", "I6", "I7", "I10", "I13", "I16", "I17", "I19", "I20")
+"""What a run that passes every check has kept; I10 and I17 as far as the frame sanitizer sees them."""
+
+
+def check(history: History) -> list[Violation]:
+    """Run every check.
+
+    Returns
+    -------
+    list of Violation
+        In order of cycle; the same violation is reported once.
+    """
+    policy = history.policy.name
+    found = {judge(policy, finding) for run in CHECKS.values() for finding in run(history)}
+    return sorted(found, key=lambda v: (v.cycle, v.invariant, v.path, v.thread, v.what))

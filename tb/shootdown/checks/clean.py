@@ -1,0 +1,66 @@
+"""I7: no device write is lost when a page is written out."""
+
+from bisect import bisect_left
+from collections import defaultdict
+
+from hostmm.mm.pagetable import PTE_W
+from hostmm.timeline import Row
+from shootdown.checks.violation import Findings, at_row
+from shootdown.history import History, Use
+
+__all__ = ["check_clean"]
+
+
+def check_clean(history: History) -> Findings:
+    """Yield device writes that end after the page's content was taken, through a translation taken away before.
+
+    Such a write is in nobody's way if it finds the page dirty again: it will be written out once more.
+    """
+    rows = history.rows
+    writes: dict[int, list[Use]] = defaultdict(list)
+    for use in history.uses:
+        if use.write:
+            writes[use.pfn].append(use)
+    if not writes:
+        return
+    downgrades, dirty = _downgrades(history), _dirty_rows(history)
+    for row, pfn in rows.take(rows.of(Row.WRITEBACK), "pfn"):
+        for use in writes.get(pfn, ()):
+            if use.end <= row or use.entry is None:
+                continue
+            taken_away = downgrades.get((use.asid, use.vpn), ())
+            place = bisect_left(taken_away, use.entry.begin)
+            stale = place < len(taken_away) and taken_away[place] < row
+            if stale and not _is_dirty(dirty.get(pfn, []), use.end):
+                yield at_row(
+                    history,
+                    "I7",
+                    row,
+                    f"the content of frame {pfn:#x} was taken for the store before the {use.name}, "
+                    f"which ended in cycle {use.end_cycle} and left the page clean",
+                )
+
+
+def _downgrades(history: History) -> dict[tuple[int, int], list[int]]:
+    """Rows at which a writable PTE of (mm, vpn) was cleared or made read-only, ascending."""
+    rows = history.rows
+    found: dict[tuple[int, int], list[int]] = defaultdict(list)
+    index = rows.of(Row.PTE_CLEAR, Row.PTE_SET)
+    for row, kind, mm, vpn, a, b in rows.take(index, "kind", "mm", "vpn", "a", "b"):
+        old, new = (a, 0) if kind == Row.PTE_CLEAR else (b, a)
+        if old & PTE_W and not new & PTE_W:
+            found[mm, vpn].append(row)
+    return found
+
+
+def _dirty_rows(history: History) -> dict[int, list[tuple[int, int]]]:
+    rows = history.rows
+    found: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for row, pfn, tag in rows.take(rows.of(Row.PAGE_DIRTY), "pfn", "tag"):
+        found[pfn].append((row, tag))
+    return found
+
+
+def _is_dirty(changes: list[tuple[int, int]], row: int) -> bool:
+    place = bisect_left(changes, (row, 0))
+    return place > 0 and changes[place - 1][1] == 1

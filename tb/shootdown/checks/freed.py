@@ -1,0 +1,77 @@
+"""I1: no freed page is reachable, by an entry, a use in flight, a fill to come, or a shootdown not yet done."""
+
+from collections import defaultdict
+
+from hostmm.mm.pagetable import PTE_V
+from hostmm.timeline import Row
+from shootdown.checks.violation import NO_PATH, Finding, Findings, at_row
+from shootdown.history import Command, History
+
+__all__ = ["check_freed"]
+
+
+def check_freed(history: History) -> Findings:
+    """Yield every way in which a freed frame was still reachable."""
+    for freed in history.freed:
+        for entry in freed.entries:
+            yield at_row(
+                history,
+                "I1",
+                freed.row,
+                f"frame {freed.pfn:#x} was freed while TLB entry {entry.index} still maps page "
+                f"{entry.first:#x} of asid {entry.asid} to it",
+            )
+        for use in freed.uses:
+            yield at_row(
+                history,
+                "I1",
+                freed.row,
+                f"frame {freed.pfn:#x} was freed while the {use.name} was in flight",
+            )
+    for entry in history.mirror.into_free:
+        walk = f"by a walk begun in cycle {entry.walk.begin_cycle}" if entry.walk else "by no walk"
+        yield Finding(
+            "I1",
+            NO_PATH,
+            entry.begin_cycle,
+            NO_PATH,
+            f"TLB entry {entry.index} was filled {walk} with frame {entry.frame:#x}, freed meanwhile",
+        )
+    for use in history.uses:
+        if use.from_free:
+            yield Finding(
+                "I1",
+                NO_PATH,
+                use.begin_cycle,
+                NO_PATH,
+                f"the {use.name} began while that frame was free",
+            )
+    yield from _before_drained(history)
+
+
+def _before_drained(history: History) -> Findings:
+    """Frames freed before the shootdown that took them from an address had drained."""
+    commands: dict[int, list[Command]] = defaultdict(list)
+    for command in history.commands:
+        if command.span and command.invalidates:
+            commands[command.span].append(command)
+    cleared: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    rows = history.rows
+    index = rows.of(Row.ALLOC, Row.FREE, Row.PTE_CLEAR)
+    for row, kind, mm, vpn, pfn, span, old in rows.take(
+        index, "kind", "mm", "vpn", "pfn", "span", "a"
+    ):
+        if kind == Row.PTE_CLEAR:
+            if old & PTE_V:
+                cleared[pfn].append((mm, vpn, span))
+            continue
+        for clear_mm, clear_vpn, clear_span in cleared.pop(pfn, ()):
+            for command in commands.get(clear_span, ()):
+                if command.overlaps(clear_mm, clear_vpn, clear_vpn) and command.drained > row:
+                    yield at_row(
+                        history,
+                        "I1",
+                        row,
+                        f"frame {pfn:#x} was freed before command {command.tag} for page "
+                        f"{clear_vpn:#x} of mm {clear_mm} had drained",
+                    )

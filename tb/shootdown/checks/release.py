@@ -1,0 +1,44 @@
+"""I16: release has returned, with nothing left behind, before an address space is torn down."""
+
+from hostmm.timeline import Notification, Row
+from shootdown.checks.violation import NO_PATH, Finding, Findings, at_row
+from shootdown.history import History
+
+__all__ = ["check_release"]
+
+
+def check_release(history: History) -> Findings:
+    """Yield tear-downs without release, and whatever of the mm lives on in the MMU after it."""
+    rows = history.rows
+    subscribed = {mm for _, mm in rows.take(rows.of(Row.SUBSCRIBE), "mm")}
+    released = {
+        callback.mm: callback.end
+        for callback in history.callbacks
+        if callback.kind is Notification.RELEASE
+    }
+    for row, mm in rows.take(rows.of(Row.TEARDOWN), "mm"):
+        if mm not in subscribed:
+            continue
+        if released.get(mm, row) >= row:
+            yield at_row(
+                history, "I16", row, f"mm {mm} is torn down before its release has returned"
+            )
+        for entry in history.entries:
+            if entry.asid == mm and entry.begin < row < entry.end:
+                yield at_row(
+                    history,
+                    "I16",
+                    row,
+                    f"mm {mm} is torn down while TLB entry {entry.index} still holds its page "
+                    f"{entry.first:#x}",
+                )
+            elif entry.asid == mm and entry.begin > row:
+                what = f"TLB entry {entry.index} was filled for mm {mm} after its release"
+                yield Finding("I16", NO_PATH, entry.begin_cycle, NO_PATH, what)
+        for use in history.uses:
+            if use.asid == mm and use.end > row:
+                when = "was in flight" if use.begin < row else "began"
+                what = f"the {use.name} {when} after the release of mm {mm}"
+                yield Finding(
+                    "I16", NO_PATH, max(use.begin_cycle, rows.cycle_of(row)), NO_PATH, what
+                )

@@ -1,0 +1,177 @@
+"""Hardware and host must agree on every touch of a freed frame; what else the frame sanitizer saw is named."""
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from dataclasses import dataclass
+
+from hostmm.mm.pagetable import PTE_W
+from hostmm.timeline import Row
+from secmmu.layouts import PAGE_BITS, Event, Verdict
+from shootdown.checks.violation import NO_PATH, Finding, Findings
+from shootdown.history import NEVER, History, Use
+
+__all__ = ["check_agreement", "check_rights"]
+
+_OKAY = 0
+_OPEN_AT_MOST = 64
+"""Uses of one id that can be open at once: no more than the MMU has slots for."""
+
+
+@dataclass(slots=True)
+class _Report:
+    """One VIOLATION record."""
+
+    row: int
+    cycle: int
+    walker: bool
+    asid: int
+    id: int
+    write: bool
+    verdict: Verdict
+    address: int
+
+    @property
+    def pfn(self) -> int:
+        return int(self.address >> PAGE_BITS)
+
+
+def _reports(history: History) -> list[_Report]:
+    rows = history.rows
+    index = rows.of(Event.VIOLATION.value)
+    taken = zip(rows.take(index, "cycle", "thread", "a"), rows.access(index), strict=True)
+    return [
+        _Report(row, cycle, bool(source), asid, id_, bool(write), Verdict(code), address)
+        for (row, cycle, source, address), (asid, id_, write, code, _) in taken
+    ]
+
+
+def _free_times(history: History) -> dict[int, list[tuple[int, int]]]:
+    """Frame to the intervals (first cycle, last cycle exclusive) in which it was free; it begins as free."""
+    rows = history.rows
+    times: dict[int, list[tuple[int, int]]] = defaultdict(lambda: [(0, NEVER)])
+    for _, kind, cycle, pfn in rows.take(rows.of(Row.ALLOC, Row.FREE), "kind", "cycle", "pfn"):
+        if kind == Row.FREE:
+            times[pfn].append((cycle, NEVER))
+        else:
+            times[pfn][-1] = times[pfn][-1][0], cycle
+    return times
+
+
+def check_agreement(history: History) -> Findings:
+    """Yield touches after a free that only one of the two sides saw.
+
+    A use touches its frame in cycles from its first on and before its last (R is sampled, W stored, before the
+    response). So a frame that was free all that time must have been reported for each beat; one that became free
+    in between, for the last beats or none; and no report may come from any other use.
+    """
+    times = _free_times(history)
+    reports = [r for r in _reports(history) if r.verdict is Verdict.FREED and not r.walker]
+    by_use = _assign(history, reports)
+    for report in by_use.pop(None, []):
+        yield _only(
+            "the sanitizer", report.cycle, f"a touch of freed frame {report.pfn:#x}", "no such use"
+        )
+    for use in history.uses:
+        if use.code != _OKAY or use.end == NEVER:
+            continue
+        found = by_use.get(use, [])
+        free = times[use.pfn]
+        for report in found:
+            if not any(begin <= report.cycle < end for begin, end in free):
+                yield _only(
+                    "the sanitizer",
+                    report.cycle,
+                    f"a touch by the {use.name}",
+                    "the frame was owned",
+                )
+        whole = any(begin <= use.begin_cycle and end >= use.end_cycle for begin, end in free)
+        beats = {(report.address - use.pa) // 8 for report in found}
+        want = set(range(use.beats)) if whole else set(range(use.beats - len(beats), use.beats))
+        if beats != want and not _reallocated(free, use):
+            missing = sorted(want - beats) or sorted(beats - want)
+            yield _only(
+                "the timeline", use.begin_cycle, f"a touch by the {use.name}", f"beats {missing}"
+            )
+
+
+def _reallocated(free: list[tuple[int, int]], use: Use) -> bool:
+    """Whether the frame got an owner during the use, so that its early beats may be the guilty ones."""
+    return any(use.begin_cycle < end < use.end_cycle for _, end in free)
+
+
+def _only(side: str, cycle: int, what: str, detail: str) -> Finding:
+    other = "the timeline" if side == "the sanitizer" else "the sanitizer"
+    return Finding(
+        "I1",
+        NO_PATH,
+        cycle,
+        NO_PATH,
+        f"{side} saw {what}, {other} did not ({detail})",
+        excusable=False,
+    )
+
+
+def _assign(history: History, reports: list[_Report]) -> dict[Use | None, list[_Report]]:
+    """Give each report to the use it belongs to: the oldest open one of its id that holds the address."""
+    by_id: dict[tuple[bool, int], list[Use]] = defaultdict(list)
+    for use in history.uses:
+        by_id[use.write, use.id].append(use)
+    begins = {key: [use.begin_cycle for use in queue] for key, queue in by_id.items()}
+    assigned: dict[Use | None, list[_Report]] = defaultdict(list)
+    for report in reports:
+        key = report.write, report.id
+        owner = None
+        begun = bisect_right(begins.get(key, []), report.cycle)
+        for use in by_id.get(key, [])[max(0, begun - _OPEN_AT_MOST) : begun]:
+            inside = use.pa <= report.address < use.pa + 8 * use.beats
+            if (
+                use.begin_cycle <= report.cycle <= use.end_cycle
+                and use.asid == report.asid
+                and inside
+            ):
+                owner = use
+                break
+        assigned[owner].append(report)
+    return assigned
+
+
+def check_rights(history: History) -> Findings:
+    """Yield what else the sanitizer reported: rights that were gone, frames that are not data, freed tables."""
+    blame = _Blame(history)
+    for report in _reports(history):
+        if report.walker:
+            what = f"the walker read frame {report.pfn:#x}, which is no page table any more"
+            yield Finding("I17", NO_PATH, report.cycle, NO_PATH, what)
+        elif report.verdict is not Verdict.FREED:
+            yield blame.judge(report)
+
+
+class _Blame:
+    """Finds which path took a right away."""
+
+    def __init__(self, history: History) -> None:
+        rows = self._rows = history.rows
+        self._changes: dict[tuple[int, int], list[int]] = defaultdict(list)
+        self._frees: dict[int, list[int]] = defaultdict(list)
+        index = rows.of(Row.PTE_SET, Row.PTE_CLEAR)
+        for row, kind, mm, pfn, a, b in rows.take(index, "kind", "mm", "pfn", "a", "b"):
+            if kind == Row.PTE_CLEAR or (b & PTE_W and not a & PTE_W):
+                self._changes[mm, pfn].append(row)
+        for row, pfn in rows.take(rows.of(Row.FREE), "pfn"):
+            self._frees[pfn].append(row)
+
+    def judge(self, report: _Report) -> Finding:
+        """Name the invariant: I1 where the frame has a new owner, I10 for a write, I4 for a read."""
+        rows = self._rows
+        changes = self._changes.get((report.asid, report.pfn), [])
+        place = bisect_left(changes, report.row)
+        change = changes[place - 1] if place else None
+        freed = self._frees.get(report.pfn, [])
+        since = bisect_left(freed, report.row) - bisect_left(freed, change or 0)
+        invariant = "I1" if since or change is None else "I10" if report.write else "I4"
+        kind = "wrote" if report.write else "read"
+        state = "not data" if report.verdict is Verdict.FOREIGN else "no longer its own"
+        what = f"asid {report.asid} {kind} frame {report.pfn:#x}, which is {state}"
+        if change is None:
+            return Finding(invariant, NO_PATH, report.cycle, NO_PATH, what)
+        return Finding(invariant, rows.path_of(change), report.cycle, rows.thread_of(change), what)

@@ -1,0 +1,17 @@
+"""What happened in a run, read back from its timeline once, for every check and measure."""
+
+from shootdown.history.facts import NEVER, Callback, Command, Entry, Freed, Use, Walk
+from shootdown.history.run import History
+from shootdown.history.tables import Mapping
+
+__all__ = [
+    "NEVER",
+    "Callback",
+    "Command",
+    "Entry",
+    "Freed",
+    "History",
+    "Mapping",
+    "Use",
+    "Walk",
+]

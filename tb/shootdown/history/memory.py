@@ -1,0 +1,147 @@
+"""What each word of memory may have held, at any row: the versions that CPUs, devices and page copies stored.
+
+Page-wide writes are kept once a page and followed through copies only for the words that somebody asks for.
+"""
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from hostmm.timeline import Row
+from secmmu.layouts import PAGE_BITS
+from shootdown.history.facts import Use
+from shootdown.history.rows import Rows
+
+__all__ = ["Memory", "Write"]
+
+
+@dataclass(slots=True, frozen=True)
+class Write:
+    """One word stored at a moment between rows ``low`` and ``high`` (equal for the host's).
+
+    ``source`` is the byte address that a copy took it from, -1 where ``value`` is known.
+    """
+
+    low: int
+    high: int
+    value: int
+    source: int = -1
+
+
+@dataclass(slots=True, frozen=True)
+class _Block:
+    """A page-wide write: words from ``first`` to ``last`` (byte addresses, ``last`` exclusive)."""
+
+    row: int
+    first: int
+    last: int
+    value: int
+    source: int
+
+    def word(self, address: int) -> Write:
+        source = self.source + address - self.first if self.source >= 0 else -1
+        return Write(self.row, self.row, self.value, source)
+
+
+class Memory:
+    """Histories of memory words.
+
+    Parameters
+    ----------
+    rows : Rows
+    device_writes : iterable of (Use, int)
+        Device write bursts with the data of their first beat.
+    """
+
+    def __init__(self, rows: Rows, device_writes: Iterable[tuple[Use, int]]) -> None:
+        self._rows = rows
+        self._words: dict[int, list[Write]] = defaultdict(list)
+        self._blocks: dict[int, list[_Block]] = defaultdict(list)
+        self._merged: dict[int, tuple[list[Write], list[int], list[int]]] = {}
+        self._copied: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._stores: dict[int, list[int]] = {}
+        self._host_writes()
+        for use, data in device_writes:
+            for beat in range(use.beats):
+                address = use.pa + 8 * beat
+                self._words[address].append(Write(use.begin, use.end, data + beat))
+
+    def _host_writes(self) -> None:
+        rows = self._rows
+        for row, address, value in rows.take(rows.of(Row.STORE), "a", "b"):
+            self._words[address].append(Write(row, row, value))
+            self._stores.setdefault(value, []).append(row)
+        for kind in (Row.FILL, Row.COPY):
+            for row, words, first, argument in rows.take(rows.of(kind), "tag", "a", "b"):
+                value, source = (argument, -1) if kind is Row.FILL else (0, argument)
+                block = _Block(row, first, first + 8 * words, value, source)
+                for page in range(first >> PAGE_BITS, (block.last - 1 >> PAGE_BITS) + 1):
+                    self._blocks[page].append(block)
+
+    def _history(self, address: int) -> tuple[list[Write], list[int], list[int]]:
+        """Return the writes of a word by ``low``, their ``low`` alone, and the largest ``high`` up to each."""
+        found = self._merged.get(address)
+        if found is None:
+            blocks = self._blocks.get(address >> PAGE_BITS, ())
+            writes = [b.word(address) for b in blocks if b.first <= address < b.last]
+            writes += self._words.get(address, ())
+            writes.sort(key=lambda write: write.low)
+            highs, high = [], -1
+            for write in writes:
+                high = max(high, write.high)
+                highs.append(high)
+            found = writes, [write.low for write in writes], highs
+            self._merged[address] = found
+        return found
+
+    def candidates(self, address: int, begin: int, end: int) -> Iterator[Write]:
+        """Yield writes whose value the word may have held from row ``begin`` to row ``end``, newest first."""
+        writes, lows, highs = self._history(address)
+        floor = self._settled(writes, highs, begin)
+        index = bisect_right(lows, end) - 1
+        while index >= 0 and highs[index] >= floor:
+            if writes[index].high >= floor:
+                yield writes[index]
+            index -= 1
+        if floor < 0:
+            yield Write(-1, -1, 0)
+
+    @staticmethod
+    def _settled(writes: list[Write], highs: list[int], begin: int) -> int:
+        """Return the latest ``low`` of a write over by ``begin``: what ended before it is overwritten."""
+        floor = -1
+        certain = bisect_right(highs, begin) - 1
+        for write in writes[max(certain, 0) :]:
+            if write.low > begin:
+                break
+            if write.high <= begin:
+                floor = write.low
+        return floor
+
+    def may_hold(self, address: int, value: int, begin: int, end: int) -> bool:
+        """Whether the word may have held ``value`` at some moment from row ``begin`` to row ``end``."""
+        for write in self.candidates(address, begin, end):
+            if write.source < 0:
+                if write.value == value:
+                    return True
+            elif value in self._copy_of(write.source, write.low):
+                return True
+        return False
+
+    def _copy_of(self, address: int, row: int) -> tuple[int, ...]:
+        key = address, row
+        found = self._copied.get(key)
+        if found is None:
+            values: list[int] = []
+            # The source as it stood before the copy: a copy onto itself must not ask for its own row.
+            for write in self.candidates(address, row - 1, row - 1):
+                values += (
+                    [write.value] if write.source < 0 else self._copy_of(write.source, write.low)
+                )
+            found = self._copied[key] = tuple(dict.fromkeys(values))
+        return found
+
+    def stores_of(self, value: int) -> list[int]:
+        """Rows of the CPU stores of ``value``, ascending."""
+        return self._stores.get(value, [])

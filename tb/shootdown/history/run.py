@@ -1,0 +1,91 @@
+"""The history of one run: everything that checks and measures ask of it, computed once."""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from functools import cached_property
+
+from hostmm.policies import Policy
+from hostmm.timeline import Timeline
+from shootdown.history.bursts import Burst, device_bursts
+from shootdown.history.facts import Callback, Command, Entry, Freed, Use, Walk
+from shootdown.history.memory import Memory
+from shootdown.history.replay import Replay
+from shootdown.history.rows import Rows
+from shootdown.history.tables import Mapping, page_histories
+
+__all__ = ["History"]
+
+
+class History:
+    """A run, read back from its timeline.
+
+    Parameters
+    ----------
+    timeline : Timeline
+        The finished run's; it is read once, here.
+    policy : Policy
+        The policy that the run was under: when its paths should have notified.
+    """
+
+    def __init__(self, timeline: Timeline, policy: Policy) -> None:
+        self.policy = policy
+        self.rows = Rows(timeline)
+
+    @cached_property
+    def mirror(self) -> Replay:
+        """The mirror of the MMU."""
+        return Replay(self.rows)
+
+    @property
+    def commands(self) -> list[Command]:
+        """Every command that reached the port, in order."""
+        return self.mirror.commands
+
+    @cached_property
+    def _accepted(self) -> list[int]:
+        return [command.accepted for command in self.commands]
+
+    def commands_before(self, row: int) -> Iterator[Command]:
+        """Commands that the port had taken before ``row``, newest first."""
+        return reversed(self.commands[: bisect_left(self._accepted, row)])
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Every TLB entry there was, in order of filling."""
+        return self.mirror.entries
+
+    @property
+    def uses(self) -> list[Use]:
+        """Every burst on the memory side, in order of beginning."""
+        return self.mirror.uses
+
+    @property
+    def walks(self) -> list[Walk]:
+        """Every walk, in order of beginning."""
+        return self.mirror.walks
+
+    @property
+    def callbacks(self) -> list[Callback]:
+        """Every notifier callback, in order of beginning."""
+        return self.mirror.callbacks
+
+    @property
+    def freed(self) -> list[Freed]:
+        """Every free, with what still reached the frame."""
+        return self.mirror.freed
+
+    @cached_property
+    def bursts(self) -> list[Burst]:
+        """Every device burst that ended, in order of ending."""
+        return device_bursts(self.rows, self.uses)
+
+    @cached_property
+    def pages(self) -> dict[tuple[int, int], list[Mapping]]:
+        """Which pages each (mm, vpn) had."""
+        return page_histories(self.rows)
+
+    @cached_property
+    def memory(self) -> Memory:
+        """What each word of memory held."""
+        writes = [(b.use, b.data) for b in self.bursts if b.write and b.use and b.use.code == 0]
+        return Memory(self.rows, writes)

@@ -1,0 +1,178 @@
+"""``results.json``: what a command measured and found, in one documented and versioned structure."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from shootdown.errors import ShootdownError
+
+__all__ = [
+    "VERSION",
+    "ByClass",
+    "DeviceCounters",
+    "Distribution",
+    "Kinds",
+    "PageCounters",
+    "PathResult",
+    "Results",
+    "ResultsError",
+    "RunResult",
+    "ScenarioResult",
+    "ViolationResult",
+    "load",
+    "save",
+]
+
+VERSION = 1
+
+
+class ResultsError(ShootdownError):
+    """Results cannot be written, or a file does not hold any."""
+
+
+class Distribution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Exact percentiles of ``n`` samples (nearest rank); None where there are too few.
+
+    p99 needs 100 samples, p99.9 needs 1000.
+    """
+
+    n: int = 0
+    p50: int | None = None
+    p90: int | None = None
+    p99: int | None = None
+    p999: int | None = None
+    max: int | None = None
+
+
+class Kinds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Notifications: page invalidations, young queries, range pairs."""
+
+    page: int = 0
+    young: int = 0
+    range: int = 0
+
+
+class ByClass(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Shootdown latency in cycles by what the MMU held: no entry, an idle entry, a use in flight."""
+
+    none: Distribution
+    idle: Distribution
+    in_flight: Distribution
+
+
+class PathResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One mm path under one policy; None where the path never clears a PTE, never frees a frame."""
+
+    notifications: int
+    kinds: Kinds
+    shootdown_cycles: Distribution
+    shootdown_by_class: ByClass
+    floor_cycles: Distribution
+    ptl_hold_ns: Distribution
+    ptl_wait_ns: Distribution
+    rmap_hold_ns: Distribution
+    clear_to_drained_ns: Distribution | None
+    unmap_to_free_ns: Distribution | None
+
+
+class DeviceCounters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the devices did: bursts, first lookups that hit, walks, faults, bytes moved."""
+
+    accesses: int
+    tlb_hits: int
+    walks: int
+    faults: int
+    bytes: int
+
+
+class PageCounters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What happened to frames."""
+
+    allocated: int
+    freed: int
+    reclaimed: int
+    written_back: int
+
+
+class ViolationResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One violation, see :class:`shootdown.checks.Violation`."""
+
+    invariant: str
+    expected: bool
+    path: str
+    cycle: int
+    thread: str
+    what: str
+
+
+class RunResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One run of the trace under one policy; ``cycles`` are emulated ones."""
+
+    policy: str
+    paths: dict[str, PathResult]
+    device: DeviceCounters
+    pages: PageCounters
+    cycles: int
+    wall_s: float
+    violations: list[ViolationResult]
+
+
+class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A directed scenario: its outcome, and whether the policy makes it expected."""
+
+    name: str
+    policy: str
+    outcome: str
+    expected: bool
+
+
+class Results(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file. ``trace`` is None where only scenarios ran."""
+
+    version: int = VERSION
+    trace: str | None
+    seed: int
+    sim: str
+    config: dict[str, Any]
+    runs: list[RunResult]
+    scenarios: list[ScenarioResult]
+
+
+def save(results: Results, path: Path) -> None:
+    """Write the file, whole or not at all.
+
+    Raises
+    ------
+    ResultsError
+        It cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        text = msgspec.json.format(msgspec.json.encode(results), indent=2)
+        temporary.write_bytes(text + b"\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise ResultsError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: Path) -> Results:
+    """Read a file that :func:`save` wrote.
+
+    Raises
+    ------
+    ResultsError
+        It cannot be read, is of another version, or is something else.
+    """
+    try:
+        results = msgspec.json.decode(path.read_bytes(), type=Results)
+    except OSError as error:
+        raise ResultsError(f"cannot read {path}: {error.strerror}") from None
+    except msgspec.DecodeError as error:
+        raise ResultsError(f"{path} does not hold results: {error}") from None
+    if results.version != VERSION:
+        raise ResultsError(f"{path} is of version {results.version}, this reads {VERSION}")
+    return results

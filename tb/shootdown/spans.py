@@ -1,0 +1,106 @@
+"""Times that span several rows: locks held around paths, PTEs cleared and then drained, frames unmapped and freed."""
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hostmm.mm.pagetable import PTE_V
+from hostmm.timeline import LockClass, Row
+from shootdown.history import NEVER, Command, History
+
+__all__ = ["Hold", "clear_to_drained", "lock_holds", "unmap_to_free"]
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A lock was waited for and held; ``paths`` are the numbers of the mm paths that it was held in or around."""
+
+    wait_ns: int
+    hold_ns: int
+    paths: tuple[int, ...]
+
+
+def lock_holds(history: History, lock_class: LockClass) -> Iterator[Hold]:
+    """Yield every time a lock of the class was held, in order of release.
+
+    A hold counts for each path in which it was taken or released, and for each that its thread entered meanwhile:
+    the reverse-map locks are taken by the walkers, around the paths.
+    """
+    rows = history.rows
+    entered = _entered(history)
+    taken: dict[tuple[int, int], tuple[int, int, int]] = {}
+    index = rows.of(Row.LOCK, Row.UNLOCK)
+    index = index[rows["tag"][index] == lock_class]
+    for row, kind, thread, path, lock, ns in rows.take(index, "kind", "thread", "path", "a", "b"):
+        if kind == Row.LOCK:
+            taken[thread, lock] = row, path, ns
+            continue
+        begin, first_path, waited = taken.pop((thread, lock), (row, path, 0))
+        places, paths = entered.get(thread, ([], []))
+        inside = paths[bisect_left(places, begin) : bisect_right(places, row)]
+        found = dict.fromkeys((first_path, *inside, path))
+        yield Hold(waited, ns, tuple(number for number in found if number))
+
+
+def _entered(history: History) -> dict[int, tuple[list[int], list[int]]]:
+    """Rows at which each thread entered a path, and the path's number."""
+    rows = history.rows
+    found: dict[int, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    for row, thread, path in rows.take(rows.of(Row.PATH_BEGIN), "thread", "path"):
+        found[thread][0].append(row)
+        found[thread][1].append(path)
+    return found
+
+
+def clear_to_drained(history: History) -> Iterator[tuple[int, int | None]]:
+    """Yield (path, ns) of each present PTE that was cleared: until the path's notification of that page had drained.
+
+    0 where it had drained before (a bracket); None where the path never notified (review note S1).
+    """
+    rows = history.rows
+    commands: dict[int, list[Command]] = defaultdict(list)
+    for command in history.commands:
+        if command.span and command.invalidates and command.drained != NEVER:
+            commands[command.span].append(command)
+    index = rows.of(Row.PTE_CLEAR)
+    names = ("cycle", "path", "span", "mm", "vpn", "a")
+    for row, cycle, path, span, mm, vpn, old in rows.take(index, *names):
+        if not path or not old & PTE_V:
+            continue
+        covering = [c for c in commands.get(span, ()) if c.overlaps(mm, vpn, vpn)]
+        after = [c.drained_cycle for c in covering if c.drained > row]
+        if after:
+            yield path, (min(after) - cycle) * rows.cycle_ns
+        else:
+            yield path, 0 if covering else None
+
+
+def unmap_to_free(history: History) -> Iterator[tuple[int, int]]:
+    """Yield (path, ns) of each frame freed by the path that cleared its last PTE, or by the reclaim that ran it.
+
+    Of a reclaimed page that was written out, the time from the write to its end is left out.
+    """
+    rows = history.rows
+    unmapped: dict[int, tuple[int, int, int, int]] = {}
+    written: dict[int, int] = {}
+    reclaimed: dict[int, int] = {}
+    index = rows.of(Row.PTE_CLEAR, Row.PTE_SET, Row.WRITEBACK, Row.RECLAIMED, Row.FREE)
+    names = ("kind", "ns", "thread", "path", "span", "pfn")
+    for _, kind, ns, thread, path, span, pfn in rows.take(index, *names):
+        if kind == Row.PTE_CLEAR:
+            unmapped[pfn] = ns, thread, path, span
+        elif kind == Row.PTE_SET:
+            unmapped.pop(pfn, None)
+        elif kind == Row.WRITEBACK:
+            written[pfn] = ns
+        elif kind == Row.RECLAIMED:
+            reclaimed[pfn] = ns
+        else:
+            begin, who, where, instance = unmapped.pop(pfn, (0, 0, 0, 0))
+            wrote, took = written.pop(pfn, None), reclaimed.pop(pfn, None)
+            if where and took is not None and who == thread:
+                without_io = took - wrote if wrote is not None and wrote >= begin else 0
+                yield where, ns - begin - without_io
+            elif where and took is None and instance == span:
+                yield where, ns - begin
