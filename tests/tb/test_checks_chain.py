@@ -1,0 +1,155 @@
+"""I13, I16 and I20: brackets pair up, release comes first, everybody is told."""
+
+from hostmm.policies import SEED, V9
+from hostmm.timeline import Notification, Row
+from secmmu.layouts import CommandKind
+from tests.tb.timelines import Scene
+
+MM, VPN, PFN = 1, 0x10, 0x20
+VA = VPN << 12
+LAST_VPN = (1 << 26) - 1
+
+
+def call(scene: Scene, kind: Notification, last: int = VPN + 3) -> None:
+    """One callback that does nothing."""
+    with scene.notify(kind, MM, VPN, last):
+        pass
+
+
+def test_pairs_in_one_path() -> None:
+    """Two subscribers, two starts, two ends."""
+    scene = Scene()
+    with scene.path("mprotect"):
+        for kind in (Notification.RANGE_START, Notification.RANGE_END):
+            call(scene, kind)
+            call(scene, kind)
+    assert scene.violations("I13") == []
+
+
+def test_start_without_end() -> None:
+    """Bug B7: a path leaves early."""
+    scene = Scene()
+    with scene.path("fork"):
+        call(scene, Notification.RANGE_START)
+        scene.at(50)
+    (violation,) = scene.violations("I13")
+    assert (violation.path, violation.cycle, violation.expected) == ("fork", 50, False)
+
+
+def test_end_of_another_range() -> None:
+    """It pairs with nothing, and leaves the start alone."""
+    scene = Scene()
+    with scene.path("fork"):
+        call(scene, Notification.RANGE_START)
+        call(scene, Notification.RANGE_END, last=VPN + 4)
+    whats = {v.what.split(" of ")[0] for v in scene.violations("I13")}
+    assert whats == {"range end", "1 range start"}
+
+
+def test_each_of_two_subscribers_is_called() -> None:
+    """Twice the same event in one span is two walks of the chain."""
+    scene = Scene()
+    scene.subscribe(MM)
+    scene.subscribe(MM)
+    with scene.path("page_mkclean_one"):
+        for _ in range(4):
+            call(scene, Notification.INVALIDATE_PAGE, VPN)
+    assert scene.violations("I20") == []
+
+
+def test_chain_that_stops_early() -> None:
+    """Bug B6: the second subscriber is not told."""
+    scene = Scene()
+    scene.subscribe(MM)
+    scene.subscribe(MM)
+    with scene.path("page_mkclean_one"):
+        call(scene, Notification.INVALIDATE_PAGE, VPN)
+        call(scene, Notification.INVALIDATE_PAGE, VPN)
+        scene.at(70)
+        call(scene, Notification.INVALIDATE_PAGE, VPN + 1)
+    (violation,) = scene.violations("I20")
+    assert violation.cycle == 70
+    assert "reached 1 of 2 subscribers" in violation.what
+
+
+def test_cleared_and_nobody_told() -> None:
+    """Where the policy notifies, a subscriber is there, and the PTE was present."""
+    scene = Scene()
+    scene.subscribe(MM)
+    with scene.path("try_to_unmap_one"):
+        scene.at(40).pte_clear(MM, VPN, PFN)
+    (violation,) = scene.violations("I20")
+    assert (violation.path, violation.cycle) == ("try_to_unmap_one", 40)
+
+
+def test_cleared_and_nobody_to_tell() -> None:
+    """Neither without subscribers, nor outside the notifying paths, nor of a swap entry."""
+    scene = Scene()
+    with scene.path("try_to_unmap_one"):
+        scene.pte_clear(MM, VPN, PFN)
+    scene.subscribe(MM)
+    with scene.path("exit_mmap"):
+        scene.pte_clear(MM, VPN, PFN)
+    with scene.path("unmap_region"):
+        scene.row(Row.PTE_CLEAR, mm=MM, vpn=VPN, pfn=0, a=0b010)
+    assert scene.violations("I20") == []
+
+
+def test_cow_without_a_page() -> None:
+    """Review note S1 is a matter of I4 under the seed; v9 has to notify."""
+    for policy, broken in ((SEED, 0), (V9, 1)):
+        scene = Scene(policy)
+        scene.subscribe(MM)
+        with scene.path("do_wp_page"):
+            scene.pte_clear(MM, VPN, PFN)
+        assert len(scene.violations("I20")) == broken
+
+
+def bound(scene: Scene) -> None:
+    """A subscribed mm with a page that the device has an entry for."""
+    scene.subscribe(MM)
+    scene.alloc(PFN)
+    scene.pte_set(MM, VPN, PFN)
+    scene.fill(20, MM, VPN, PFN, entry=3)
+
+
+def release(scene: Scene) -> None:
+    """A release that invalidates and waits."""
+    with scene.notify(Notification.RELEASE, MM, 0, LAST_VPN):
+        scene.command(MM, 0, kind=CommandKind.ASID, killed=(3,))
+
+
+def test_release_then_tear_down() -> None:
+    """As it should be."""
+    scene = Scene()
+    bound(scene)
+    with scene.at(100).path("exit_mmap"):
+        release(scene)
+        scene.at(120).row(Row.TEARDOWN, mm=MM)
+    assert scene.violations() == []
+
+
+def test_tear_down_without_release() -> None:
+    """The entry is still there, and comes back, and is used."""
+    scene = Scene()
+    bound(scene)
+    scene.use(115, 130, MM, VA, PFN)
+    scene.fill(150, MM, VPN, PFN, entry=4)
+    scene.use(160, 170, MM, VA, PFN, id=1)
+    with scene.path("exit_mmap"):
+        scene.at(120).row(Row.TEARDOWN, mm=MM)
+        scene.at(125)
+        release(scene)
+    whats = [v.what for v in scene.violations("I16")]
+    assert len(whats) == 5
+    assert any("before its release has returned" in what for what in whats)
+    assert any("still holds its page 0x10" in what for what in whats)
+    assert any("was filled for mm 1 after its release" in what for what in whats)
+    assert sum("was in flight" in what or "began" in what for what in whats) == 2
+
+
+def test_tear_down_of_a_process_without_a_device() -> None:
+    """There is nothing to release."""
+    scene = Scene()
+    scene.at(120).row(Row.TEARDOWN, mm=9)
+    assert scene.violations() == []
