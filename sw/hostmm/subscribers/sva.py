@@ -40,16 +40,16 @@ class Sva:
 
     def invalidate_page(self, vpn: int, *, callback: int) -> Steps:
         """Invalidate the page and wait for its last use."""
-        yield from self._driver.invalidate(self._asid, vpn, vpn, callback=callback)
+        yield from self._invalidate(vpn, vpn, hold=False, callback=callback)
 
     def clear_flush_young(self, vpn: int, *, callback: int) -> Steps:
         """Return 0: the accessed bit is the CPU's own, so the device has nothing to add but a stale entry."""
-        yield from self._driver.invalidate(self._asid, vpn, vpn, callback=callback)
+        yield from self._invalidate(vpn, vpn, hold=False, callback=callback)
         return 0
 
     def invalidate_range_start(self, first: int, last: int, *, callback: int) -> Steps:
         """Keep walks of the range out, invalidate it and wait for the last use."""
-        yield from self._driver.invalidate(self._asid, first, last, hold=True, callback=callback)
+        yield from self._invalidate(first, last, hold=True, callback=callback)
 
     def invalidate_range_end(self, first: int, last: int, *, callback: int) -> Steps:
         """Let walks of the range in again."""
@@ -58,3 +58,6 @@ class Sva:
     def release(self, *, callback: int) -> Steps:
         """Freeze the device in this address space, for good."""
         yield from self._driver.detach(self._asid, callback=callback)
+
+    def _invalidate(self, first: int, last: int, *, hold: bool, callback: int) -> Steps:
+        yield from self._driver.invalidate(self._asid, first, last, hold=hold, callback=callback)
