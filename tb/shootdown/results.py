@@ -108,9 +108,10 @@ class ViolationResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class RunResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One run of the trace under one policy; ``cycles`` are emulated ones."""
+    """One run of the trace under one policy on ``cpus`` threads; ``cycles`` are emulated ones."""
 
     policy: str
+    cpus: int
     paths: dict[str, PathResult]
     device: DeviceCounters
     pages: PageCounters
