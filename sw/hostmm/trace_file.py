@@ -247,10 +247,10 @@ def _windows(columns: dict[str, Column]) -> list[Window]:
     instructions = columns["window_instructions"].tolist()
     if not counts.sum() == pages.size == kinds.size == lines.size:
         raise ValueError("page counts differ")
-    ends = np.cumsum(counts).tolist()
-    starts = [0, *ends[:-1]]
+    ends = np.cumsum(counts)
+    starts = ends - counts
     pages.setflags(write=False)
     return [
         Window(count, pages[start:end], kinds[start:end], lines[start:end])
-        for count, start, end in zip(instructions, starts, ends, strict=True)
+        for count, start, end in zip(instructions, starts.tolist(), ends.tolist(), strict=True)
     ]
