@@ -73,7 +73,7 @@ def check_counts(machine: "Machine") -> None:
 
 
 def _owners(machine: "Machine") -> Counter[int]:
-    """References that are not PTEs': of caches, of page tables, of whoever owns a frame without ``struct page``."""
+    """Count references that are not PTEs': of caches, of page tables, of whoever owns a frame without ``struct page``."""
     owners = Counter[int]()
     for file in machine.files:
         owners.update(page.pfn for page in file.pages.values())
