@@ -1,6 +1,7 @@
 """``shootdown record``: record a real program's memory traffic as a trace."""
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -47,8 +48,8 @@ def _record(arguments: argparse.Namespace) -> int:
     if arguments.window < 1:
         raise RecordError(f"--window must be 1 or more, not {arguments.window}")
     output = arguments.output or Path(f"{Path(program[0]).name}.trace")
-    if not output.parent.is_dir():
-        raise RecordError(f"cannot write trace {output}: there is no folder {output.parent}")
+    if not os.access(output.parent, os.W_OK | os.X_OK) or output.is_dir():
+        raise RecordError(f"cannot write trace {output}: no writable folder, or a folder itself")
     command = ("shootdown", "record", "-o", output.name, "--window", str(arguments.window), "--")
     trace = record(
         program,

@@ -201,8 +201,7 @@ class _Multiplexer:
                     stream.recorder.feed(chunk)
                 elif chunk == b"":
                     self._no_writer(stream)
-            if not any(chunk for _, chunk in chunks):
-                self._find_vforked()
+            self._find_vforked([stream for stream, chunk in chunks if chunk is None])
             self._open_new()
             progress(self._recording)
 
@@ -214,12 +213,13 @@ class _Multiplexer:
         every = all(stream.writer for stream in self._streams)
         poller.poll(POLL_MS if every else 1)
 
-    def _find_vforked(self) -> None:
+    def _find_vforked(self, silent: list[_Stream]) -> None:
         """Look for children whose parent cannot say their name yet."""
-        for stream in self._streams:
+        for stream in silent:
             if stream.recorder.forking:
+                known = {other.recorder.pid for other in self._streams}
                 for pid in _children(stream.recorder.pid):
-                    if all(other.pid != pid or other.ended for other in self._recording.processes):
+                    if pid not in known and _alive(pid):
                         stream.recorder.announce(pid)
 
     def _open_new(self) -> None:
