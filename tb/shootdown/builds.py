@@ -53,6 +53,8 @@ class Design:
     visible : tuple of str
         Signals of the top module that cocotb may touch under Verilator; ``("*",)`` is all of them. Deeper signals
         are not visible: that is what keeps the model fast.
+    readable : tuple of str
+        Signals that it may only read and wait for, which costs less.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Design:
     top: str
     extra_sources: tuple[Path, ...] = ()
     visible: tuple[str, ...] = ("*",)
+    readable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +112,10 @@ def _verilate(design: Design, sources: dict[str, str], waves: bool) -> Path:
     if waves:
         toolchain.require("lz4.h", "zlib.h")
     libraries = cocotb_tools.config.libs_dir
-    lines = [f'public_flat_rw -module "{design.top}" -var "{name}"\n' for name in design.visible]
+    kinds = (("public_flat_rw", design.visible), ("public_flat_rd", design.readable))
+    lines = [
+        f'{kind} -module "{design.top}" -var "{name}"\n' for kind, names in kinds for name in names
+    ]
     sources = sources | {"visible.vlt": f"`verilator_config\n{''.join(lines)}"}
     options = ["--prefix", "Vtop", "--vpi", "--timing", "--timescale", _TIMESCALE]
     options += ["-CFLAGS", "-std=c++20 -fcoroutines"]

@@ -30,25 +30,13 @@ __all__ = [
 T = TypeVar("T")
 Records: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
 Words: TypeAlias = Sequence[int] | Records
-Session: TypeAlias = Generator[Sequence[int], Records, T]
+Session: TypeAlias = Generator[Words, Records, T]
 
 SIM_TOP = Path(__file__).with_name("sim_top.v")
 _WORDS_PER_ROW = 16
 _ROWS = 16
-_VISIBLE = (
-    "ready",
-    "words",
-    "words_count",
-    "final_part",
-    "path",
-    "attach",
-    "give",
-    "resume",
-    "records_count",
-    "done",
-    "wake",
-    "cycle",
-)
+_WRITTEN = ("words", "words_count", "final_part", "path", "attach", "give", "resume")
+_READ = ("ready", "records_count", "done", "wake", "cycle")
 _PART = _ROWS * _WORDS_PER_ROW
 _PATH_BITS = 256
 _RECORD_BYTES = RECORD_WORDS * WORD_BITS // 8
@@ -71,7 +59,8 @@ def simulation_design(verilog: str, extra_sources: tuple[Path, ...] = ()) -> Des
         verilog=verilog,
         top="sim_top",
         extra_sources=(SIM_TOP, *extra_sources),
-        visible=_VISIBLE,
+        visible=_WRITTEN,
+        readable=_READ,
     )
 
 

@@ -5,7 +5,8 @@
 // the emulator and writes its records. It flips `wake` once, when
 //   - the words are used up and, where they end the batch, each ADVANCE in it has been answered: `done` is 1, or
 //   - RECORDS have been written: `done` is 0, and Python flips `resume` when it has taken them.
-// No simulated time passes while Python answers, so no clock is lost to it.
+// No simulated time passes while Python answers: each wake costs one clock. What Python writes is read by clocked
+// processes only; logic that depended on it would have to be evaluated in every step, with all behind it.
 
 module sim_top;
   localparam ROWS = 16;  // of 16 words each
@@ -36,29 +37,22 @@ module sim_top;
   wire records_valid;
   wire [255:0] records_payload;
 
-  // What Python did since the last clock counts at once.
-  reg given = 1'b0, resumed = 1'b0, asking = 1'b1;
-  reg [8:0] index = 9'd0;
+  reg running = 1'b0, given = 1'b0, resumed = 1'b0, last_part = 1'b0;
+  reg [8:0] limit = 9'd0, position = 9'd0;
   reg [15:0] payload_left = 16'd0;
   reg [15:0] advances = 16'd0;
-  wire fresh = give != given;
-  wire answered = fresh || resume != resumed;
-  wire running = !asking || answered;
-  wire [8:0] position = fresh ? 9'd0 : index;
-  wire [10:0] stored = answered ? 11'd0 : records_count;
-
-  wire request_valid = running && position != words_count;
-  wire [63:0] request_payload = words[position[7:4]][{position[3:0], 6'd0}+:64];
-  wire records_ready = running && stored != RECORDS;
+  reg request_valid = 1'b0;
+  reg [63:0] request_payload;
+  wire records_ready = running;
 
   wire taken = request_valid && request_ready;
-  wire header = taken && payload_left == 16'd0;
   wire kept = records_valid && records_ready;
-  wire [8:0] next_position = position + {8'd0, taken};
-  wire [10:0] next_stored = stored + {10'd0, kept};
+  wire header = taken && payload_left == 16'd0;
+  wire more = taken ? position != limit : request_valid;
+  wire [10:0] next_count = records_count + {10'd0, kept};
   wire [15:0] next_advances = advances + {15'd0, header && request_payload[7:0] == OP_ADVANCE}
                             - {15'd0, kept && records_payload[7:0] == EVENT_ADVANCED};
-  wire exhausted = next_position == words_count && (!final_part || next_advances == 16'd0);
+  wire exhausted = !more && (!last_part || next_advances == 16'd0);
 
   emulator emulator (
       .clk(clk),
@@ -84,20 +78,36 @@ module sim_top;
   always @(posedge clk)
     if (!rst) begin
       ready <= 1'b1;
-      given <= give;
-      resumed <= resume;
-      index <= next_position;
-      if (taken) payload_left <= header ? request_payload[31:16] : payload_left - 16'd1;
       advances <= next_advances;
+      if (taken) begin
+        payload_left <= header ? request_payload[31:16] : payload_left - 16'd1;
+        request_valid <= more;
+        request_payload <= words[position[7:4]][{position[3:0], 6'd0}+:64];
+        position <= position + 9'd1;
+      end
       if (kept) $fwrite(file, "%u", records_payload);
-      records_count <= next_stored;
-      asking <= !running;
-      if (running && (exhausted || next_stored == RECORDS)) begin
-        $fflush(file);
-        asking <= 1'b1;
-        done <= exhausted;
-        // A moment later, when all else of this clock has settled.
-        wake <= #1 !wake;
+      if (running) begin
+        records_count <= next_count;
+        if (exhausted || next_count == RECORDS) begin
+          $fflush(file);
+          running <= 1'b0;
+          done <= exhausted;
+          // A moment later, when all else of this clock has settled.
+          wake <= #1 !wake;
+        end
+      end else if (give != given) begin
+        given <= give;
+        last_part <= final_part;
+        limit <= words_count;
+        position <= 9'd1;
+        request_valid <= words_count != 9'd0;
+        request_payload <= words[0][63:0];
+        records_count <= 11'd0;
+        running <= 1'b1;
+      end else if (resume != resumed) begin
+        resumed <= resume;
+        records_count <= 11'd0;
+        running <= 1'b1;
       end
     end
 endmodule
