@@ -2,7 +2,6 @@
 
 __all__ = [
     "BuildError",
-    "InterruptedRunError",
     "ShootdownError",
     "SimulationError",
     "ToolError",
@@ -28,7 +27,3 @@ class SimulationError(ShootdownError):
 
 class UsageError(ShootdownError):
     """A value on the command line or in a configuration is not allowed; the message says what is."""
-
-
-class InterruptedRunError(ShootdownError):
-    """Ctrl-C or SIGTERM ended the command; nothing half-written or running is left."""

@@ -2,18 +2,16 @@
 
 import multiprocessing
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import NoReturn
 
-from shootdown.errors import InterruptedRunError, ShootdownError, SimulationError
+from hostmm.errors import HostError
+from shootdown.errors import ShootdownError, SimulationError
 
 __all__ = ["Job", "run_jobs"]
 
@@ -34,10 +32,10 @@ class Job:
 def _child(job: Job, answer: Connection) -> None:
     try:
         job.work(*job.arguments)
-    except ShootdownError as error:
-        answer.send(error)
+    except (ShootdownError, HostError) as error:
+        answer.send(str(error))
     except KeyboardInterrupt:
-        answer.send(InterruptedRunError("interrupted"))
+        pass  # the parent has it too
     else:
         answer.send(None)
 
@@ -59,7 +57,12 @@ class _Display:
         parts = "  ".join(f"{job.name} {100 * _fraction(job.progress):3.0f}%" for job in running)
         text = f"{finished}/{self._total} runs done  {parts}"
         if self._terminal:
-            print(f"\r\033[K{text[: os.get_terminal_size(2).columns - 1]}", end="", file=sys.stderr, flush=True)
+            print(
+                f"\r\033[K{text[: os.get_terminal_size(2).columns - 1]}",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
         else:
             print(text, file=sys.stderr, flush=True)
 
@@ -76,66 +79,47 @@ def _fraction(file: Path) -> float:
         return 0.0
 
 
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """While entered, SIGTERM raises, as Ctrl-C does, so that children are ended on the way out."""
-
-    def handle(_number: int, _frame: object) -> NoReturn:
-        raise InterruptedRunError("terminated")
-
-    before = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise InterruptedRunError("interrupted") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def run_jobs(jobs: Sequence[Job], *, at_once: int) -> None:
     """Run every job, ``at_once`` at a time, in order.
 
     Raises
     ------
     ShootdownError
-        The first error of a job; the others are ended before it is raised.
-    InterruptedRunError
-        Ctrl-C or SIGTERM; nothing is left running.
+        The first error of a job. However this call ends, no job is left running.
     """
     context = multiprocessing.get_context("spawn")
     waiting, finished = list(jobs), 0
     running: dict[Connection, tuple[Job, BaseProcess]] = {}
     display = _Display(len(jobs))
-    with _interruptible():
-        try:
-            while waiting or running:
-                while waiting and len(running) < at_once:
-                    job = waiting.pop(0)
-                    ours, theirs = context.Pipe(duplex=False)
-                    process = context.Process(target=_child, args=(job, theirs), name=job.name)
-                    process.start()
-                    theirs.close()
-                    running[ours] = (job, process)
-                for answer in wait(list(running), _POLL_S):
-                    assert isinstance(answer, Connection)
-                    job, process = running.pop(answer)
-                    finished += 1
-                    _finish(job, process, answer)
-                display.show([job for job, _ in running.values()], finished)
-        finally:
-            display.clear()
-            for _, process in running.values():
-                process.terminate()
-            for _, process in running.values():
-                process.join()
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                job = waiting.pop(0)
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_child, args=(job, theirs), name=job.name)
+                process.start()
+                theirs.close()
+                running[ours] = (job, process)
+            for answer in wait(list(running), _POLL_S):
+                assert isinstance(answer, Connection)
+                job, process = running.pop(answer)
+                finished += 1
+                _finish(job, process, answer)
+            display.show([job for job, _ in running.values()], finished)
+    finally:
+        display.clear()
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.join()
 
 
 def _finish(job: Job, process: BaseProcess, answer: Connection) -> None:
     try:
-        error = answer.recv()
+        problem = answer.recv()
     except EOFError:
         process.join()
-        error = SimulationError(f"{job.name}: its process ended with status {process.exitcode}")
+        problem = f"its process ended with status {process.exitcode}"
     process.join()
-    if error is not None:
-        raise error
+    if problem is not None:
+        raise SimulationError(f"{job.name}: {problem}")

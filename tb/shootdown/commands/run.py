@@ -1,0 +1,182 @@
+"""``shootdown run``: replay a trace, and directed scenarios, under each policy; check, measure and report."""
+
+import argparse
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from hostmm import mutants
+from hostmm.policies import POLICIES
+from hostmm.scenarios import SCENARIOS
+from secmmu.config import MUTANTS
+from shootdown import config as defaults
+from shootdown.builds import SIMULATORS
+from shootdown.config import RunConfig
+from shootdown.outcome import Outcome
+from shootdown.report import print_report, silent_paths
+from shootdown.results import Results, save
+from shootdown.runs import fresh_folder, perform_all, write_wave_files
+
+__all__ = ["add_parser", "latest"]
+
+OUT = Path("out/run")
+RESULTS = "results.json"
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser("run", help="replay a program's memory traffic against the RTL")
+    add = parser.add_argument
+    add(
+        "trace",
+        nargs="?",
+        help="name of a shipped trace, or a trace file; default: the default scenario",
+    )
+    add(
+        "--policy",
+        action="append",
+        help=f"repeatable; one of {', '.join(POLICIES)}; default: v9 and seed",
+    )
+    add("--scenario", action="append", help=f"only this directed scenario: {', '.join(SCENARIOS)}")
+    add("--sim", default="verilator", help=f"one of {', '.join(SIMULATORS)}")
+    add("--seed", type=int, default=1, help="seed of the schedule and of the device's share")
+    add("--cpus", type=int, help="threads between two system calls; default: 4, and 1 beside it")
+    add("--frames", type=int, help="frame limit; default: half of the footprint")
+    add("--memory-latency", type=int, default=20, help="cycles")
+    add(
+        "--device-share",
+        type=float,
+        default=0.3,
+        help="share of the accesses that the device makes",
+    )
+    add("--scale-link", type=float, default=1.0, help="factor on the link's cost")
+    add("--scale-ipi", type=float, default=1.0, help="factor on the cost of CPU shootdowns")
+    add("--nonlinear", action="store_true", help="add a nonlinear mapping of a tmpfs-like file")
+    add("--xip", action="store_true", help="treat private file pages as execute-in-place holes")
+    add("--mutant", help=f"switch a fault on: {', '.join((*MUTANTS, *mutants.HOST_MUTANTS))}")
+    add("--waves", action="store_true", help="write waveforms of the replays too")
+    add("--json", type=Path, help="write results.json here as well")
+    add(
+        "--out",
+        type=Path,
+        default=OUT,
+        help=f"folder of the results (default {OUT}), replaced whole",
+    )
+    parser.set_defaults(command=_run)
+
+
+def _common(chosen: argparse.Namespace) -> dict[str, object]:
+    return {
+        "trace": chosen.trace or defaults.DEFAULT_TRACE,
+        "simulator": chosen.sim,
+        "seed": chosen.seed,
+        "frames": chosen.frames,
+        "memory_latency": chosen.memory_latency,
+        "device_share": chosen.device_share,
+        "scale_link": chosen.scale_link,
+        "scale_ipi": chosen.scale_ipi,
+        "mutant": chosen.mutant,
+    }
+
+
+def _configs(chosen: argparse.Namespace) -> tuple[list[RunConfig], list[RunConfig]]:
+    """Return the replays and the scenarios that the command line asks for."""
+    policies = chosen.policy or list(defaults.DEFAULT_POLICIES)
+    common = _common(chosen)
+    default_scenario = chosen.trace is None
+    added = {
+        "nonlinear": chosen.nonlinear or default_scenario,
+        "xip": chosen.xip or default_scenario,
+    }
+    cpus = [chosen.cpus] if chosen.cpus is not None else [defaults.DEFAULT_CPUS, 1]
+    replays = [
+        RunConfig(policy=policy, cpus=count, waves=chosen.waves, **added, **common)
+        for count in cpus
+        for policy in policies
+    ]
+    names = chosen.scenario or (list(SCENARIOS) if default_scenario else [])
+    scenarios = [
+        RunConfig(policy=policy, scenario=name, waves=True, **common)
+        for name in names
+        for policy in policies
+    ]
+    return ([] if chosen.scenario else replays), scenarios
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    replays, scenarios = _configs(chosen)
+    with fresh_folder(chosen.out) as folder:
+        outcomes = perform_all([*replays, *scenarios], folder)
+        results = _results(chosen, outcomes)
+        save(results, folder / RESULTS)
+        if chosen.json is not None:
+            save(results, chosen.json)
+    write_wave_files(outcomes, chosen.out)
+    _remember(chosen.out)
+    replayed, played = outcomes[: len(replays)], outcomes[len(replays) :]
+    console = Console(width=None if Console().is_terminal else 160)
+    print_report(console, replayed, played, _cycle_ns(outcomes[0].config))
+    failures = list(_failures(replayed, played, silent_matters=chosen.trace is None))
+    for failure in failures:
+        console.print(f"[bold]FAILED[/bold] {failure}", highlight=False, soft_wrap=True)
+    _print_places(console, chosen.out, outcomes)
+    return 1 if failures else 0
+
+
+def _cycle_ns(config: RunConfig) -> int:
+    return 10**9 // config.emulator.clock_hz
+
+
+def _results(chosen: argparse.Namespace, outcomes: Sequence[Outcome]) -> Results:
+    first = outcomes[0].config
+    return Results(
+        trace=first.trace,
+        seed=first.seed,
+        sim=first.simulator,
+        config=msgspec.to_builtins(first)
+        | {"emulator": dataclasses.asdict(first.emulator), "frames": outcomes[0].frames},
+        runs=[outcome.run for outcome in outcomes if outcome.scenario is None],
+        scenarios=[outcome.scenario for outcome in outcomes if outcome.scenario is not None],
+    )
+
+
+def _failures(replays: Sequence[Outcome], scenarios: Sequence[Outcome], *, silent_matters: bool):
+    for outcome in (*replays, *scenarios):
+        for violation in outcome.unexpected[:3]:
+            yield (
+                f"{violation.invariant} on {violation.path} in cycle {violation.cycle} by "
+                f"{violation.thread}: {violation.what}; replay: {outcome.config.replay_command()}"
+            )
+    for outcome in scenarios:
+        if outcome.scenario is not None and not outcome.scenario.expected:
+            yield (
+                f"{outcome.config.name} came out {outcome.scenario.outcome}, which is not expected; "
+                f"replay: {outcome.config.replay_command()}"
+            )
+    if silent_matters:
+        for run, path in silent_paths(replays):
+            yield f"{path} notified nobody in {run}: the default scenario must run all six paths"
+
+
+def _remember(out: Path) -> None:
+    OUT.parent.mkdir(parents=True, exist_ok=True)
+    (OUT.parent / "latest").write_text(str(out.absolute()))
+
+
+def latest() -> Path | None:
+    """Return the folder of the last run, None where there is none."""
+    note = OUT.parent / "latest"
+    return Path(note.read_text()) if note.is_file() else None
+
+
+def _print_places(console: Console, out: Path, outcomes: Sequence[Outcome]) -> None:
+    console.print(f"Results: {out / RESULTS}; timelines: {out}/*/timeline.parquet", highlight=False)
+    waves = [outcome.config.name for outcome in outcomes if outcome.config.waves]
+    if waves:
+        console.print(
+            f"Waveforms: {out}/*/dump.*; open one: make waves, or shootdown waves --run {waves[0]}",
+            highlight=False,
+        )

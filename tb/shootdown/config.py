@@ -1,0 +1,173 @@
+"""What one run is: every value that it depends on, validated, and the command line that repeats it."""
+
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from hostmm import mutants, policies, scenarios, trace
+from secmmu.config import MUTANTS, EmulatorConfig, SecmmuConfig
+from shootdown.builds import SIMULATORS
+from shootdown.errors import UsageError
+
+__all__ = ["DEFAULT_CPUS", "DEFAULT_POLICIES", "DEFAULT_TRACE", "RunConfig"]
+
+DEFAULT_TRACE = "shared"
+DEFAULT_POLICIES = ("v9", "seed")
+DEFAULT_CPUS = 4
+
+
+def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UsageError(f"{what} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def _within(what: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UsageError(f"{what} must be from {low:g} to {high:g}, not {value:g}")
+
+
+class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One run of one policy: a replayed trace, or a directed scenario.
+
+    Parameters
+    ----------
+    trace : str
+        Name of a shipped trace, or the path of a trace file.
+    policy, simulator, seed
+        Which policy, on which simulator, from which seed.
+    scenario : str or None
+        A directed scenario in the trace's place.
+    cpus : int
+        Threads that a process' accesses are spread over between two system calls, 1 to 16.
+    frames : int or None
+        Frames that may be in use; None takes ``frames_share`` of the trace's footprint.
+    frames_share : float
+        Share of the footprint that fits the frames.
+    memory_latency : int
+        Cycles from AR to the first R beat (and from the last W to B), 1 to 1000.
+    device_share : float
+        Share of the traced process' accesses that the device makes in the program's place.
+    burst_beats, outstanding : int
+        Beats of 8 bytes in a device burst; bursts one engine has outstanding.
+    instruction_ns : float
+        Host time of one traced instruction.
+    scale_link, scale_ipi : float
+        Factors on the cost table's link and IPI figures.
+    nonlinear, xip : bool
+        Add a nonlinear shared mapping; treat private file pages as execute-in-place holes.
+    warp : bool
+        Skip cycles in which nothing is busy.
+    waves : bool
+        Write a waveform.
+    mutant : str or None
+        A fault switched on, of the RTL or of the host.
+    """
+
+    policy: str
+    trace: str = DEFAULT_TRACE
+    simulator: str = "verilator"
+    seed: int = 1
+    scenario: str | None = None
+    cpus: int = DEFAULT_CPUS
+    frames: int | None = None
+    frames_share: float = 0.5
+    memory_latency: int = 20
+    device_share: float = 0.3
+    burst_beats: int = 8
+    outstanding: int = 4
+    instruction_ns: float = 1.0
+    scale_link: float = 1.0
+    scale_ipi: float = 1.0
+    nonlinear: bool = False
+    xip: bool = False
+    warp: bool = True
+    waves: bool = False
+    mutant: str | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("policy", self.policy, tuple(policies.POLICIES))
+        _one_of("simulator", self.simulator, SIMULATORS)
+        _within("seed", self.seed, 0, 2**31 - 1)
+        _within("cpus", self.cpus, 1, 16)
+        _within("memory latency", self.memory_latency, 1, 1000)
+        _within("device share", self.device_share, 0, 1)
+        _within("burst beats", self.burst_beats, 1, 8)
+        _within("outstanding", self.outstanding, 1, self.emulator_outstanding)
+        if self.frames is not None:
+            _within("frames", self.frames, 64, 16368)
+        if self.scenario is not None:
+            _one_of("scenario", self.scenario, tuple(scenarios.SCENARIOS))
+        if self.mutant is not None:
+            _one_of("mutant", self.mutant, (*MUTANTS, *mutants.HOST_MUTANTS))
+
+    @property
+    def emulator_outstanding(self) -> int:
+        """Bursts that one engine of the hardware can have outstanding."""
+        return EmulatorConfig().outstanding
+
+    @property
+    def emulator(self) -> EmulatorConfig:
+        """The hardware of this run."""
+        mutant = self.mutant if self.mutant in MUTANTS else None
+        return EmulatorConfig(mmu=SecmmuConfig(mutant=mutant))
+
+    @property
+    def host_mutant(self) -> str | None:
+        """The mutant, where it is one of the host."""
+        return self.mutant if self.mutant in mutants.HOST_MUTANTS else None
+
+    @property
+    def name(self) -> str:
+        """Short name of the run, unique among the runs of one command: also its folder."""
+        parts = [self.policy, self.scenario or f"{self.cpus}cpu"]
+        if self.trace != DEFAULT_TRACE:
+            parts.insert(0, Path(self.trace).stem)
+        if self.seed != _DEFAULTS.seed:
+            parts.append(f"seed{self.seed}")
+        if (self.scale_link, self.scale_ipi) != (1.0, 1.0):
+            parts.append(f"link{self.scale_link:g}-ipi{self.scale_ipi:g}")
+        return "-".join(parts)
+
+    @property
+    def trace_path(self) -> Path:
+        """The trace file: a shipped trace by name, else a path."""
+        return trace.shipped().get(self.trace, Path(self.trace))
+
+    def replay_command(self) -> str:
+        """Return the one command that repeats this run."""
+        words = ["shootdown", "run", self.trace, "--policy", self.policy]
+        for option, field in _OPTIONS.items():
+            value = getattr(self, field)
+            if value != getattr(_DEFAULTS, field):
+                words += [option] if value is True else [option, str(value)]
+        return " ".join(words)
+
+    def to_json(self) -> bytes:
+        """Encode for the simulator's process."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """Decode what :meth:`to_json` made."""
+        return msgspec.json.decode(text, type=cls)
+
+
+_OPTIONS = {
+    "--sim": "simulator",
+    "--seed": "seed",
+    "--scenario": "scenario",
+    "--cpus": "cpus",
+    "--frames": "frames",
+    "--memory-latency": "memory_latency",
+    "--device-share": "device_share",
+    "--scale-link": "scale_link",
+    "--scale-ipi": "scale_ipi",
+    "--nonlinear": "nonlinear",
+    "--xip": "xip",
+    "--mutant": "mutant",
+    "--waves": "waves",
+}
+"""Options of ``shootdown run`` that change one run, with the field that each sets."""
+
+_DEFAULTS = RunConfig(policy=DEFAULT_POLICIES[0])

@@ -1,0 +1,143 @@
+"""One run from end to end: build the host, drive the hardware through a carrier, keep what happened."""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+
+import numpy as np
+
+from hostmm import mutants
+from hostmm.audit import audit
+from hostmm.costs import CostTable
+from hostmm.driver import Driver
+from hostmm.link import Batch
+from hostmm.machine import Machine, MachineConfig
+from hostmm.policies import POLICIES, Policy
+from hostmm.replay import Replay, ReplayConfig, frame_limit
+from hostmm.scenarios import SCENARIOS
+from hostmm.subscribers.sva import Sva
+from hostmm.timeline import Timeline
+from hostmm.trace import Trace, load
+from secmmu.csr import EMULATOR_REGISTERS, REGISTERS
+from secmmu.layouts import Event
+from shootdown.config import RunConfig
+
+__all__ = ["RunData", "run_session"]
+
+_SCENARIO_FRAMES = 256
+
+_COUNTERS = (
+    (REGISTERS["mmu.accesses.reads"], False),
+    (REGISTERS["mmu.accesses.writes"], False),
+    (REGISTERS["mmu.tlb.hits"], False),
+    (REGISTERS["mmu.walks"], False),
+    (REGISTERS["mmu.faults"], False),
+    (EMULATOR_REGISTERS["dma.bytes"], True),
+)
+"""Counters read at the end, and whether each is the emulator's."""
+
+
+@dataclass(frozen=True)
+class RunData:
+    """What one run left behind.
+
+    Parameters
+    ----------
+    timeline : Timeline
+    policy : Policy
+        As it ran; a host mutant may have changed it.
+    counters : dict
+        Hardware counters at the end, by register name.
+    cycles : int
+        Emulated cycles of the whole run.
+    frames : int
+        The frame limit that applied.
+    """
+
+    timeline: Timeline
+    policy: Policy
+    counters: dict[str, int]
+    cycles: int
+    frames: int
+
+
+def run_session(
+    config: RunConfig, progress: Callable[[float], None]
+) -> Generator[Batch, np.ndarray, RunData]:
+    """Run one configuration; yields batches of link words and is sent the records (see :mod:`hostmm.link`).
+
+    Raises
+    ------
+    HostError
+        The trace cannot be replayed like this.
+    """
+    trace = load(config.trace_path)
+    policy, subscriber = POLICIES[config.policy], Sva
+    if config.host_mutant is not None:
+        policy, subscriber = mutants.apply(config.host_mutant, policy)
+    frames = config.frames or _frames(config, trace)
+    machine = Machine(
+        MachineConfig(
+            frames=frames,
+            memory_bytes=config.emulator.memory_bytes,
+            cycle_ns=10**9 // config.emulator.clock_hz,
+            seed=config.seed,
+            costs=CostTable(scale_link=config.scale_link, scale_ipi=config.scale_ipi),
+        ),
+        policy,
+    )
+    _set_up(machine, config)
+    if config.scenario is not None:
+        SCENARIOS[config.scenario].build(machine)
+    else:
+        replay = ReplayConfig(
+            cpus=config.cpus,
+            device_share=config.device_share,
+            burst_beats=config.burst_beats,
+            outstanding=config.outstanding,
+            instruction_ns=config.instruction_ns,
+            nonlinear=config.nonlinear,
+            xip=config.xip,
+            seed=config.seed,
+        )
+        Replay(machine, trace, replay, bind=subscriber.bind, progress=progress).start()
+    yield from machine.sched.run()
+    machine.sched.spawn("audit", audit(machine))
+    yield from machine.sched.run()
+    counters = yield from _read_counters(machine)
+    return RunData(machine.timeline, policy, counters, machine.link.synced_cycle, frames)
+
+
+def _frames(config: RunConfig, trace: Trace) -> int:
+    """Return the frame limit: a share of the trace's footprint; a scenario needs few."""
+    if config.scenario is not None:
+        return _SCENARIO_FRAMES
+    return frame_limit(trace, config.frames_share, cpus=config.cpus)
+
+
+def _set_up(machine: Machine, config: RunConfig) -> None:
+    emulator = config.emulator
+    Driver(
+        machine,
+        commands=emulator.mmu.commands,
+        engines=emulator.engines,
+        descriptors=emulator.descriptors,
+    )
+    for name, value in (
+        ("memory.read_latency", config.memory_latency),
+        ("memory.write_latency", config.memory_latency),
+        ("warp", int(config.warp)),
+        ("dma.outstanding", config.outstanding),
+    ):
+        machine.link.csr_write(0, EMULATOR_REGISTERS[name].address, value, emulator=True)
+
+
+def _read_counters(machine: Machine) -> Generator[Batch, np.ndarray, dict[str, int]]:
+    for register, emulator in _COUNTERS:
+        machine.link.csr_read(machine.sched.now, register.address, emulator=emulator)
+    records = yield machine.link.batch(None, frozenset())
+    machine.link.answered(records)
+    rows = records[(records[:, 0] & np.uint64(0xFF)) == Event.CSR_DATA.value]
+    return {
+        register.name: int(value)
+        for (register, _), value in zip(_COUNTERS, rows[:, 3], strict=True)
+    }

@@ -1,0 +1,186 @@
+"""What ``shootdown run`` prints: one table, the scenarios, and a verdict that can be quoted."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from hostmm.policies import PATHS, SEED_PATHS
+from shootdown.checks import INVARIANTS
+from shootdown.expectations import reason
+from shootdown.measures import COST_TABLE, RTL
+from shootdown.outcome import Outcome
+from shootdown.results import Distribution, PathResult
+
+__all__ = ["print_report", "print_scenarios", "print_table", "print_verdict", "silent_paths"]
+
+_BOTH = f"{COST_TABLE} + {RTL}"
+_DASH = "-"
+
+
+def _triple(samples: Distribution | None, scale: int = 1) -> str:
+    if samples is None or not samples.n:
+        return ""
+    values = (samples.p50, samples.p99, samples.max)
+    return " / ".join(_DASH if value is None else str(value * scale) for value in values)
+
+
+def _kinds(path: PathResult, _cycle_ns: int) -> str:
+    return f"{path.kinds.page} / {path.kinds.young} / {path.kinds.range}"
+
+
+def _classes(path: PathResult, _cycle_ns: int) -> str:
+    classes = path.shootdown_by_class
+    named = (("none", classes.none), ("idle", classes.idle), ("in flight", classes.in_flight))
+    return ", ".join(f"{name} {c.p50} ({c.n})" for name, c in named if c.n)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One line of a path's block: its name, its mark, and how a cell is made."""
+
+    name: str
+    mark: str
+    cell: Callable[[PathResult, int], str]
+
+
+_LINES = (
+    _Line("notifications: page / young / range", COST_TABLE, _kinds),
+    _Line("shootdown, cycles: p50 / p99 / max", RTL, lambda p, _: _triple(p.shootdown_cycles)),
+    _Line("shootdown, ns", RTL, lambda p, ns: _triple(p.shootdown_cycles, ns)),
+    _Line("  p50 by class (samples)", RTL, _classes),
+    _Line("  its floor, cycles", RTL, lambda p, _: _triple(p.floor_cycles)),
+    _Line("PT lock held, ns", _BOTH, lambda p, _: _triple(p.ptl_hold_ns)),
+    _Line("PT lock waited for, ns", _BOTH, lambda p, _: _triple(p.ptl_wait_ns)),
+    _Line("rmap lock held, ns", _BOTH, lambda p, _: _triple(p.rmap_hold_ns)),
+    _Line("rmap lock waited for, ns", _BOTH, lambda p, _: _triple(p.rmap_wait_ns)),
+    _Line("clear to drained, ns", _BOTH, lambda p, _: _triple(p.clear_to_drained_ns)),
+    _Line("unmap to free, ns", _BOTH, lambda p, _: _triple(p.unmap_to_free_ns)),
+)
+
+
+def _violations(outcome: Outcome, path: str) -> str:
+    found = [v for v in outcome.run.violations if v.path == path]
+    expected = sum(v.expected for v in found)
+    return f"{expected} / {len(found) - expected}"
+
+
+def print_table(console: Console, outcomes: Sequence[Outcome], cycle_ns: int) -> None:
+    """Print the table: a block a path, a column a run; percentiles that lack samples are a dash."""
+    table = Table(title="mm path x policy: p50 / p99 / max", title_justify="left")
+    table.add_column("path and measure", no_wrap=True)
+    for outcome in outcomes:
+        cpus = outcome.config.cpus
+        table.add_column(f"{outcome.config.policy}, {cpus} CPU{'s' * (cpus > 1)}", justify="right")
+    table.add_column("from")
+    for path in PATHS:
+        if not any(path in outcome.run.paths for outcome in outcomes):
+            continue
+        table.add_section()
+        table.add_row(f"[bold]{path}[/bold]")
+        for line in _LINES:
+            cells = [
+                line.cell(outcome.run.paths[path], cycle_ns) if path in outcome.run.paths else ""
+                for outcome in outcomes
+            ]
+            if any(cells):
+                table.add_row(f"  {line.name}", *cells, line.mark)
+        cells = [_violations(outcome, path) for outcome in outcomes]
+        table.add_row("  violations: expected / unexpected", *cells, _BOTH)
+    console.print(table)
+    for outcome in outcomes:
+        device, pages = outcome.run.device, outcome.run.pages
+        console.print(
+            f"{outcome.config.name}: device {device.accesses} bursts, {device.tlb_hits} hits, "
+            f"{device.walks} walks, {device.faults} faults, {device.bytes} bytes; pages "
+            f"{pages.allocated} allocated, {pages.reclaimed} reclaimed, {pages.written_back} written "
+            f"back, {pages.freed} freed; {outcome.run.cycles} cycles in {outcome.run.wall_s:.1f} s",
+            highlight=False,
+        )
+
+
+def print_scenarios(console: Console, outcomes: Sequence[Outcome]) -> None:
+    """Print what each directed scenario showed, and whether that was expected."""
+    table = Table(title="Directed scenarios on the RTL", title_justify="left")
+    for column in ("scenario", "policy", "outcome", "expected", "first violation"):
+        table.add_column(column)
+    for outcome in outcomes:
+        assert outcome.scenario is not None
+        found = outcome.run.violations
+        first = f"{found[0].invariant} in cycle {found[0].cycle}: {found[0].what}" if found else ""
+        scenario = outcome.scenario
+        verdict = "yes" if scenario.expected and not outcome.unexpected else "NO"
+        table.add_row(scenario.name, scenario.policy, scenario.outcome, verdict, first)
+    console.print(table)
+
+
+def silent_paths(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+    """Return (run, path) of the seed's paths that did not notify at all in a replay."""
+    return [
+        (outcome.config.name, path)
+        for outcome in outcomes
+        for path in SEED_PATHS
+        if path not in outcome.run.paths or not outcome.run.paths[path].notifications
+    ]
+
+
+def print_verdict(
+    console: Console, replays: Sequence[Outcome], scenarios: Sequence[Outcome]
+) -> None:
+    """Print which invariants each policy kept and broke, where, and what the move did to the locks."""
+    console.print("[bold]Verdict[/bold]")
+    for policy in dict.fromkeys(outcome.config.policy for outcome in (*replays, *scenarios)):
+        for line in _policy_verdict(policy, replays, scenarios):
+            console.print(line, highlight=False)
+    for line in _lock_verdict(replays):
+        console.print(line, highlight=False)
+
+
+def _policy_verdict(
+    policy: str, replays: Sequence[Outcome], scenarios: Sequence[Outcome]
+) -> Iterator[str]:
+    mine = [outcome for outcome in (*replays, *scenarios) if outcome.config.policy == policy]
+    broken = [(v, outcome) for outcome in mine for v in outcome.run.violations]
+    notified = sum(p.notifications for outcome in mine for p in outcome.run.paths.values())
+    kept = [name for name in INVARIANTS if name not in {v.invariant for v, _ in broken}]
+    yield f"{policy}: kept {', '.join(kept)} over {notified} notifications in {len(mine)} runs."
+    for invariant, path in dict.fromkeys((v.invariant, v.path) for v, _ in broken):
+        cases = [(v, o) for v, o in broken if (v.invariant, v.path) == (invariant, path)]
+        first, outcome = cases[0]
+        why = reason(policy, invariant, path) if first.expected else None
+        text = f"expected: {why}" if why else f"UNEXPECTED: {first.what}"
+        yield (
+            f"{policy}: broke {invariant} on {path} {len(cases)} times, first in cycle {first.cycle} "
+            f"of {outcome.config.name} ({text})"
+        )
+
+
+def _lock_verdict(replays: Sequence[Outcome]) -> Iterator[str]:
+    by_cpus = {(o.config.policy, o.config.cpus): o.run.paths for o in replays}
+    for cpus in dict.fromkeys(outcome.config.cpus for outcome in replays):
+        before, after = by_cpus.get(("v9", cpus)), by_cpus.get(("seed", cpus))
+        if before is None or after is None:
+            continue
+        for lock, field in (("PT lock", "ptl_hold_ns"), ("rmap lock", "rmap_hold_ns")):
+            changes = [
+                f"{path} {old.p50} to {new.p50}"
+                for path in SEED_PATHS
+                if path in before and path in after
+                if (old := getattr(before[path], field)).n
+                and (new := getattr(after[path], field)).n
+            ]
+            yield f"With {cpus} CPUs, {lock} held, p50 in ns, v9 to seed: {'; '.join(changes)}."
+    if replays:
+        yield "One seed claims no more than itself: make compare says which differences survive."
+
+
+def print_report(
+    console: Console, replays: Sequence[Outcome], scenarios: Sequence[Outcome], cycle_ns: int
+) -> None:
+    """Print everything."""
+    if replays:
+        print_table(console, replays, cycle_ns)
+    if scenarios:
+        print_scenarios(console, scenarios)
+    print_verdict(console, replays, scenarios)
