@@ -70,6 +70,8 @@ class Invalidation(wiring.Component):
         From the in-flight table.
     walk_owed, walk_retired : In(1)
         From the walker.
+    tlb_showing : In(1)
+        From the TLB: the observer has not seen all kills yet, so nothing is drained.
     stop, clear : In(1)
         Soft reset: take no commands; kill everything in this cycle, without a command.
     accepted : Out(1)
@@ -89,6 +91,7 @@ class Invalidation(wiring.Component):
     busy_next: Signal
     walk_owed: Signal
     walk_retired: Signal
+    tlb_showing: Signal
     stop: Signal
     clear: Signal
     accepted: Signal
@@ -109,6 +112,7 @@ class Invalidation(wiring.Component):
                 "busy_next": In(config.use_slots),
                 "walk_owed": In(1),
                 "walk_retired": In(1),
+                "tlb_showing": In(1),
                 "stop": In(1),
                 "clear": In(1),
                 "accepted": Out(1),
@@ -241,7 +245,7 @@ class Invalidation(wiring.Component):
         m.d.comb += [order.w_en.eq(self.accepted), order.w_data.eq(_number(free))]
         ready = Signal(config.commands)
         for i, row in enumerate(pending):
-            quiet = ~row.slots.any() & ~row.walk
+            quiet = ~row.slots.any() & ~row.walk & ~self.tlb_showing
             if config.mutant == "rtl-no-drain":
                 quiet = 1
             m.d.comb += ready[i].eq(row.active & row.invalidated & quiet & ~row.behind.any())

@@ -147,6 +147,7 @@ class Secmmu(wiring.Component):
             invalidation.busy_next.eq(uses.busy_next),
             invalidation.walk_owed.eq(walker.owed),
             invalidation.walk_retired.eq(walker.retired),
+            invalidation.tlb_showing.eq(tlb.showing),
             registers.command.en.eq(invalidation.context_en),
             registers.command.asid.eq(invalidation.context_asid),
             invalidation.group.eq(registers.command.row.global_group),

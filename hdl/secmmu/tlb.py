@@ -1,6 +1,6 @@
 """The TLB: set-associative, all leaf sizes in one structure, every entry compared with an invalidation at once."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -47,6 +47,8 @@ class Tlb(wiring.Component):
         Lookups, one a cycle each.
     fill : In(FillSignature)
         The fill; replaces an overlapping entry of its set, else an invalid one, else in rotation per set.
+    showing : Out(1)
+        With ``observe`` and more than 64 entries: not all entries that died have been shown yet.
     died : Out(64), died_base : Out(16)
         With ``observe``: entries ``died_base`` + i that died without being replaced; 0 when none.
     """
@@ -55,6 +57,7 @@ class Tlb(wiring.Component):
     read: wiring.PureInterface
     write: wiring.PureInterface
     fill: wiring.PureInterface
+    showing: Signal
     died: Signal
     died_base: Signal
 
@@ -65,6 +68,7 @@ class Tlb(wiring.Component):
             "read": In(LookupSignature(config)),
             "write": In(LookupSignature(config)),
             "fill": In(FillSignature(config)),
+            "showing": Out(1),
         }
         if config.observe:
             members |= {"died": Out(RECORD_BITS), "died_base": Out(16)}
@@ -106,8 +110,9 @@ class Tlb(wiring.Component):
                 with m.If(written[row]):
                     m.d.sync += tag.eq(fill)
         self._store(m, fill_set, chosen, alive)
-        showing = self._show(m, Cat(died)) if config.observe else Const(0)
-        m.d.comb += self.fill.busy.eq(self.kill.valid | showing)
+        if config.observe:
+            self._show(m, Cat(died))
+        m.d.comb += self.fill.busy.eq(self.kill.valid | self.showing)
         return m
 
     def _compare(self, m: Module, tags: list[list[data.View]]) -> list[Signal]:
@@ -216,17 +221,20 @@ class Tlb(wiring.Component):
                 found |= entry
             m.d.comb += [lookup.hit.eq(Cat(hits).any()), lookup.entry.eq(found)]
 
-    def _show(self, m: Module, died: Value) -> Value:
-        """Show the entries that died; return whether some have still to be shown."""
+    def _show(self, m: Module, died: Value) -> None:
+        """Show the entries that died: in the same cycle where one record covers all, else one a cycle."""
         if self.config.tlb_entries <= RECORD_BITS:
             m.d.comb += self.died.eq(died)
-            return Const(0)
+            return
         pending = Signal(self.config.tlb_entries)
         shown = Signal(self.config.tlb_entries)
         for base in reversed(range(0, self.config.tlb_entries, RECORD_BITS)):
             group = pending[base : base + RECORD_BITS]
             with m.If(group.any()):
-                m.d.comb += [self.died.eq(group), self.died_base.eq(base)]
-                m.d.comb += shown.eq(((1 << RECORD_BITS) - 1) << base)
+                m.d.comb += [
+                    self.died.eq(group),
+                    self.died_base.eq(base),
+                    shown.eq(((1 << RECORD_BITS) - 1) << base),
+                ]
         m.d.sync += pending.eq((pending & ~shown) | died)
-        return pending.any()
+        m.d.comb += self.showing.eq(pending.any())
