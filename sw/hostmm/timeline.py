@@ -10,6 +10,7 @@ import enum
 from dataclasses import dataclass
 
 import numpy as np
+
 from secmmu.layouts import Event
 
 __all__ = ["COLUMNS", "HARDWARE", "LockClass", "Notification", "Row", "Timeline"]
@@ -256,14 +257,12 @@ def _exact_cycles(planned: np.ndarray, kinds: np.ndarray, accepted: np.ndarray) 
     A command runs the clock until the port takes it (the n-th INV_ISSUE is the n-th ACCEPTED), a descriptor
     for one cycle; what follows comes after that.
     """
-    exact = planned.copy()
-    cursor, command = 0, 0
-    for index in range(len(exact)):
-        cursor = max(cursor, int(planned[index]))
-        exact[index] = cursor
-        if kinds[index] == Row.INV_ISSUE and command < len(accepted):
-            cursor = int(accepted[command]) + 1
-            command += 1
-        elif kinds[index] == Row.DMA_SUBMIT:
-            cursor += 1
+    least = planned.copy()
+    commands = np.flatnonzero(kinds == Row.INV_ISSUE)[: len(accepted)]
+    after = commands + 1
+    inside = after < len(least)
+    np.maximum.at(least, after[inside], accepted[: len(commands)][inside] + 1)
+    # exact[i] = max(least[i], exact[i - 1] + taken[i - 1]): a running maximum once the cycles taken are subtracted.
+    taken = np.concatenate([[0], np.cumsum(kinds[:-1] == Row.DMA_SUBMIT)]) if len(kinds) else 0
+    exact: np.ndarray = np.maximum.accumulate(least - taken) + taken
     return exact

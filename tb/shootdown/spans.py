@@ -12,6 +12,9 @@ from shootdown.history import NEVER, Command, History
 __all__ = ["Hold", "clear_to_drained", "lock_holds", "unmap_to_free"]
 
 
+_RECLAIM_PATHS = ("try_to_unmap_one", "try_to_unmap_cluster")
+
+
 @dataclass(frozen=True)
 class Hold:
     """A lock was waited for and held; ``paths`` are the numbers of the mm paths that it was held in or around."""
@@ -79,28 +82,31 @@ def clear_to_drained(history: History) -> Iterator[tuple[int, int | None]]:
 def unmap_to_free(history: History) -> Iterator[tuple[int, int]]:
     """Yield (path, ns) of each frame freed by the path that cleared its last PTE, or by the reclaim that ran it.
 
-    Of a reclaimed page that was written out, the time from the write to its end is left out.
+    Of a page that reclaim wrote out, the time from its copy to the end of the I/O is left out.
     """
     rows = history.rows
+    out = dict(history.written_out)
+    reclaim = {number for number, name in enumerate(rows.paths) if name in _RECLAIM_PATHS}
     unmapped: dict[int, tuple[int, int, int, int]] = {}
     written: dict[int, int] = {}
     reclaimed: dict[int, int] = {}
-    index = rows.of(Row.PTE_CLEAR, Row.PTE_SET, Row.WRITEBACK, Row.RECLAIMED, Row.FREE)
+    index = rows.of(Row.PTE_CLEAR, Row.PTE_SET, Row.COPY, Row.RECLAIMED, Row.FREE)
     names = ("kind", "ns", "thread", "path", "span", "pfn")
-    for _, kind, ns, thread, path, span, pfn in rows.take(index, *names):
+    for row, kind, ns, thread, path, span, pfn in rows.take(index, *names):
         if kind == Row.PTE_CLEAR:
             unmapped[pfn] = ns, thread, path, span
+            written.pop(pfn, None)
         elif kind == Row.PTE_SET:
             unmapped.pop(pfn, None)
-        elif kind == Row.WRITEBACK:
-            written[pfn] = ns
+        elif kind == Row.COPY:
+            if row in out:
+                written.setdefault(pfn, ns)
         elif kind == Row.RECLAIMED:
             reclaimed[pfn] = ns
         else:
-            begin, who, where, instance = unmapped.pop(pfn, (0, 0, 0, 0))
+            begin, who, where, instance = unmapped.pop(pfn, (0, -1, 0, -1))
             wrote, took = written.pop(pfn, None), reclaimed.pop(pfn, None)
-            if where and took is not None and who == thread:
-                without_io = took - wrote if wrote is not None and wrote >= begin else 0
-                yield where, ns - begin - without_io
-            elif where and took is None and instance == span:
+            if took is not None and where in reclaim and who == thread:
+                yield where, ns - begin - (took - wrote if wrote is not None else 0)
+            elif took is None and where and instance == span:
                 yield where, ns - begin

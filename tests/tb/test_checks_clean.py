@@ -23,8 +23,7 @@ def mkclean(scene: Scene, *, invp: int, write: tuple[int, int], redirty: bool = 
     scene.at(190).row(Row.PAGE_DIRTY, pfn=PFN, tag=0, a=1)
     if redirty:
         scene.at(195).row(Row.PAGE_DIRTY, pfn=PFN, tag=1, a=1)
-    scene.at(200).row(Row.WRITEBACK, pfn=PFN, a=SLOT << 12)
-    scene.copy_page(SLOT, PFN)
+    scene.at(200).write_out(SLOT, PFN)
 
 
 def test_write_that_ends_before_the_content_is_taken() -> None:

@@ -161,7 +161,7 @@ def test_unmap_to_free_of_reclaim_leaves_io_out() -> None:
     scene = warm()
     with scene.path("try_to_unmap_one"):
         scene.at(100).pte_clear(MM, VPN, PFN)
-    scene.at(110).row(Row.WRITEBACK, pfn=PFN)
+    scene.at(110).write_out(0x8000, PFN)
     scene.at(900).row(Row.RECLAIMED, pfn=PFN)
     scene.at(905).free(PFN)
     assert samples(scene, "try_to_unmap_one").unmap_to_free_ns == [150]

@@ -119,6 +119,11 @@ class Scene:
         """A page is copied; both are frame numbers."""
         self.row(Row.COPY, pfn=destination, tag=512, a=destination * PAGE, b=source * PAGE)
 
+    def write_out(self, slot: int, pfn: int) -> None:
+        """A page is copied to the backing store; the row names the frame that was read."""
+        self.row(Row.WRITEBACK, pfn=pfn, a=slot * PAGE)
+        self.row(Row.COPY, pfn=pfn, tag=512, a=slot * PAGE, b=pfn * PAGE)
+
     def lock(self, lock_class: LockClass, number: int, *, waited: int = 0) -> None:
         """A lock is taken, after ``waited`` ns."""
         self.row(Row.LOCK, tag=lock_class, a=number, b=waited)

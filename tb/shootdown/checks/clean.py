@@ -16,7 +16,6 @@ def check_clean(history: History) -> Findings:
 
     Such a write is in nobody's way if it finds the page dirty again: it will be written out once more.
     """
-    rows = history.rows
     writes: dict[int, list[Use]] = defaultdict(list)
     for use in history.uses:
         if use.write:
@@ -24,7 +23,7 @@ def check_clean(history: History) -> Findings:
     if not writes:
         return
     downgrades, dirty = _downgrades(history), _dirty_rows(history)
-    for row, pfn in rows.take(rows.of(Row.WRITEBACK), "pfn"):
+    for row, pfn in history.written_out:
         for use in writes.get(pfn, ()):
             if use.end <= row or use.entry is None:
                 continue

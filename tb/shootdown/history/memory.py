@@ -5,7 +5,7 @@ Page-wide writes are kept once a page and followed through copies only for the w
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hostmm.timeline import Row
@@ -16,7 +16,7 @@ from shootdown.history.rows import Rows
 __all__ = ["Memory", "Write"]
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Write:
     """One word stored at a moment between rows ``low`` and ``high`` (equal for the host's).
 
@@ -29,7 +29,11 @@ class Write:
     source: int = -1
 
 
-@dataclass(slots=True, frozen=True)
+def _low(write: Write) -> int:
+    return write.low
+
+
+@dataclass(slots=True)
 class _Block:
     """A page-wide write: words from ``first`` to ``last`` (byte addresses, ``last`` exclusive)."""
 
@@ -42,6 +46,10 @@ class _Block:
     def word(self, address: int) -> Write:
         source = self.source + address - self.first if self.source >= 0 else -1
         return Write(self.row, self.row, self.value, source)
+
+
+def _row(block: _Block) -> int:
+    return block.row
 
 
 class Memory:
@@ -58,7 +66,6 @@ class Memory:
         self._rows = rows
         self._words: dict[int, list[Write]] = defaultdict(list)
         self._blocks: dict[int, list[_Block]] = defaultdict(list)
-        self._merged: dict[int, tuple[list[Write], list[int], list[int]]] = {}
         self._copied: dict[tuple[int, int], tuple[int, ...]] = {}
         self._stores: dict[int, list[int]] = {}
         self._host_writes()
@@ -66,58 +73,43 @@ class Memory:
             for beat in range(use.beats):
                 address = use.pa + 8 * beat
                 self._words[address].append(Write(use.begin, use.end, data + beat))
+        for writes in self._words.values():
+            writes.sort(key=_low)
 
     def _host_writes(self) -> None:
         rows = self._rows
         for row, address, value in rows.take(rows.of(Row.STORE), "a", "b"):
             self._words[address].append(Write(row, row, value))
             self._stores.setdefault(value, []).append(row)
-        for kind in (Row.FILL, Row.COPY):
-            for row, words, first, argument in rows.take(rows.of(kind), "tag", "a", "b"):
-                value, source = (argument, -1) if kind is Row.FILL else (0, argument)
-                block = _Block(row, first, first + 8 * words, value, source)
-                for page in range(first >> PAGE_BITS, (block.last - 1 >> PAGE_BITS) + 1):
-                    self._blocks[page].append(block)
+        index = rows.of(Row.FILL, Row.COPY)
+        for row, kind, words, first, argument in rows.take(index, "kind", "tag", "a", "b"):
+            value, source = (argument, -1) if kind == Row.FILL else (0, argument)
+            block = _Block(row, first, first + 8 * words, value, source)
+            for page in range(first >> PAGE_BITS, (block.last - 1 >> PAGE_BITS) + 1):
+                self._blocks[page].append(block)
 
-    def _history(self, address: int) -> tuple[list[Write], list[int], list[int]]:
-        """Return the writes of a word by ``low``, their ``low`` alone, and the largest ``high`` up to each."""
-        found = self._merged.get(address)
-        if found is None:
-            blocks = self._blocks.get(address >> PAGE_BITS, ())
-            writes = [b.word(address) for b in blocks if b.first <= address < b.last]
-            writes += self._words.get(address, ())
-            writes.sort(key=lambda write: write.low)
-            highs, high = [], -1
-            for write in writes:
-                high = max(high, write.high)
-                highs.append(high)
-            found = writes, [write.low for write in writes], highs
-            self._merged[address] = found
-        return found
-
-    def candidates(self, address: int, begin: int, end: int) -> Iterator[Write]:
-        """Yield writes whose value the word may have held from row ``begin`` to row ``end``, newest first."""
-        writes, lows, highs = self._history(address)
-        floor = self._settled(writes, highs, begin)
-        index = bisect_right(lows, end) - 1
-        while index >= 0 and highs[index] >= floor:
-            if writes[index].high >= floor:
-                yield writes[index]
-            index -= 1
-        if floor < 0:
-            yield Write(-1, -1, 0)
-
-    @staticmethod
-    def _settled(writes: list[Write], highs: list[int], begin: int) -> int:
-        """Return the latest ``low`` of a write over by ``begin``: what ended before it is overwritten."""
+    def candidates(self, address: int, begin: int, end: int) -> list[Write]:
+        """Return the writes whose value the word may have held from row ``begin`` to row ``end``."""
+        found = []
         floor = -1
-        certain = bisect_right(highs, begin) - 1
-        for write in writes[max(certain, 0) :]:
-            if write.low > begin:
-                break
-            if write.high <= begin:
-                floor = write.low
-        return floor
+        blocks = self._blocks.get(address >> PAGE_BITS, ())
+        for position in range(bisect_right(blocks, end, key=_row) - 1, -1, -1):
+            block = blocks[position]
+            if block.first <= address < block.last:
+                found.append(block.word(address))
+                if block.row <= begin:
+                    floor = block.row
+                    break
+        words = self._words.get(address)
+        if words:
+            # What was over before a later write began is overwritten once that one is over, too.
+            over = (write.low for write in words if write.high <= begin)
+            floor = max(floor, max(over, default=-1))
+            found += [write for write in words if write.low <= end and write.high >= floor]
+            found = [write for write in found if write.high >= floor]
+        if floor < 0:
+            found.append(Write(-1, -1, 0))
+        return found
 
     def may_hold(self, address: int, value: int, begin: int, end: int) -> bool:
         """Whether the word may have held ``value`` at some moment from row ``begin`` to row ``end``."""

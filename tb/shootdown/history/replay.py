@@ -185,7 +185,8 @@ class Replay:
         self._undrained.append(command)
         self._accepted_now.append(command)
         for entry in (*self._tlb.values(), *self._killed_now):
-            self._meet(command, entry)
+            if entry.asid == command.asid or command.kind is CommandKind.ALL:
+                self._meet(command, entry)
         for walk in self._open_walks:
             self._doom_walk(command, walk)
         command.uses += [

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from functools import cached_property
 
 from hostmm.policies import Policy
-from hostmm.timeline import Timeline
+from hostmm.timeline import Row, Timeline
+from secmmu.layouts import PAGE_BITS
 from shootdown.history.bursts import Burst, device_bursts
 from shootdown.history.facts import Callback, Command, Entry, Freed, Use, Walk
 from shootdown.history.memory import Memory
@@ -83,6 +84,14 @@ class History:
     def pages(self) -> dict[tuple[int, int], list[Mapping]]:
         """Which pages each (mm, vpn) had."""
         return page_histories(self.rows)
+
+    @cached_property
+    def written_out(self) -> list[tuple[int, int]]:
+        """(row, pfn) of each copy of a frame's content to the backing store, swap or file: the row names the source."""
+        rows = self.rows
+        index = rows.of(Row.COPY)
+        copies = rows.take(index, "pfn", "b")
+        return [(row, pfn) for row, pfn, source in copies if source >> PAGE_BITS == pfn]
 
     @cached_property
     def memory(self) -> Memory:
