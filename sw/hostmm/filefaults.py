@@ -31,7 +31,8 @@ def do_file_fault(
     """
     file = vma.file
     assert file is not None, "the vma maps a file"
-    if index in file.holes and write and vma.shared:
+    if index in file.holes and vma.shared:
+        # It may be written later without a fault that tells (VM_MAYWRITE), and the sparse page must not be.
         yield from xip_file_write(machine, file, index)
     hole = index in file.holes
     page: Page = yield from (
