@@ -25,6 +25,7 @@ _WARNINGS_OFF = ("-Wno-fatal", "-Wno-lint", "-Wno-style")
 _TRANSLATE = ("--cc", "--exe", "-Mdir", "model", "-o", "sim", *_WARNINGS_OFF)
 _OPTIMIZE = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert")
 _COMPILE = ("make", "-C", "model", "OPT_FAST=-O2", "OPT_GLOBAL=-O2")
+_WAVES_MACRO = "SHOOTDOWN_WAVES"
 _ICARUS_DUMP = """\
 module shootdown_dump;
   reg [8*1024-1:0] file;
@@ -102,7 +103,8 @@ def _compile_icarus(design: Design, sources: dict[str, str], waves: bool) -> Pat
     sources = sources | {"timescale.f": f"+timescale+{_TIMESCALE}\n"}
     if waves:
         sources = sources | {"dump.v": _ICARUS_DUMP.replace("{top}", design.top)}
-    tops = ["-s", design.top] + (["-s", "shootdown_dump"] if waves else [])
+    tops = ["-s", design.top]
+    tops += ["-s", "shootdown_dump", f"-D{_WAVES_MACRO}"] if waves else []
     files = sorted(name for name in sources if name.endswith(_VERILOG))
     command = ["iverilog", "-g2012", "-o", "sim.vvp", *tops, "-f", "timescale.f", *files]
     return compile_cached(f"{design.name}-icarus", sources, [command], "sim.vvp", {}, version)
@@ -120,7 +122,7 @@ def _verilate(design: Design, sources: dict[str, str], waves: bool) -> Path:
     options = ["--prefix", "Vtop", "--vpi", "--timing", "--timescale", _TIMESCALE]
     options += ["-CFLAGS", "-std=c++20 -fcoroutines"]
     options += ["-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"]
-    options += ["--trace-fst", "--trace-structs"] if waves else []
+    options += ["--trace-fst", "--trace-structs", f"-D{_WAVES_MACRO}"] if waves else []
     options += [str(cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp")]
     version = f"cocotb {importlib.metadata.version('cocotb')}"
     return _run_verilator(f"{design.name}-verilator", design.top, sources, options, version)

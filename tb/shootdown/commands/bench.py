@@ -1,0 +1,73 @@
+"""``shootdown bench``: emulated cycles per second, against the same RTL without Python."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from shootdown.bench import DEVICE_TARGET, REPLAY_TARGET, Bench, Measurement
+from shootdown.config import DEFAULT_TRACE
+from shootdown.errors import UsageError
+
+__all__ = ["add_parser"]
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "bench", help="measure the emulator's speed against the same RTL without Python"
+    )
+    parser.add_argument("--trace", default=DEFAULT_TRACE, help="trace of the replay")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each (default 3)")
+    parser.add_argument(
+        "--bursts", type=int, default=10000, help="DMA bursts of the device-only stretch"
+    )
+    parser.add_argument("--device-only", action="store_true", help="leave the replay out")
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.set_defaults(command=_bench)
+
+
+def _bench(chosen: argparse.Namespace) -> int:
+    for name in ("rounds", "bursts"):
+        if getattr(chosen, name) < 1:
+            raise UsageError(f"--{name} must be at least 1, not {getattr(chosen, name)}")
+    bench = Bench(chosen.rounds, chosen.bursts, chosen.trace, _tell)
+    measured = [bench.device_only()]
+    if not chosen.device_only:
+        measured += [bench.replay(warp=False), bench.replay(warp=True)]
+    _print_table(measured)
+    if chosen.json is not None:
+        try:
+            chosen.json.write_bytes(msgspec.json.encode(measured))
+        except OSError as error:
+            raise UsageError(f"cannot write {chosen.json}: {error.strerror}") from None
+    return 0
+
+
+def _tell(text: str) -> None:
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def _print_table(measured: Sequence[Measurement]) -> None:
+    print(
+        f"{'':<17} {'cycles':>10} {'cocotb':>10} {'bare C++':>10} {'ratio':>6} {'target':>6}"
+        f" {'overhead':>9} {'wakes':>8}"
+    )
+    print(
+        f"{'':<17} {'':>10} {'cycles/s':>10} {'cycles/s':>10} {'':>6} {'':>6} {'ns/cycle':>9} {'/1000 cy':>8}"
+    )
+    targets = (DEVICE_TARGET, REPLAY_TARGET, None)
+    for figures, target in zip(measured, targets, strict=False):
+        print(
+            f"{figures.name:<17} {figures.cycles:>10} {figures.cycles / figures.seconds:>10.0f}"
+            f" {figures.cycles / figures.bare_seconds:>10.0f} {figures.ratio:>6.2f}"
+            f" {'' if target is None else target:>6} {figures.overhead_ns:>9.0f}"
+            f" {figures.wakes_per_1000:>8.2f}"
+        )
+    if len(measured) == len(targets):
+        off, on = measured[1:]
+        gain = (on.cycles / on.seconds) / (off.cycles / off.seconds)
+        print(f"Warp: {gain:.2f} times the emulated cycles per second of the replay without it.")
+    print("CPU seconds of one thread, the fastest of alternating rounds; same link words in both.")
