@@ -1,6 +1,7 @@
 """The MMU's invalidation port: never more commands there than it can hold undrained."""
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,9 +49,9 @@ class CommandQueue:
         self._last_tag = -1
         self._awaited: Counter[Event] = Counter()
         sched = machine.sched
-        sched.handlers[Event.INVALIDATED] = self._invalidated
-        sched.handlers[Event.DRAINED] = self._drained
-        sched.handlers[Event.REFUSED] = self._refused
+        sched.handle(Event.INVALIDATED, self._invalidated)
+        sched.handle(Event.DRAINED, self._drained)
+        sched.handle(Event.REFUSED, self._refused)
         sched.stops.add(Event.REFUSED)
 
     @property
@@ -128,13 +129,13 @@ class CommandQueue:
         if not self._awaited[event]:
             self._machine.sched.stops.discard(event)
 
-    def _command_of(self, record: tuple[int, ...]) -> Command:
+    def _command_of(self, record: Sequence[int]) -> Command:
         return self._undrained[_record(record[0])["tag"]]
 
-    def _invalidated(self, record: tuple[int, ...]) -> None:
+    def _invalidated(self, record: Sequence[int]) -> None:
         self._machine.sched.fire(self._command_of(record).invalidated)
 
-    def _drained(self, record: tuple[int, ...]) -> None:
+    def _drained(self, record: Sequence[int]) -> None:
         command = self._command_of(record)
         del self._undrained[command.tag]
         self._machine.sched.fire(command.drained)
@@ -143,5 +144,5 @@ class CommandQueue:
         else:
             self._used -= 1
 
-    def _refused(self, record: tuple[int, ...]) -> None:
+    def _refused(self, record: Sequence[int]) -> None:
         raise HostError(f"the MMU refused command {_record(record[0])['tag']}: an empty range")

@@ -1,6 +1,7 @@
 """The DMA engines: descriptors, their completions, and the page faults that they take."""
 
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,8 +77,8 @@ class DmaQueue:
         self._waiters: list[tuple[int, Signal]] = []
         self._causes: dict[tuple[int, int], deque[Cause]] = {}
         self._unreported: Counter[tuple[int, int]] = Counter()
-        machine.sched.handlers[Event.FAULT] = self._fault
-        machine.sched.handlers[Event.DMA_DONE] = self._done
+        machine.sched.handle(Event.FAULT, self._fault)
+        machine.sched.handle(Event.DMA_DONE, self._done)
         machine.sched.stops.add(Event.FAULT)
 
     @property
@@ -188,7 +189,7 @@ class DmaQueue:
 
     # --- events ------------------------------------------------------------------------------------------
 
-    def _fault(self, record: tuple[int, ...]) -> None:
+    def _fault(self, record: Sequence[int]) -> None:
         arg = _arg(_record(record[0])["arg"])
         key = (arg["asid"], record[2])
         if self._unreported[key]:
@@ -197,7 +198,7 @@ class DmaQueue:
         self._causes.setdefault(key, deque()).append(Cause(arg["code"]))
         self._rearm()
 
-    def _done(self, record: tuple[int, ...]) -> None:
+    def _done(self, record: Sequence[int]) -> None:
         head = _record(record[0])
         transfer = self._transfers[head["tag"]]
         response = Response(_arg(head["arg"])["code"])

@@ -18,19 +18,19 @@ hardware is asked once for many steps, and the result does not depend on how ste
 
 import heapq
 import random
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from secmmu.layouts import Event
 
 from hostmm.costs import CostTable
 from hostmm.errors import DeadlockError
 from hostmm.link import Link, Session
 from hostmm.locks import Acquire, Lock, Signal, Wait
 from hostmm.timeline import Row, Timeline
+from secmmu.layouts import Event
 
 __all__ = ["Fetch", "Gate", "Scheduler", "Steps", "Thread"]
 
@@ -102,9 +102,6 @@ class Scheduler:
     link : Link
     seed : int
         Seed of cost jitter (within 20 %), of short interruptions (one step in 400) and of ties.
-    handler : callable
-        Called as ``handler(kind, record)`` for each event of a kind in ``interests`` when it reaches the host;
-        ``record`` is the record's four words as ints.
     """
 
     def __init__(self, *, timeline: Timeline, costs: CostTable, link: Link, seed: int) -> None:
@@ -114,7 +111,7 @@ class Scheduler:
         self.now = 0
         self.current: Thread | None = None
         self.gates: list[Gate] = []
-        self.handlers: dict[Event, Callable[[tuple[int, ...]], None]] = {}
+        self._handlers: dict[int, Callable[[Sequence[int]], None]] = {}
         self.stops: set[Event] = set()
         """Kinds of event that end an advance early: whatever somebody waits for right now."""
         self.busy: Callable[[], bool] = lambda: False
@@ -193,6 +190,10 @@ class Scheduler:
         at = self.now + self._link_ns
         self._later(at, lambda: self._as(thread, lambda: operation(at)))
 
+    def handle(self, kind: Event, handler: Callable[[Sequence[int]], None]) -> None:
+        """Call ``handler(record)``, four words, whenever an event of ``kind`` reaches the host."""
+        self._handlers[kind.value] = handler
+
     # --- the loop ------------------------------------------------------------------------------------
 
     def run(self) -> Session:
@@ -242,10 +243,9 @@ class Scheduler:
         records = yield self.link.batch(until_ns, stop)
         self.link.answered(records)
         self.timeline.append_records(records)
-        kinds = records[:, 0] & np.uint64(0xFF)
-        for kind, handler in self.handlers.items():
-            for row in np.flatnonzero(kinds == kind.value):
-                record = tuple(int(word) for word in records[row])
+        for record in records.tolist():
+            handler = self._handlers.get(record[0] & 0xFF)
+            if handler is not None:
                 at = record[1] * self.link.cycle_ns + self._link_ns
                 self._later(at, lambda h=handler, r=record: self._as(None, lambda: h(r)))
         self._records = records

@@ -195,7 +195,7 @@ def test_a_command_reaches_the_port_one_link_latency_later_and_its_answer_anothe
         times["host"] = scheduler.now
         scheduler.fire(done)
 
-    scheduler.handlers[Event.DRAINED] = drained
+    scheduler.handle(Event.DRAINED, drained)
 
     def thread():
         yield 1000
