@@ -1,5 +1,6 @@
 """What a trace of today cannot hold, added by options and reported: nonlinear mappings, execute-in-place files."""
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -103,25 +104,22 @@ def write_holes(
     running: Callable[[], bool],
     wrote: Callable[[], None],
 ) -> Steps:
-    """Play the program that writes into the holes, one every ``period_ns``, and empties blocks again.
+    """Play the program that writes into the holes and empties blocks again, visiting one every ``period_ns``.
 
-    A hole is written once somebody maps it; a block becomes a hole again at the next visit.
+    A hole is written if somebody maps it; a block becomes a hole again at the next visit.
     """
     for file, index in pages:
         machine.sched.log(Row.ADDED, tag=XIP, a=file.number, b=index)
-    while running():
-        for file, index in pages:
-            if not running():
-                return
-            if index not in file.holes:
-                yield period_ns
-                yield from _punch_hole(machine, file, index)
-            elif _mapped(file, index):
-                yield period_ns
-                yield "syscall"
-                yield from xip_file_write(machine, file, index)
-                wrote()
+    for file, index in itertools.cycle(pages):
         yield period_ns
+        if not running():
+            return
+        if index not in file.holes:
+            yield from _punch_hole(machine, file, index)
+        elif _mapped(file, index):
+            yield "syscall"
+            yield from xip_file_write(machine, file, index)
+            wrote()
 
 
 def _mapped(file: AddressSpace, index: int) -> bool:

@@ -33,7 +33,7 @@ class Writeback:
     """
 
     def __init__(
-        self, total: int, *, dirty_fraction: float = 0.05, period_ns: int = 400_000
+        self, total: int, *, dirty_fraction: float = 0.1, period_ns: int = 2_000_000
     ) -> None:
         self.threshold = max(4, round(total * dirty_fraction))
         self.period_ns = period_ns
