@@ -68,6 +68,30 @@ def test_fill_in_the_cycle_of_the_command_must_be_killed() -> None:
     assert scene.violations() == []
 
 
+def test_stale_fill_before_invalidated_must_die_again() -> None:
+    """The command is applied some cycles behind its handshake, to what went in meanwhile too."""
+    for kill, broken in ((103, 0), (105, 1)):
+        scene = warm()
+        scene.kill(90, 3)
+        with scene.path("do_wp_page"), scene.notify(Notification.INVALIDATE_PAGE, MM, VPN):
+            scene.at(100).command(MM, VPN, invalidated=4, drained=6)
+        scene.fill(102, MM, VPN, PFN, entry=4, walked=30)
+        scene.kill(kill, 4)
+        assert len(scene.violations("I2")) == broken
+
+
+def test_kills_are_shown_64_entries_a_cycle() -> None:
+    """Entry 130 died in time although its record comes two cycles later."""
+    for shown, broken in ((103, 0), (104, 1)):
+        scene = warm()
+        scene.kill(90, 3)
+        scene.fill(95, MM, VPN, PFN, entry=130)
+        with scene.path("do_wp_page"), scene.notify(Notification.INVALIDATE_PAGE, MM, VPN):
+            scene.at(100).command(MM, VPN, drained=6)
+        scene.hardware(shown, Event.KILL, arg=128, b=1 << 2)
+        assert len(scene.violations("I2")) == broken
+
+
 def test_entry_that_survives_its_command() -> None:
     """Entry that survives its command."""
     scene = warm()

@@ -16,6 +16,7 @@ def check_stale(history: History) -> Findings:
 
 
 def _fill(history: History, entry: Entry) -> Findings:
+    doom = entry.walk.doom if entry.walk else None
     place = f"TLB entry {entry.index} (page {entry.first:#x} of asid {entry.asid})"
     if entry.walk is None:
         yield Finding(
@@ -25,8 +26,8 @@ def _fill(history: History, entry: Entry) -> Findings:
             NO_PATH,
             f"{place} was filled although nothing walked for it",
         )
-    elif entry.walk.doom and entry.begin_cycle > entry.walk.doom.accepted_cycle:
-        doom = entry.walk.doom
+    # Until *invalidated* it may go in, if it dies again.
+    elif doom and entry.begin_cycle > doom.accepted_cycle and _outlives(entry, doom):
         yield by_command(
             history,
             "I2",
@@ -37,9 +38,13 @@ def _fill(history: History, entry: Entry) -> Findings:
         )
 
 
+def _outlives(entry: Entry, doom: Command) -> bool:
+    return doom.invalidates and entry.gone_cycle > doom.invalidated_cycle
+
+
 def _survivor(history: History, entry: Entry) -> Findings:
     doom = entry.doom
-    if doom and not doom.refused and entry.end_cycle > doom.invalidated_cycle:
+    if doom and _outlives(entry, doom):
         yield by_command(
             history,
             "I2",
@@ -62,7 +67,7 @@ def _use(history: History, use: Use) -> Findings:
         )
         return
     doom = use.entry.doom or _passed_over(history, use)
-    if doom and not doom.refused and use.begin_cycle > doom.invalidated_cycle:
+    if doom and doom.invalidates and use.begin_cycle > doom.invalidated_cycle:
         yield by_command(
             history,
             "I2",

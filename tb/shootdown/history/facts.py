@@ -14,6 +14,7 @@ __all__ = ["NEVER", "Callback", "Command", "Entry", "Freed", "Use", "Walk"]
 NEVER = 1 << 62
 """Row and cycle of what did not happen."""
 
+_SHOWN_AT_ONCE = 64
 _INVALIDATING = (CommandKind.PAGE, CommandKind.RANGE, CommandKind.ASID, CommandKind.ALL)
 
 
@@ -85,6 +86,8 @@ class Walk:
     """One page-table walk. ``doom`` is the first overlapping command accepted while it ran."""
 
     asid: int
+    id: int
+    write: bool
     vpn: int
     begin: int
     begin_cycle: int
@@ -114,6 +117,11 @@ class Entry:
     end_cycle: int = NEVER
     killed: bool = False
     doom: Command | None = None
+
+    @property
+    def gone_cycle(self) -> int:
+        """When it was gone: a KILL record shows 64 entries, one record a cycle."""
+        return self.end_cycle - self.index // _SHOWN_AT_ONCE if self.killed else self.end_cycle
 
     @property
     def obtained_cycle(self) -> int:

@@ -235,25 +235,34 @@ class Replay:
     # --- walks and entries ---------------------------------------------------------------------------
 
     def _walk(self, values: _Values) -> None:
-        walk = Walk(_access(values[5])["asid"], values[10], values[0], values[1])
+        arg = _access(values[5])
+        walk = Walk(arg["asid"], arg["id"], bool(arg["write"]), values[10], values[0], values[1])
         self.walks.append(walk)
         self._open_walks.append(walk)
 
-    def _end_walk(self, row: int, asid: int, first: int, last: int, outcome: Event) -> Walk | None:
-        for walk in self._open_walks:
-            if walk.asid == asid and first <= walk.vpn <= last:
-                self._open_walks.remove(walk)
-                walk.end, walk.outcome = row, outcome
-                return walk
-        return None
-
     def _walk_killed(self, values: _Values) -> None:
-        vpn = values[10]
-        self._end_walk(values[0], _access(values[5])["asid"], vpn, vpn, Event.WALK_KILLED)
+        self._end_walk_of(values, values[10], Event.WALK_KILLED)
 
     def _fault(self, values: _Values) -> None:
-        vpn = values[10] >> PAGE_BITS
-        self._end_walk(values[0], _access(values[5])["asid"], vpn, vpn, Event.FAULT)
+        self._end_walk_of(values, values[10] >> PAGE_BITS, Event.FAULT)
+
+    def _end_walk_of(self, values: _Values, vpn: int, outcome: Event) -> None:
+        arg = _access(values[5])
+        who = arg["asid"], arg["id"], bool(arg["write"]), vpn
+        for walk in self._open_walks:
+            if (walk.asid, walk.id, walk.write, walk.vpn) == who:
+                self._open_walks.remove(walk)
+                walk.end, walk.outcome = values[0], outcome
+                return
+
+    def _filled_by(self, row: int, asid: int, first: int, last: int) -> Walk | None:
+        """Return the walk behind a fill: the newest, as the report of an older one's fault may still be on its way."""
+        for walk in reversed(self._open_walks):
+            if walk.asid == asid and first <= walk.vpn <= last:
+                self._open_walks.remove(walk)
+                walk.end, walk.outcome = row, Event.FILL
+                return walk
+        return None
 
     def _fill(self, values: _Values) -> None:
         row, cycle, arg, pte = values[0], values[1], _fill(values[5]), _pte(values[11])
@@ -269,7 +278,7 @@ class Replay:
             writable=bool(pte["w"] and pte["d"]),
             begin=row,
             begin_cycle=cycle,
-            walk=self._end_walk(row, arg["asid"], first, last, Event.FILL),
+            walk=self._filled_by(row, arg["asid"], first, last),
         )
         replaced = self._tlb.get(entry.index)
         if replaced:
