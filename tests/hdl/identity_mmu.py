@@ -18,9 +18,10 @@ _CHANNELS = ("ar", "r", "aw", "w", "b")
 class IdentityMmu(wiring.Component):
     """No translation at all.
 
-    A burst with bit 60 of its address set reads the walk port instead of the data port (single beats). A command is
-    taken in every third cycle and completes with INVALIDATED, and DRAINED in the next cycle. Each accepted AR shows on
-    ``observe_read_begin``, each last R on ``observe_read_end``; CSRs are one scratch register of 64 bits.
+    A burst with bit 60 of its address set reads the walk port instead of the data port (single
+    beats). A command is taken in every third cycle and completes with INVALIDATED, and DRAINED in
+    the next cycle. Each accepted AR shows on ``observe_read_begin``, each last R on
+    ``observe_read_end``; CSRs are one scratch register of 64 bits.
     """
 
     def __init__(self, config: SecmmuConfig) -> None:

@@ -33,8 +33,8 @@ def jitter_cycles(seed: Any, channel: int, count: Any, mask: Any) -> Any:
     Returns
     -------
     int or Value
-        ``(x ^ (x >> 16)) & mask`` with ``x = ((4 * count + channel) + 0x85ebca6b * seed) * 0x9e3779b1``, all
-        modulo 2^32.
+        ``(x ^ (x >> 16)) & mask`` with ``x = ((4 * count + channel) + 0x85ebca6b * seed) *
+        0x9e3779b1``, all modulo 2^32.
     """
     number = ((count << 2) + channel + seed * _SEED_FACTOR) & _MASK32
     product = (number * _TRANSACTION_FACTOR) & _MASK32

@@ -40,11 +40,12 @@ class _BurstLayout(data.StructLayout):
 class ReadChannel(wiring.Component):
     """AR and R of one memory port.
 
-    AR handshaken in cycle ``c``: the first R beat is valid in ``c + read_latency + jitter``, unless an earlier
-    burst of the port still has beats to give or the manager holds R back. The next beat is valid ``1 + beat_gap``
-    cycles after the first cycle of the one before, or in the cycle after its handshake if that is later. Bursts of
-    a port are answered in order; :data:`BURST_QUEUE` may wait. The word of a beat is sampled in the cycle before
-    the one in which the beat is first valid. Outside the memory R is DECERR and 0.
+    AR handshaken in cycle ``c``: the first R beat is valid in ``c + read_latency + jitter``, unless
+    an earlier burst of the port still has beats to give or the manager holds R back. The next beat
+    is valid ``1 + beat_gap`` cycles after the first cycle of the one before, or in the cycle after
+    its handshake if that is later. Bursts of a port are answered in order; :data:`BURST_QUEUE` may
+    wait. The word of a beat is sampled in the cycle before the one in which the beat is first
+    valid. Outside the memory R is DECERR and 0.
 
     Parameters
     ----------
@@ -96,8 +97,8 @@ class ReadChannel(wiring.Component):
         head = Signal(self._layout)
         head_valid = Signal()
         incoming = self._incoming(m)
-        # A burst that finds the queue empty is served from the port itself: with latency 1 its first beat is
-        # sampled in the very cycle of the AR handshake.
+        # A burst that finds the queue empty is served from the port itself: with latency 1 its
+        # first beat is sampled in the very cycle of the AR handshake.
         with m.If(queue.r_rdy):
             m.d.comb += [head.as_value().eq(queue.r_data), head_valid.eq(1)]
         with m.Else():
@@ -196,12 +197,12 @@ class _BeatLayout(data.StructLayout):
 class WriteChannel(wiring.Component):
     """AW, W and B of the data port.
 
-    A W beat is taken from the cycle after its AW handshake on. Taken in cycle ``c``, it is stored in
-    ``c + write_latency - 1 + jitter``, one beat a cycle and in order; B is valid in the cycle after the store of
-    the last beat, that is exactly ``write_latency + jitter`` cycles after the last W handshake unless an earlier
-    burst with more jitter, or a manager that holds B back, is in the way. Until then nothing of the beat is to be
-    seen. :data:`BURST_QUEUE` bursts and :data:`BEAT_QUEUE` beats may wait. Outside the memory nothing is stored and
-    B is DECERR.
+    A W beat is taken from the cycle after its AW handshake on. Taken in cycle ``c``, it is stored
+    in ``c + write_latency - 1 + jitter``, one beat a cycle and in order; B is valid in the cycle
+    after the store of the last beat, that is exactly ``write_latency + jitter`` cycles after the
+    last W handshake unless an earlier burst with more jitter, or a manager that holds B back, is in
+    the way. Until then nothing of the beat is to be seen. :data:`BURST_QUEUE` bursts and
+    :data:`BEAT_QUEUE` beats may wait. Outside the memory nothing is stored and B is DECERR.
 
     Parameters
     ----------
@@ -252,7 +253,8 @@ class WriteChannel(wiring.Component):
         incoming, offered = self._take_beat(m, bursts, beats)
         head = Signal(self._beat_layout)
         head_valid = Signal()
-        # As in ReadChannel: with latency 1 a beat is stored in the cycle of its handshake, past the queue.
+        # As in ReadChannel: with latency 1 a beat is stored in the cycle of its handshake, past the
+        # queue.
         with m.If(beats.r_rdy):
             m.d.comb += [head.as_value().eq(beats.r_data), head_valid.eq(1)]
         with m.Else():

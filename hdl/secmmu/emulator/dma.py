@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.memory import Memory
@@ -54,13 +54,15 @@ class _DataLayout(data.StructLayout):
 class Dma(wiring.Component):
     """All engines, behind one AXI4 port.
 
-    Engine ``e`` owns the ids whose top bits are ``e``. An engine issues its descriptors in order, one a cycle at
-    the most; the engines take turns, separately on AR and on AW. W follows in the order of AW, beginning in the
-    cycle in which AW is first valid: it never waits for AWREADY. R and B are taken in every cycle. A descriptor
-    whose engine does not exist is dropped; ``beats`` counts modulo 16, so that 0 is 16.
+    Engine ``e`` owns the ids whose top bits are ``e``. An engine issues its descriptors in order,
+    one a cycle at the most; the engines take turns, separately on AR and on AW. W follows in the
+    order of AW, beginning in the cycle in which AW is first valid: it never waits for AWREADY. R
+    and B are taken in every cycle. A descriptor whose engine does not exist is dropped; ``beats``
+    counts modulo 16, so that 0 is 16.
 
-    ``LOAD`` records carry two beats each (the last one or two of the burst at its end) while every beat so far was
-    OKAY: an error answer has no data. ``DMA_DONE`` comes in the cycle of the last R beat or of B.
+    ``LOAD`` records carry two beats each (the last one or two of the burst at its end) while every
+    beat so far was OKAY: an error answer has no data. ``DMA_DONE`` comes in the cycle of the last R
+    beat or of B.
 
     Parameters
     ----------
@@ -162,16 +164,14 @@ class Dma(wiring.Component):
             issue.eq(room & requests.any()),
         ]
         self._take_turns(m, requests, chosen, issue)
+        head = Signal(DescriptorLayout(), name=f"{channel}_head")
+        full_id = Signal(self._id_bits, name=f"{channel}_full_id")
         for number, engine in enumerate(engines):
-            with m.If(issue & (chosen == number)):
-                m.d.comb += engine.head.ready.eq(1)
-        heads = Array(e.head.payload.as_value() for e in engines)
-        head = data.View(
-            DescriptorLayout(), Signal(DescriptorLayout(), name=f"{channel}_head").as_value()
-        )
-        full_id = Cat(Array(e.id for e in engines)[chosen], chosen)[: self._id_bits]
+            with m.If(chosen == number):
+                m.d.comb += [head.eq(engine.head.payload), full_id.eq(Cat(engine.id, chosen))]
+                with m.If(issue):
+                    m.d.comb += engine.head.ready.eq(1)
         length = (head.beats - 1)[:4]
-        m.d.comb += head.as_value().eq(heads[chosen])
         with m.If(issue):
             m.d.sync += [
                 port["valid"].eq(1),

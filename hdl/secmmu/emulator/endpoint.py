@@ -37,8 +37,9 @@ _HOST_OPS = {
 class Endpoint(wiring.Component):
     """Performs link messages (:class:`secmmu.layouts.Op`); runs on every clock.
 
-    The emulated part runs only while ``enable`` is 1 and only in the clocks in which the collector grants ``run``.
-    A payload word that a message does not have reads as 0, one too many is ignored, and so is an unknown message.
+    The emulated part runs only while ``enable`` is 1 and only in the clocks in which the collector
+    grants ``run``. A payload word that a message does not have reads as 0, one too many is ignored,
+    and so is an unknown message.
 
     ============  ==========================================================================================
     state         what happens
@@ -61,8 +62,9 @@ class Endpoint(wiring.Component):
     Advanced      ADVANCED record
     ============  ==========================================================================================
 
-    An ADVANCE ends before another cycle is begun, so a record that ends it has the cycle stamp before that of
-    ADVANCED. It ends at once if such a record was stored since the last ADVANCED one.
+    An ADVANCE ends before another cycle is begun, so a record that ends it has the cycle stamp
+    before that of ADVANCED. It ends at once if such a record was stored since the last ADVANCED
+    one.
 
     Parameters
     ----------
@@ -137,7 +139,8 @@ class Endpoint(wiring.Component):
         self._clocks = Signal(64)
         self._settled = Signal()
         m.d.sync += self._clocks.eq(self._clocks + 1)
-        # One ordinary idle cycle goes before a skip, so that a design whose idle falls a cycle late is not cut off.
+        # One ordinary idle cycle goes before a skip, so that a design whose idle falls a cycle late
+        # is not cut off.
         with m.If(self.run):
             m.d.sync += self._settled.eq(self.idle & self.quiet)
         self._drive(m)

@@ -15,8 +15,8 @@ __all__ = ["Engine"]
 class Engine(wiring.Component):
     """One device: a descriptor queue and the AXI ids that are its own.
 
-    ``head`` offers the oldest descriptor while one of the ids is free and fewer than ``limit`` bursts are
-    outstanding; taking it makes ``id`` busy until it is given back.
+    ``head`` offers the oldest descriptor while one of the ids is free and fewer than ``limit``
+    bursts are outstanding; taking it makes ``id`` busy until it is given back.
 
     Parameters
     ----------

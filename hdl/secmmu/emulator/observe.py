@@ -27,7 +27,8 @@ class EventLayout(data.StructLayout):
 class EventSignature(wiring.Signature):
     """One source of events, seen from the source: an event happens in each emulated cycle with ``valid`` = 1.
 
-    Both members must depend on frozen state only, so that they stay while the emulated clock stands still.
+    Both members must depend on frozen state only, so that they stay while the emulated clock stands
+    still.
     """
 
     def __init__(self) -> None:
@@ -37,10 +38,11 @@ class EventSignature(wiring.Signature):
 class Collector(wiring.Component):
     """Turns the events of one emulated cycle into records and grants the cycle.
 
-    A cycle that is wanted (``enable``) is shown its own events while it still stands: they are stored one a clock
-    in the order of the lanes, and the clock that stores the last of them is the one that ``run`` lets through. A
-    cycle with no event or one therefore takes one clock, a cycle with n events n clocks; a full queue makes any of
-    them wait. Records are in cycle order, none is lost, and what the emulated part does depends on none of this.
+    A cycle that is wanted (``enable``) is shown its own events while it still stands: they are
+    stored one a clock in the order of the lanes, and the clock that stores the last of them is the
+    one that ``run`` lets through. A cycle with no event or one therefore takes one clock, a cycle
+    with n events n clocks; a full queue makes any of them wait. Records are in cycle order, none is
+    lost, and what the emulated part does depends on none of this.
 
     ``seen`` has the bit of each record kind stored since ``clear``; it changes only between cycles.
 

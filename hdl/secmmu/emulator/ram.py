@@ -86,9 +86,10 @@ class WriteSignature(wiring.Signature):
 class RamSignature(wiring.Signature):
     """Ports of the storage, seen from the storage.
 
-    ``device``, ``walk`` and ``write`` act only in clocks with ``run`` = 1, the emulated cycles. A read sees the
-    store of the same cycle. ``host`` acts at once; it is used only while ``run`` is 0. ``host_data`` is the word
-    that the last ``READ``, ``SWAP`` or ``CAS`` took, from the clock after its handshake on.
+    ``device``, ``walk`` and ``write`` act only in clocks with ``run`` = 1, the emulated cycles. A
+    read sees the store of the same cycle. ``host`` acts at once; it is used only while ``run`` is
+    0. ``host_data`` is the word that the last ``READ``, ``SWAP`` or ``CAS`` took, from the clock
+    after its handshake on.
 
     Parameters
     ----------
@@ -162,7 +163,8 @@ class SimulationRam(wiring.Component):
 class BlockRam(wiring.Component):
     """The storage as block RAM: READ and WRITE take one clock, SWAP and CAS two, FILL n, COPY n + 1 for n words.
 
-    The host shares the device's read port; the word that the device has read is kept aside for that time.
+    The host shares the device's read port; the word that the device has read is kept aside for that
+    time.
 
     Parameters
     ----------
@@ -247,7 +249,8 @@ class BlockRam(wiring.Component):
                 ]
                 m.d.sync += done.eq(Mux(last, 0, done + 1))
             with m.Case(HostOp.COPY):
-                # The port is transparent, so a word read in the clock it is written is the new one: ascending.
+                # The port is transparent, so a word read in the clock it is written is the new one:
+                # ascending.
                 m.d.comb += [
                     self._read.addr.eq(request.source + index + taken),
                     self._read.en.eq(1),

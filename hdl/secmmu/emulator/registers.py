@@ -33,9 +33,10 @@ class RegisterSignature(wiring.Signature):
 class Registers(wiring.Component):
     """The register file.
 
-    A value outside a register's range becomes the nearest one inside: latencies 1 to 65535, ``memory.jitter`` and
-    ``memory.beat_gap`` up to 65535, ``dma.outstanding`` 1 to ``outstanding``. ``memory.seed`` keeps its low 32 bits.
-    Reset values: latencies 20, ``dma.outstanding`` its maximum, all others 0. An address without a register reads 0.
+    A value outside a register's range becomes the nearest one inside: latencies 1 to 65535,
+    ``memory.jitter`` and ``memory.beat_gap`` up to 65535, ``dma.outstanding`` 1 to ``outstanding``.
+    ``memory.seed`` keeps its low 32 bits. Reset values: latencies 20, ``dma.outstanding`` its
+    maximum, all others 0. An address without a register reads 0.
 
     Parameters
     ----------

@@ -46,8 +46,8 @@ class FrameTags(wiring.Component):
     frames : int
         Number of frames, a power of two.
     external : bool
-        True: the Verilog module ``secmmu_sim_tags`` (``sim_memory.v``), which spares the Verilog of the emulator one
-        line a frame; False: distributed RAM.
+        True: the Verilog module ``secmmu_sim_tags`` (``sim_memory.v``), which spares the Verilog of
+        the emulator one line a frame; False: distributed RAM.
 
     Members
     -------
@@ -119,8 +119,8 @@ class FrameTags(wiring.Component):
 class Sanitizer(wiring.Component):
     """Compares every memory beat with the tag of its frame and reports what must not be, in that very cycle.
 
-    Read beats are checked when they are sampled, write beats (with any strobe) when they are stored. A frame that is
-    ``TABLE`` belongs to the walker alone; the walker may read nothing else.
+    Read beats are checked when they are sampled, write beats (with any strobe) when they are
+    stored. A frame that is ``TABLE`` belongs to the walker alone; the walker may read nothing else.
 
     Parameters
     ----------

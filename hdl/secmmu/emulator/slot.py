@@ -38,8 +38,8 @@ class ObservationSignature(wiring.Signature):
 class MmuSlotSignature(wiring.Signature):
     """Ports of an MMU in the emulator, seen from the MMU.
 
-    The emulator freezes the MMU between two cycles for as long as the host or a full record FIFO needs, so it may
-    use any number of lanes in one cycle and is never asked to wait.
+    The emulator freezes the MMU between two cycles for as long as the host or a full record FIFO
+    needs, so it may use any number of lanes in one cycle and is never asked to wait.
 
     Parameters
     ----------

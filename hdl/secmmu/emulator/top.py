@@ -27,6 +27,7 @@ from secmmu.layouts import (
     Phase,
     RecordLayout,
 )
+from secmmu.mmu import Secmmu
 
 __all__ = ["LANES", "Emulated", "Emulator"]
 
@@ -55,8 +56,8 @@ LANES = (
 )
 """Sources of events, in the order in which the events of one cycle are recorded.
 
-What happens in the cycle of a command's handshake counts as before it, hence ``accepted`` comes late; what the command
-does (``kill``, ``completion``) comes after it.
+What happens in the cycle of a command's handshake counts as before it, hence ``accepted`` comes
+late; what the command does (``kill``, ``completion``) comes after it.
 """
 
 
@@ -72,7 +73,8 @@ class Emulated(wiring.Component):
 
     Members
     -------
-    csr : In(Axi4LiteSignature), command : In(stream of CommandLayout), descriptor : In(stream of DescriptorLayout)
+    csr : In(Axi4LiteSignature), command : In(stream of CommandLayout), descriptor : In(stream of
+    DescriptorLayout)
         From the endpoint.
     timing : In(TimingLayout), limit : In(16), cycle : In(64)
         Registers and the cycle counter.
@@ -207,22 +209,25 @@ class Emulated(wiring.Component):
 class Emulator(wiring.Component):
     """The FPGA top. The host sees two streams: messages in, records out.
 
-    :class:`Emulated` lives in emulated time, which the endpoint spends; the link, the storage's host port and the
-    records live on every clock. Nothing that the emulated part can see depends on how long it stood still.
+    :class:`Emulated` lives in emulated time, which the endpoint spends; the link, the storage's
+    host port and the records live on every clock. Nothing that the emulated part can see depends on
+    how long it stood still.
 
     Parameters
     ----------
     config : EmulatorConfig
         All parameters.
     mmu : Component, optional
-        What stands in the slot (:class:`secmmu.emulator.slot.MmuSlotSignature`); :class:`secmmu.mmu.Secmmu` if None.
+        What stands in the slot (:class:`secmmu.emulator.slot.MmuSlotSignature`);
+        :class:`secmmu.mmu.Secmmu` if None.
 
     Members
     -------
     request : In(stream of 64 bits)
         Link words, see :class:`secmmu.layouts.Op`.
     records : Out(stream of RecordLayout)
-        Records, see :class:`secmmu.layouts.Event`; in cycle order, those of one cycle in the order of :data:`LANES`.
+        Records, see :class:`secmmu.layouts.Event`; in cycle order, those of one cycle in the order
+        of :data:`LANES`.
     cycle : Out(64)
         The emulated cycle counter.
     """
@@ -251,7 +256,7 @@ class Emulator(wiring.Component):
             if config.external_memory
             else BlockRam(config.memory_bytes)
         )
-        mmu = self._default_mmu() if self._mmu is None else self._mmu
+        mmu = Secmmu(config.mmu) if self._mmu is None else self._mmu
         run = Signal()
         emulated = Emulated(config, mmu)
         m.submodules.emulated = EnableInserter(run)(emulated)
@@ -287,11 +292,6 @@ class Emulator(wiring.Component):
             wiring.connect(m, outer, inner)
         m.d.comb += endpoint.host_data.eq(ram.host_data)
         return m
-
-    def _default_mmu(self) -> wiring.Component:
-        from secmmu.mmu import Secmmu
-
-        return Secmmu(self._config.mmu)
 
     def _count_cycles(self, m: Module, run: Signal, endpoint: Endpoint) -> None:
         m.d.comb += endpoint.cycle.eq(self.cycle)
