@@ -61,3 +61,12 @@ class Host:
         pte = mm.tables.get(vpn)
         assert pte & 1, f"vpn {vpn:#x} is not mapped"
         return (pte >> 10 << 12) + 64 * line
+
+    def translate(self, mm, vpn):
+        """Physical address of a page, by the page table in the emulated memory."""
+        table = mm.tables.root
+        for level in (2, 1, 0):
+            entry = self.word((table << 12) + 8 * (vpn >> 9 * level & 511))
+            assert entry & 1, f"vpn {vpn:#x} is not mapped"
+            table = entry >> 10
+        return table << 12
