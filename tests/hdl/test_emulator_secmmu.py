@@ -1,0 +1,116 @@
+"""The emulator with the secondary MMU in its slot: the whole way from descriptor to record."""
+
+import dataclasses
+from random import Random
+
+import pytest
+
+from secmmu.csr import context_register
+from secmmu.layouts import CommandKind, Event, FrameKind, Op, PteLayout
+from secmmu.mmu import Secmmu
+from tests.hdl.emulator_bench import (
+    Record,
+    advance,
+    arg_of,
+    command,
+    csr,
+    descriptor,
+    message,
+    perform,
+    tag,
+)
+
+ROOT, MIDDLE, LEAVES = 1, 2, 3
+FRAMES = range(8, 12)
+SV39 = 8
+
+
+def pte(ppn: int, *, leaf: bool) -> int:
+    """Return a page-table entry; a leaf has every right."""
+    rights = {"r": 1, "w": 1, "u": 1, "a": 1, "d": 1} if leaf else {}
+    return PteLayout().const({"v": 1, "ppn": ppn} | rights).as_bits()
+
+
+def tables() -> list[list[int]]:
+    """Map pages 0 to 3 of asid 1 to FRAMES and tag all frames for what they are."""
+    return [
+        *(tag(frame, kind=FrameKind.TABLE) for frame in (ROOT, MIDDLE, LEAVES)),
+        *(tag(frame, kind=FrameKind.USER, read=2, write=2) for frame in FRAMES),
+        message(Op.MEM_WRITE, ROOT << 12, pte(MIDDLE, leaf=False)),
+        message(Op.MEM_WRITE, MIDDLE << 12, pte(LEAVES, leaf=False)),
+        message(Op.MEM_WRITE, LEAVES << 12, *(pte(frame, leaf=True) for frame in FRAMES)),
+        message(Op.CSR_WRITE, SV39 << 60 | ROOT, arg=context_register(1)),
+    ]
+
+
+def traffic(random: Random) -> list[list[int]]:
+    """Return bursts and invalidations with idle gaps between them."""
+    messages = []
+    cycle = 0
+    for index in range(5):
+        messages += [
+            descriptor(
+                engine=random.randrange(2),
+                tag=index,
+                va=(random.randrange(5) << 12) + 128 * random.randrange(31),
+                beats=random.randint(1, 16),
+                write=random.randrange(2),
+                data=index << 32,
+            )
+            for _ in range(4)
+        ]
+        page = random.randrange(4)
+        messages.append(command(kind=CommandKind.PAGE, asid=1, tag=index, first=page, last=page))
+        cycle += 400
+        messages.append(advance(cycle, *random.choice([(), (Event.DRAINED,)])))
+    return [*messages, advance(cycle + 400)]
+
+
+def without_clocks(records: list[Record]) -> list[Record]:
+    """Leave out the clock counts."""
+    return [
+        dataclasses.replace(record, a=0) if record.kind is Event.ADVANCED else record
+        for record in records
+    ]
+
+
+def test_a_burst_is_translated_invalidated_and_freed() -> None:
+    """Load, invalidate, free: no violation; a load afterwards without a new PTE: a violation and nothing hidden."""
+    records = perform(
+        [
+            *tables(),
+            message(Op.MEM_WRITE, FRAMES[1] << 12, 0x55),
+            descriptor(va=0x1000, tag=1),
+            advance(1000, Event.DMA_DONE),
+            command(kind=CommandKind.PAGE, asid=1, tag=2, first=1, last=1),
+            advance(1000, Event.DRAINED),
+            tag(FRAMES[1], kind=FrameKind.FREE),
+            descriptor(va=0x1000, tag=3),
+            advance(1000),
+            descriptor(va=0x9000, tag=4),
+            advance(2000),
+        ],
+        mmu=Secmmu,
+    )
+    loads = {record.tag: record.a for record in records if record.kind is Event.LOAD}
+    assert loads == {1: 0x55, 3: 0x55}
+    (violation,) = [record for record in records if record.kind is Event.VIOLATION]
+    freed = next(record.cycle for record in records if record.kind is Event.DRAINED)
+    assert violation.a == FRAMES[1] << 12
+    assert violation.cycle > freed
+    (fault,) = [record for record in records if record.kind is Event.FAULT]
+    assert (fault.a, arg_of(fault).asid) == (0x9000, 1)
+    done = {record.tag: arg_of(record).code for record in records if record.kind is Event.DMA_DONE}
+    assert done == {1: 0, 3: 0, 4: 2}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_neither_warp_nor_the_carrier_changes_a_record(seed: int) -> None:
+    """The MMU's idle is honest, and its lanes depend on frozen state only."""
+    messages = [*tables(), *traffic(Random(seed))]
+    plain = perform(messages, mmu=Secmmu)
+    warped = perform([csr("warp", 1), *messages], mmu=Secmmu)
+    stalled = perform(messages, mmu=Secmmu, stalls=Random(seed))
+    assert without_clocks(plain) == without_clocks(warped) == without_clocks(stalled)
+    assert warped[-1].a < plain[-1].a
+    assert {Event.WALK, Event.FILL, Event.KILL, Event.FAULT} <= {record.kind for record in plain}
