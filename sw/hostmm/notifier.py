@@ -40,7 +40,7 @@ class Subscriber(Protocol):
         ...
 
     def release(self, *, callback: int) -> Steps:
-        """The address space goes away: stop using it, for good."""
+        """Stop using the address space, for good: it goes away."""
         ...
 
 
