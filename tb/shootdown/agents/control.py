@@ -1,0 +1,261 @@
+"""The host's side of the MMU: its registers, its invalidation commands and what it reports."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from amaranth.lib import data
+
+from secmmu.layouts import CommandKind, CommandLayout, CompletionLayout, FaultLayout, Phase
+from shootdown.agents.pins import Pins, Sink, Source, Stepped
+
+__all__ = ["Command", "Control", "Fault", "unpacker"]
+
+
+def unpacker(layout: data.StructLayout) -> Callable[[int], dict[str, int]]:
+    """Make a function that takes the bits of a ``layout`` apart into plain integers."""
+    parts = [(name, field.offset, (1 << field.width) - 1) for name, field in layout]
+    return lambda bits: {name: bits >> offset & mask for name, offset, mask in parts}
+
+
+_COMPLETION = unpacker(CompletionLayout())
+_FAULT = unpacker(FaultLayout())
+_COMMAND = CommandLayout()
+
+
+@dataclass(eq=False)
+class Command:
+    """One invalidation command and when what happened to it.
+
+    ``accepted``, ``invalidated``, ``drained`` and ``refused`` are cycles: of the handshake, and of the first
+    ``valid`` of the completion.
+    """
+
+    kind: CommandKind
+    asid: int = 0
+    first: int = 0
+    last: int = 0
+    tag: int = 0
+    hold: bool = False
+    leaf_only: bool = False
+    whole_asid: bool = False
+    presented: int | None = None
+    accepted: int | None = None
+    invalidated: int | None = None
+    drained: int | None = None
+    refused: int | None = None
+    released: "Command | None" = None
+
+    @property
+    def done(self) -> bool:
+        """Whether the last completion has come."""
+        return self.drained is not None or self.refused is not None
+
+    def bits(self) -> int:
+        """Encode the command."""
+        names = ("kind", "asid", "tag", "hold", "leaf_only", "whole_asid", "first", "last")
+        return int(_COMMAND.const({name: getattr(self, name) for name in names}).as_bits())
+
+    def covers(self, asid: int, first: int, last: int) -> bool:
+        """Say whether it names a page of the span ``first`` to ``last`` of ``asid``."""
+        if self.kind is CommandKind.ALL:
+            return True
+        if self.kind in (CommandKind.FENCE, CommandKind.RELEASE) or asid != self.asid:
+            return False
+        if self.kind is CommandKind.ASID:
+            return True
+        end = self.first if self.kind is CommandKind.PAGE else self.last
+        return self.first <= last and first <= end
+
+    def __str__(self) -> str:
+        pages = "" if self.kind.value > 1 else f" {self.first:#x}..{self.last:#x}"
+        return (
+            f"{self.kind.name}{' hold' if self.hold else ''} asid {self.asid}{pages} tag {self.tag}"
+        )
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault report."""
+
+    cycle: int
+    va: int
+    asid: int
+    id: int
+    write: int
+    cause: int
+
+
+class Control:
+    """Drives commands and registers, collects completions and faults.
+
+    Parameters
+    ----------
+    pins : Pins
+        The device under test.
+    clock : callable
+        Gives the cycle number of the edge now being served.
+    """
+
+    def __init__(self, pins: Pins, clock: Callable[[], int]) -> None:
+        self._pins = pins
+        self._clock = clock
+        self._waiting: deque[Command] = deque()
+        self._register_writes: deque[tuple[int, int]] = deque()
+        self._register_data: deque[int] = deque()
+        self._register_reads: deque[int] = deque()
+        self._written = 0
+        self.values: deque[int] = deque()
+        self.commands: list[Command] = []
+        self.faults: list[Fault] = []
+        self.on_accept: Callable[[Command], None] = lambda _command: None
+        self._sources = [
+            Source(pins, "command__", ("payload",), self._next_command, self._accept),
+            Source(pins, "csr__aw", ("addr", "prot"), self._next_write, lambda _context: None),
+            Source(pins, "csr__w", ("data", "strb"), self._next_data, lambda _context: None),
+            Source(pins, "csr__ar", ("addr", "prot"), self._next_read, lambda _context: None),
+        ]
+        self.completion = Sink(pins, "completion__", ("payload",), self._take_completion)
+        self.fault = Sink(pins, "fault__", ("payload",), self._report)
+        self._sinks = [
+            self.completion,
+            self.fault,
+            Sink(pins, "csr__b", ("resp",), self._take_written),
+            Sink(pins, "csr__r", ("data", "resp"), self._take_value),
+        ]
+        self._halves: list[Stepped] = [*self._sinks, *self._sources]
+        self._announced = False
+
+    def reset(self) -> None:
+        """Forget everything (only under the device's reset)."""
+        for queue in (
+            self._waiting,
+            self._register_writes,
+            self._register_data,
+            self._register_reads,
+            self.values,
+        ):
+            queue.clear()
+        self.commands.clear()
+        self.faults.clear()
+        self._written = 0
+        self._announced = False
+        for half in self._halves:
+            half.reset()
+
+    def forget_holds(self) -> None:
+        """Take note that a soft reset has cleared every hold."""
+        for command in self.commands:
+            command.hold = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a command is not completed or a register access not answered."""
+        queued = self._waiting or self._register_writes or self._register_reads
+        open_commands = any(not command.done for command in self.commands)
+        return bool(queued) or open_commands or any(source.busy for source in self._sources)
+
+    @property
+    def written(self) -> int:
+        """Register writes answered."""
+        return self._written
+
+    def step(self) -> None:
+        """Serve one clock edge."""
+        if not self._announced and self._pins["completion__valid"]:
+            # What a completion says holds from its first valid on, whenever the host takes it.
+            self._announced = True
+            self._complete(self._pins["completion__payload"])
+        for half in self._halves:
+            half.step()
+
+    def send(self, command: Command) -> Command:
+        """Queue a command."""
+        self._waiting.append(command)
+        return command
+
+    def write_register(self, address: int, value: int) -> None:
+        """Queue a register write."""
+        self._register_writes.append((address, value))
+        self._register_data.append(value)
+
+    def read_register(self, address: int) -> None:
+        """Queue a register read; its value is appended to ``values``."""
+        self._register_reads.append(address)
+
+    def _next_command(self) -> tuple[dict[str, int], Any] | None:
+        if not self._waiting:
+            return None
+        command = self._waiting.popleft()
+        command.presented = self._clock()
+        return {"payload": command.bits()}, command
+
+    def _accept(self, command: Command) -> None:
+        command.accepted = self._clock()
+        self.commands.append(command)
+        if command.kind is CommandKind.RELEASE:
+            self._pair(command)
+        self.on_accept(command)
+
+    def _pair(self, release: Command) -> None:
+        for held in self.commands:
+            whole = held.kind is CommandKind.ASID
+            if (
+                not held.hold
+                or held.released
+                or held.asid != release.asid
+                or whole != release.whole_asid
+            ):
+                continue
+            if whole or (held.first, held.last) == (release.first, release.last):
+                held.released = release
+                return
+
+    def _next_write(self) -> tuple[dict[str, int], Any] | None:
+        if not self._register_writes:
+            return None
+        return {"addr": self._register_writes.popleft()[0], "prot": 0}, None
+
+    def _next_data(self) -> tuple[dict[str, int], Any] | None:
+        if not self._register_data:
+            return None
+        return {"data": self._register_data.popleft(), "strb": 0xFF}, None
+
+    def _next_read(self) -> tuple[dict[str, int], Any] | None:
+        if not self._register_reads:
+            return None
+        return {"addr": self._register_reads.popleft(), "prot": 0}, None
+
+    def _take_completion(self, _payload: dict[str, int]) -> None:
+        self._announced = False
+
+    def _complete(self, payload: int) -> None:
+        fields = _COMPLETION(payload)
+        phase, since = Phase(fields["phase"]), self._clock()
+        for command in self.commands:
+            if command.tag != fields["tag"] or command.done:
+                continue
+            if phase is Phase.INVALIDATED and command.invalidated is None:
+                command.invalidated = since
+                return
+            if phase is Phase.DRAINED and command.invalidated is not None:
+                command.drained = since
+                return
+            if phase is Phase.REFUSED and command.invalidated is None:
+                command.refused = since
+                return
+        raise AssertionError(
+            f"completion: {phase.name} tag {fields['tag']} in cycle {self._clock()} fits no command"
+        )
+
+    def _report(self, payload: dict[str, int]) -> None:
+        self.faults.append(Fault(self._clock(), **_FAULT(payload["payload"])))
+
+    def _take_written(self, payload: dict[str, int]) -> None:
+        assert payload["resp"] == 0, f"register write answered {payload['resp']}"
+        self._written += 1
+
+    def _take_value(self, payload: dict[str, int]) -> None:
+        assert payload["resp"] == 0, f"register read answered {payload['resp']}"
+        self.values.append(payload["data"])

@@ -1,0 +1,305 @@
+"""The bench of the secondary MMU alone: agents, monitors and scoreboard around it, stepped by one clock loop."""
+
+import json
+import os
+import random
+from collections.abc import Callable
+from typing import Any
+
+import cocotb
+from cocotb.clock import Clock
+from cocotb.triggers import RisingEdge
+
+from secmmu.config import SecmmuConfig
+from secmmu.csr import REGISTERS, context_register
+from secmmu.layouts import CommandKind
+from shootdown.agents.control import Command, Control
+from shootdown.agents.device import Access, Device
+from shootdown.agents.lanes import Lanes
+from shootdown.agents.memory import PhysicalMemory, Responder, pattern
+from shootdown.agents.monitors import ChannelMonitor, PortMonitor
+from shootdown.agents.pins import Pins, Stepped
+from shootdown.agents.scoreboard import CONTEXT_ROWS, Scoreboard
+from shootdown.agents.sv39 import PAGE, USER_RW, Tables
+
+__all__ = ["CONFIG_VARIABLE", "TABLE_FRAMES", "Bench", "reached"]
+
+CONFIG_VARIABLE = "SHOOTDOWN_SECMMU"
+"""Environment variable with the fields of the :class:`SecmmuConfig` under test, as JSON."""
+
+TABLE_FRAMES = range(0x100, 0x1000)
+"""Frames that hold zeros until written: page tables. All others hold a pattern."""
+
+_PERIOD_NS = 10
+
+
+def _initial(address: int) -> int:
+    # Context rows start out as mode 0, tables as invalid entries.
+    return 0 if address >= CONTEXT_ROWS or address >> 12 in TABLE_FRAMES else pattern(address)
+
+
+def reached(cycle: int | None) -> int:
+    """Insist that an event has happened, and give its cycle."""
+    assert cycle is not None, "an event that the case relies on has not happened"
+    return cycle
+
+
+class Bench:
+    """Everything around one MMU.
+
+    Time stands still between two :meth:`tick` calls; what a case queues in between reaches the pins after the next
+    edge. ``cycle`` counts edges and never starts again, so that histories stay comparable across resets.
+
+    Parameters
+    ----------
+    dut : cocotb handle
+        The MMU.
+    name : str
+        Names the random streams of the case, together with cocotb's seed.
+    own_device, own_memory : bool
+        False leaves that side to another AXI implementation; monitors and scoreboard stay.
+    """
+
+    def __init__(
+        self, dut: Any, name: str, *, own_device: bool = True, own_memory: bool = True
+    ) -> None:
+        self.config = SecmmuConfig(**json.loads(os.environ.get(CONFIG_VARIABLE, "{}")))
+        self.rng = random.Random(f"{cocotb.RANDOM_SEED}:{name}")
+        self.cycle = 0
+        self._dut = dut
+        self.pins = Pins(dut)
+        clock = self._now
+        self.memory = PhysicalMemory(_initial)
+        self.control = Control(self.pins, clock)
+        self.device_port = PortMonitor(self.pins, "device__", clock, manager=False)
+        self.memory_port = PortMonitor(self.pins, "memory__", clock)
+        self.walk_port = PortMonitor(self.pins, "walk__", clock, write=False)
+        self.scoreboard = Scoreboard(
+            self.memory, self.device_port, self.memory_port, self.control, clock
+        )
+        self.streams = [
+            ChannelMonitor(self.pins, stem, ("payload",), clock)
+            for stem in ("command__", "completion__", "fault__")
+        ]
+        self.lanes: Lanes | None = None
+        if self.config.observe:
+            self.lanes = Lanes(
+                self.pins, self.config, self.memory_port, self.control, self.scoreboard, clock
+            )
+        self.walk = Responder(self.pins, "walk__", self.memory, clock, self.rng, write=False)
+        self._data = (
+            Responder(self.pins, "memory__", self.memory, clock, self.rng) if own_memory else None
+        )
+        self._device = Device(self.pins, clock) if own_device else None
+        self._listeners: list[Stepped] = [
+            self.device_port,
+            self.memory_port,
+            self.walk_port,
+            *self.streams,
+            self.control,
+        ]
+        self._listeners += [self.scoreboard, *([self.lanes] if self.lanes else [])]
+        self._drivers: list[Stepped] = [
+            agent for agent in (self._device, self._data, self.walk) if agent is not None
+        ]
+        self._scripts: list[tuple[int, Callable[[], object]]] = []
+        self.tables = Tables(self.write_word, TABLE_FRAMES.start)
+        self.tag = 0
+
+    @property
+    def device(self) -> Device:
+        """The bench's own device."""
+        assert self._device is not None, "another AXI implementation drives the device port"
+        return self._device
+
+    @property
+    def data(self) -> Responder:
+        """The bench's own memory."""
+        assert self._data is not None, "another AXI implementation answers the memory port"
+        return self._data
+
+    def _now(self) -> int:
+        return self.cycle
+
+    # --- time ------------------------------------------------------------------------------------------
+
+    async def start(self) -> "Bench":
+        """Start the clock and reset."""
+        Clock(self._dut.clk, _PERIOD_NS, unit="ns").start()
+        await self.reset()
+        return self
+
+    async def reset(self) -> None:
+        """Reset the device and forget everything: a fresh start but for the cycle number."""
+        self._dut.rst.value = 1
+        for part in [*self._listeners, *self._drivers]:
+            part.reset()
+        self._scripts.clear()
+        self.memory.clear()
+        self.tables = Tables(self.write_word, TABLE_FRAMES.start)
+        for _ in range(2):
+            await RisingEdge(self._dut.clk)
+        self._dut.rst.value = 0
+        await self.tick()
+
+    async def tick(self, cycles: int = 1) -> None:
+        """Let clock edges pass."""
+        edge = RisingEdge(self._dut.clk)
+        for _ in range(cycles):
+            await edge
+            self.cycle += 1
+            self.pins.refresh()
+            for listener in self._listeners:
+                listener.step()
+            assert not (self.memory_port.outstanding and self.pins["idle"]), (
+                f"idle: high in cycle {self.cycle} with a burst on the memory port"
+            )
+            if self._scripts:
+                self._play()
+            for driver in self._drivers:
+                driver.step()
+
+    def _play(self) -> None:
+        due = [script for script in self._scripts if script[0] <= self.cycle]
+        self._scripts = [script for script in self._scripts if script[0] > self.cycle]
+        for _, action in due:
+            action()
+
+    def after(self, cycles: int, action: Callable[[], object]) -> None:
+        """Run ``action`` right after the edge ``cycles`` edges from now."""
+        self._scripts.append((self.cycle + cycles, action))
+
+    async def until(self, condition: Callable[[], object], what: str, cycles: int = 2000) -> None:
+        """Let time pass until ``condition`` holds.
+
+        Raises
+        ------
+        AssertionError
+            ``hang:``, it does not within ``cycles`` edges.
+        """
+        limit = self.cycle + cycles
+        while not condition():
+            assert self.cycle < limit, (
+                f"hang: {what} not within {cycles} cycles, in cycle {self.cycle}"
+            )
+            await self.tick()
+
+    async def finish(self, cycles: int = 5000) -> None:
+        """Let everything end, and judge the whole."""
+        if self._device is not None:
+            await self.until(lambda: not self.device.busy, "the last answer to the device", cycles)
+        await self.until(lambda: not self.control.busy, "the last completion", cycles)
+        await self.until(lambda: not self._scripts, "the script", cycles)
+        await self.until(lambda: self.pins["idle"], "idle", cycles)
+        await self.tick(4)
+        for port in (self.device_port, self.memory_port, self.walk_port):
+            assert not port.outstanding, (
+                f"left over: {port.outstanding} bursts on a port of an idle MMU"
+            )
+        assert self.pins["idle"], "idle: fell again though nothing came"
+        self.scoreboard.check_end()
+        if self.lanes:
+            self.lanes.check_end()
+
+    # --- the host --------------------------------------------------------------------------------------
+
+    def write_word(self, address: int, value: int) -> None:
+        """Store a word as the host does, now."""
+        self.memory.write(address, value, self.cycle)
+
+    async def write_register(self, address: int, value: int) -> None:
+        """Write a register and wait for the answer."""
+        target = self.control.written + 1
+        self.control.write_register(address, value)
+        await self.until(lambda: self.control.written >= target, f"register write {address:#x}")
+
+    async def read_register(self, address: int) -> int:
+        """Read a register."""
+        self.control.read_register(address)
+        await self.until(lambda: self.control.values, f"register read {address:#x}")
+        return self.control.values.popleft()
+
+    async def counter(self, name: str) -> int:
+        """Read a register by its name."""
+        return await self.read_register(REGISTERS[name].address)
+
+    async def context(
+        self, asid: int, root_ppn: int | None = None, *, group: int | None = None, mode: int = 8
+    ) -> int:
+        """Set a context row; a new root and a group of its own unless given. Returns the root's frame."""
+        root = self.tables.root() if root_ppn is None else root_ppn
+        row = root | (asid if group is None else group) << 44 | mode << 60
+        self.write_word(CONTEXT_ROWS + 8 * asid, row)
+        await self.write_register(context_register(asid), row)
+        return root
+
+    def map(self, root: int, va: int, ppn: int, bits: int = USER_RW, level: int = 0) -> int:
+        """Write a leaf; returns the address of the PTE."""
+        return self.tables.map(root, va, ppn, bits, level)
+
+    def send(
+        self,
+        kind: CommandKind,
+        asid: int = 0,
+        first: int = 0,
+        last: int | None = None,
+        **flags: Any,
+    ) -> Command:
+        """Queue a command with a fresh tag (unless ``tag`` is given)."""
+        self.tag = self.tag + 1 & (1 << self.config.tag_bits) - 1
+        tag = flags.pop("tag", self.tag)
+        return self.control.send(
+            Command(kind, asid, first, first if last is None else last, tag, **flags)
+        )
+
+    def page(self, asid: int, va: int, **flags: Any) -> Command:
+        """Queue a PAGE command for the page of ``va``."""
+        return self.send(CommandKind.PAGE, asid, va >> 12, **flags)
+
+    def release(self, held: Command) -> Command:
+        """Queue the RELEASE of a hold."""
+        whole = held.kind is CommandKind.ASID
+        return self.send(CommandKind.RELEASE, held.asid, held.first, held.last, whole_asid=whole)
+
+    async def drained(self, *commands: Command, cycles: int = 2000) -> None:
+        """Wait until the commands have drained."""
+        await self.until(
+            lambda: all(command.done for command in commands),
+            f"completion of {commands[0]}",
+            cycles,
+        )
+        for command in commands:
+            assert command.refused is None, f"refused: {command}"
+
+    async def refusal(self, command: Command) -> None:
+        """Wait for the end of a command and insist that it was refused and did nothing else."""
+        await self.until(lambda: command.done, f"completion of {command}")
+        assert command.refused is not None, f"{command} was not refused"
+        assert command.invalidated is None, f"{command} was refused after INVALIDATED"
+
+    async def done(self, *accesses: Access, cycles: int = 2000) -> None:
+        """Wait until the accesses are answered."""
+        await self.until(
+            lambda: all(access.done for access in accesses), f"answer to {accesses[0]}", cycles
+        )
+
+    async def load(self, asid: int, va: int, **options: Any) -> Access:
+        """Read and wait."""
+        access = self.device.read(asid, va, **options)
+        await self.done(access)
+        return access
+
+    async def store(self, asid: int, va: int, words: list[int] | int, **options: Any) -> Access:
+        """Write and wait."""
+        access = self.device.write(asid, va, words, **options)
+        await self.done(access)
+        return access
+
+    def expect_word(self, access: Access, ppn: int) -> None:
+        """Insist that a one-beat read came from frame ``ppn``."""
+        address = ppn * PAGE + (access.va & 0xFFF)
+        assert access.responses == [0], f"{access} was answered {access.responses}"
+        expected = self.memory.read(address)
+        assert access.words == [expected], (
+            f"wrong data: {access} got {access.words[0]:#x} not frame {ppn:#x}"
+        )

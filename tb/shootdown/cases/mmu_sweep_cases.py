@@ -1,0 +1,217 @@
+"""Offset sweeps: an invalidation moved one clock at a time across whatever it may race with.
+
+Each offset starts from a fresh reset. The scoreboard insists on zero stale uses, zero wrong addresses and no early
+*drained*; the bench on zero hangs.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import cocotb
+from cocotb import parametrize
+
+from secmmu.layouts import CommandKind
+from shootdown.agents.control import Command
+from shootdown.agents.device import Access
+from shootdown.agents.pins import always, sometimes
+from shootdown.agents.sv39 import PAGE, USER_RW, leaf
+from shootdown.cases.mmu_bench import Bench, reached
+
+__all__ = ["STRIDE_VARIABLE"]
+
+STRIDE_VARIABLE = "SHOOTDOWN_SWEEP_STRIDE"
+"""Environment variable: only every n-th offset is tried; 1 is the full sweep."""
+
+ASID = 3
+BASE = 0x10_0000_0000
+MIDDLE = BASE + (1 << 34)
+OLD, NEW = 0x5000, 0x6000
+OLD_MIDDLE, NEW_MIDDLE = 0x20_0000, 0x30_0000
+LEAD = 6
+"""Clocks by which the sweep begins before the access."""
+
+KINDS = (CommandKind.PAGE, CommandKind.RANGE, CommandKind.ASID, CommandKind.ALL)
+
+
+class Race:
+    """One access pattern of the device that an invalidation races with.
+
+    Parameters
+    ----------
+    warm : bool
+        The translation is in the TLB beforehand.
+    va, commanded : int
+        Page that is accessed, page that is commanded.
+    start : callable
+        Issues the accesses.
+    """
+
+    def __init__(
+        self,
+        warm: bool,
+        start: Callable[[Bench, int], list[Access]],
+        va: int = BASE,
+        commanded: int = BASE,
+    ) -> None:
+        self.warm = warm
+        self.start = start
+        self.va = va
+        self.commanded = commanded
+
+
+def _one_read(bench: Bench, va: int) -> list[Access]:
+    return [bench.device.read(ASID, va)]
+
+
+def _many_reads(bench: Bench, va: int) -> list[Access]:
+    return [bench.device.read(ASID, va + 8 * at, id=at % 3) for at in range(6)]
+
+
+def _one_burst(bench: Bench, va: int) -> list[Access]:
+    return [bench.device.read(ASID, va, beats=8)]
+
+
+def _late_write(bench: Bench, va: int) -> list[Access]:
+    access = bench.device.write(ASID, va, [1, 2, 3])
+    start = bench.cycle + 5
+    access.data_after = lambda: bench.cycle >= start
+    return [access]
+
+
+def _mixed(bench: Bench, va: int) -> list[Access]:
+    return [
+        bench.device.write(ASID, va, at, id=1) if at % 2 else bench.device.read(ASID, va, id=at)
+        for at in range(3)
+    ]
+
+
+RACES = {
+    "walk": Race(False, _one_read),
+    "walks": Race(False, _many_reads),
+    "hit": Race(True, _many_reads),
+    "burst": Race(True, _one_burst),
+    "late write": Race(True, _late_write),
+    "cold late write": Race(False, _late_write),
+    "superpage walk": Race(False, _mixed, MIDDLE + 7 * PAGE, MIDDLE + 300 * PAGE),
+    "superpage hit": Race(True, _mixed, MIDDLE + 7 * PAGE, MIDDLE),
+}
+
+
+async def begin(bench: Bench, race: Race, latency: int) -> int:
+    """Reset and set up; returns the address of the PTE."""
+    await bench.reset()
+    bench.data.latency = bench.walk.latency = 1
+    root = await bench.context(ASID)
+    small = race.va < MIDDLE
+    slot = bench.map(root, race.va, OLD if small else OLD_MIDDLE, level=0 if small else 1)
+    if race.warm:
+        await bench.load(ASID, race.va)
+    bench.data.latency = bench.walk.latency = latency
+    return slot
+
+
+def unmaps(offset: int) -> bool:
+    """Say whether the host unmaps the page at this offset; otherwise it remaps it."""
+    return offset % 5 in (1, 4)
+
+
+def change(bench: Bench, race: Race, slot: int, offset: int, hold: bool) -> Command:
+    """Do the host's step: the PTE, then the command."""
+    bits = 0 if unmaps(offset) else USER_RW
+    bench.write_word(slot, leaf(NEW if race.va < MIDDLE else NEW_MIDDLE, bits))
+    kind = KINDS[offset * 5 // 3 % (3 if hold else 4)]
+    page = race.commanded >> 12
+    extra = 2 if kind is CommandKind.RANGE else 0
+    return bench.send(kind, ASID, page, page + extra, hold=hold)
+
+
+async def one_offset(
+    bench: Bench, race: Race, latency: int, offset: int, *, hold: bool = False
+) -> int:
+    """Run one offset; returns how many cycles the accesses took."""
+    slot = await begin(bench, race, latency)
+    sent: list[Command] = []
+    issued: list[Access] = []
+    bench.after(offset, lambda: sent.append(change(bench, race, slot, offset, hold)))
+    bench.after(LEAD, lambda: issued.extend(race.start(bench, race.va)))
+    await bench.until(lambda: sent and issued, "the script", offset + LEAD + 5)
+    begun = bench.cycle
+    await bench.until(lambda: sent[0].done, f"{sent[0]} at offset {offset}")
+    old = OLD if race.va < MIDDLE else OLD_MIDDLE
+    if hold:
+        await bench.tick(3)
+        bench.write_word(slot, leaf(NEW if race.va < MIDDLE else NEW_MIDDLE))
+        bench.release(sent[0])
+    await bench.done(*issued)
+    taken = bench.cycle - begun
+    uses = [
+        burst
+        for burst in bench.memory_port.bursts
+        if burst.addr >> 12 == old + (race.va >> 12) % 512
+    ]
+    drained = reached(sent[0].drained)
+    late = [burst for burst in uses if burst.end is None or burst.end > drained]
+    assert not late, f"drained early: {sent[0]} at offset {offset} before {late[0]}"
+    after = await bench.load(ASID, race.va)
+    assert after.refused == (unmaps(offset) and not hold), (
+        f"{after} answered {after.responses} at offset {offset}"
+    )
+    await bench.finish()
+    return taken
+
+
+async def sweep(bench: Bench, race: Race, latency: int, *, hold: bool = False) -> None:
+    """Try every offset from before the access to after its end."""
+    stride = int(os.environ.get(STRIDE_VARIABLE, "1"))
+    length = LEAD + await one_offset(bench, race, latency, 0, hold=hold) + 6
+    offset, tried = 0, 0
+    while offset < length:
+        try:
+            taken = await one_offset(bench, race, latency, offset, hold=hold)
+        except AssertionError as error:
+            raise AssertionError(f"{error} [offset {offset}, latency {latency}]") from error
+        # Accesses that the command makes walk again take longer than the first try told.
+        length = max(length, min(LEAD + taken + 6, 12 * latency + 60))
+        tried += 1
+        offset += stride
+    assert tried * stride >= length
+
+
+def press(bench: Bench, share: float) -> None:
+    """Let every receiver be ready in ``share`` of the clocks only."""
+    pace = sometimes(bench.rng, share) if share < 1 else always
+    for sink in (
+        bench.data.ar,
+        bench.data.aw,
+        bench.data.w,
+        bench.walk.ar,
+        bench.device.r,
+        bench.device.b,
+    ):
+        sink.pace = pace
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+@parametrize(race=list(RACES), latency=[1, 5, 20])
+async def invalidation_moved_across(dut: Any, race: str, latency: int) -> None:
+    """PAGE, RANGE, ASID and ALL in turn, remapping and unmapping, port always ready."""
+    bench = await Bench(dut, f"sweep {race} {latency}").start()
+    await sweep(bench, RACES[race], latency)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+@parametrize(race=["walk", "hit", "burst", "late write"], latency=[1, 5, 20])
+async def invalidation_moved_across_under_pressure(dut: Any, race: str, latency: int) -> None:
+    """The same with every receiver ready in two clocks of five."""
+    bench = await Bench(dut, f"pressed {race} {latency}").start()
+    press(bench, 0.4)
+    await sweep(bench, RACES[race], latency)
+
+
+@cocotb.test(timeout_time=20, timeout_unit="ms")
+@parametrize(race=["walk", "hit", "cold late write"], latency=[1, 5])
+async def hold_moved_across(dut: Any, race: str, latency: int) -> None:
+    """The same with a hold, whose release comes after *drained* and after another change of the PTE."""
+    bench = await Bench(dut, f"hold {race} {latency}").start()
+    await sweep(bench, RACES[race], latency, hold=True)
