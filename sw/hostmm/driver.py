@@ -68,19 +68,22 @@ class Driver:
 
         The hold keeps every access out while the context changes; the release lets those that wait see that it
         is gone, so that they end with an access fault.
+
+        Raises
+        ------
+        HostError
+            No address space is bound to ``asid``.
         """
+        space = self._spaces.get(asid)
+        if space is None:
+            raise HostError(f"asid {asid} is not bound to a device")
         whole = {"asid": asid, "first": 0, "last": _LAST_VPN, "callback": callback}
         command = yield from self.commands.send(CommandKind.ASID, **whole, hold=True)
         yield from self.commands.wait_drained(command)
         yield from self._write_context(asid, 0)
         yield from self.commands.send(CommandKind.RELEASE, **whole, whole_asid=True)
-        self._space(asid).tables.rights.unbind()
+        space.tables.rights.unbind()
         del self._spaces[asid]
-
-    def _space(self, asid: int) -> MmStruct:
-        if asid not in self._spaces:
-            raise HostError(f"asid {asid} is not bound to a device")
-        return self._spaces[asid]
 
     def _write_context(self, asid: int, value: int) -> Steps:
         self._machine.sched.post(

@@ -240,5 +240,7 @@ def test_only_as_many_address_spaces_as_the_tags_have_rights_for_can_be_bound():
         mm = device.machine.new_mm()
     with pytest.raises(HostError, match="must be from 1 to 15, not 16"):
         next(device.driver.attach(mm))
+    with pytest.raises(HostError, match="asid 7 is not bound"):
+        next(device.driver.detach(7))
     with pytest.raises(HostError, match="bound to a device already"):
         device.run(device.driver.attach(device.mm))

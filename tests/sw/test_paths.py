@@ -7,6 +7,7 @@ from hostmm.errors import HostError
 from hostmm.faults import touch
 from hostmm.filemap import xip_file_write
 from hostmm.locks import Acquire, Signal, Wait
+from hostmm.mm.pages import page_remove_rmap
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_V, PTE_W, file_entry, is_file_entry, pte_pfn
 from hostmm.paths.fork import dup_mmap
 from hostmm.paths.page_mkclean import page_mkclean
@@ -350,6 +351,84 @@ def test_reclaim_unmaps_parent_and_child_and_both_come_back(policy):
     assert results == [SwapResult.SUCCESS]
     assert space.mm.tables.get(VPN) & PTE_V
     assert pte_pfn(space.mm.tables.get(VPN)) != pte_pfn(children[0].tables.get(VPN))
+
+
+@pytest.mark.parametrize(("holder", "referenced", "young"), [(False, 1, 0), (True, 1, PTE_A)])
+def test_a_file_page_that_somebody_else_has_locked_counts_as_used(holder, referenced, young):
+    space, results = Space(V9, file="disk"), []
+    space.run(space.touch())
+    page = space.page()
+
+    def ask():
+        yield 1_000
+        results.append((yield from page_referenced(space.machine, page)))
+
+    def hold():
+        if holder:
+            yield Acquire(page.lock)
+            yield 100_000
+            space.machine.sched.release(page.lock)
+
+    space.host.run(hold(), ask())
+    assert results == [referenced]
+    assert space.mm.tables.get(VPN) & PTE_A == young
+    assert not page.lock.held
+
+
+def test_a_shared_locked_mapping_counts_without_a_look():
+    space, results = Space(V9, file="disk"), []
+    space.vma.locked = True
+    space.run(space.touch(), space.locked(page_referenced, results))
+    assert results == [1]
+    assert not steps(space.host, "page_referenced_one")
+
+
+def test_a_page_that_nobody_maps_shows_only_its_own_flag():
+    space, results = Space(V9, file="disk"), []
+    space.run(space.touch())
+    page = space.page()
+    page.referenced = True
+
+    def twice():
+        yield Acquire(page.lock)
+        yield from try_to_unmap(space.machine, page)
+        space.machine.sched.release(page.lock)
+        results.append((yield from page_referenced(space.machine, page)))
+        results.append((yield from page_referenced(space.machine, page)))
+
+    space.host.run(space.age(VPN))
+    space.host.run(twice())
+    assert results == [1, 0]
+
+
+def test_swap_keeps_one_place_a_page_and_gives_it_back():
+    space = Space(V9)
+    space.run(space.touch())
+    swap, page, frames = space.machine.swap, space.page(), space.machine.frames
+    slot = swap.add_to_swap(page)
+    with pytest.raises(HostError, match="cached already"):
+        swap.add_to_cache(page, slot)
+    page.dirty = False
+    frames.get(page)
+    assert not swap.remove_exclusive(page), "a PTE refers to it too"
+    frames.put(page)
+    assert swap.remove_exclusive(page)
+    assert not swap.remove_exclusive(page)
+    assert page.dirty, "its copy in swap is gone"
+    assert not swap.uses
+    check_counts(space.machine)
+
+
+def test_what_must_not_happen_to_a_page_is_refused():
+    space, results = Space(SEED), []
+    with pytest.raises(HostError, match="unmapped without a place in swap"):
+        space.run(space.touch(), space.locked(try_to_unmap, results))
+    space = Space(SEED, file="disk")
+    space.run(space.touch())
+    page = space.page()
+    page_remove_rmap(space.machine, page)
+    with pytest.raises(HostError, match="mapcount would become negative"):
+        page_remove_rmap(space.machine, page)
 
 
 def test_the_sparse_page_must_never_be_dirty():

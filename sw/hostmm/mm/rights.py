@@ -82,7 +82,7 @@ class Rights:
         if not 0 < asid < _ASIDS:
             raise HostError(f"a device's asid must be from 1 to {_ASIDS - 1}, not {asid}")
         if self.asid is not None:
-            raise HostError(f"asid {asid} is bound to a device already")
+            raise HostError(f"the address space is bound to a device already, as asid {self.asid}")
         self.asid = asid
         for pfn in self._mapped:
             self._settle(pfn, keep=True)
