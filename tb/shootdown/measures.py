@@ -162,6 +162,7 @@ def path_result(samples: PathSamples) -> PathResult:
         ptl_hold_ns=distribution(hold.hold_ns for hold in samples.ptl),
         ptl_wait_ns=distribution(hold.wait_ns for hold in samples.ptl),
         rmap_hold_ns=distribution(hold.hold_ns for hold in samples.rmap),
+        rmap_wait_ns=distribution(hold.wait_ns for hold in samples.rmap),
         clear_to_drained_ns=distribution(samples.clear_to_drained_ns) if samples.clears else None,
         unmap_to_free_ns=(
             distribution(samples.unmap_to_free_ns) if samples.unmap_to_free_ns else None

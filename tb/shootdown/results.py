@@ -73,6 +73,7 @@ class PathResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     ptl_hold_ns: Distribution
     ptl_wait_ns: Distribution
     rmap_hold_ns: Distribution
+    rmap_wait_ns: Distribution
     clear_to_drained_ns: Distribution | None
     unmap_to_free_ns: Distribution | None
 

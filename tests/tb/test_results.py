@@ -34,6 +34,7 @@ def results() -> Results:
         ptl_hold_ns=some,
         ptl_wait_ns=some,
         rmap_hold_ns=some,
+        rmap_wait_ns=some,
         clear_to_drained_ns=some,
         unmap_to_free_ns=None,
     )
@@ -74,6 +75,7 @@ def test_the_documented_fields(tmp_path: Path) -> None:
         "ptl_hold_ns",
         "ptl_wait_ns",
         "rmap_hold_ns",
+        "rmap_wait_ns",
         "clear_to_drained_ns",
         "unmap_to_free_ns",
     }
