@@ -123,6 +123,7 @@ class Walker(wiring.Component):
         failed = Signal()
         touched = Signal(LEVELS)
         touching = self._touching(m, walk, level)
+        touched_now = Signal(LEVELS)
         stale = Signal()
         outcome = Signal(Outcome)
         cause = Signal(Cause, init=Cause.LOAD_ACCESS)
@@ -143,7 +144,8 @@ class Walker(wiring.Component):
                     m.d.sync += [pte.eq(self.bus.rdata), failed.eq(self.bus.rresp[1])]
                     m.next = "Check"
             with m.State("Check"):
-                with m.If(stale | failed | bad):
+                # A pointer is stale with the page alone: what it leads to is judged when it is read.
+                with m.If(touched_now[0] | failed | bad):
                     m.d.comb += [
                         self.retired.eq(1),
                         outcome.eq(Mux(stale, Outcome.KILLED, Outcome.FAULT)),
@@ -173,8 +175,9 @@ class Walker(wiring.Component):
         if config.mutant == "rtl-no-walk-kill":
             now = touching & filling.replicate(LEVELS)
         m.d.comb += [
-            # The page itself, or a page that a leaf of this level would span.
-            stale.eq((touched | now)[0] | (touched | now).bit_select(level, 1)),
+            touched_now.eq(touched | now),
+            # The page itself, or a page that a leaf of this level spans.
+            stale.eq(touched_now[0] | touched_now.bit_select(level, 1)),
             cause.eq(self._cause(writing, failed)),
             self.idle.eq(fsm.ongoing("Idle")),
             self.killed.eq(
@@ -182,7 +185,7 @@ class Walker(wiring.Component):
             ),
         ]
         with m.If(~fsm.ongoing("Idle")):
-            m.d.sync += touched.eq(touched | now)
+            m.d.sync += touched.eq(touched_now)
         self._drive_bus(m, walk, table, level)
         self._drive_fill(m, walk, level, pte, shared | pte.g)
         self._answer(m, writing, outcome, cause)
