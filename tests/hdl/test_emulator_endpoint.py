@@ -164,7 +164,7 @@ def test_advance_stops_in_the_cycle_after_the_event() -> None:
 
 
 def test_advance_stops_at_once_for_an_event_of_an_earlier_message() -> None:
-    """A record stored since the last ADVANCED counts, one before it does not."""
+    """A record counts until an ADVANCE that names some kind has ended; one that names none lets it pass."""
     records = perform(
         [
             command(kind=CommandKind.ALL, tag=1),
@@ -173,10 +173,11 @@ def test_advance_stops_at_once_for_an_event_of_an_earlier_message() -> None:
             command(kind=CommandKind.ALL, tag=2),
             advance(60),
             advance(70, Event.ACCEPTED),
+            advance(80, Event.ACCEPTED),
         ]
     )
     advanced = [(r.cycle, r.arg) for r in records if r.kind is Event.ADVANCED]
-    assert advanced == [(3, 1), (50, 0), (60, 0), (70, 0)]
+    assert advanced == [(3, 1), (50, 0), (60, 0), (60, 1), (80, 0)]
 
 
 def test_all_events_of_the_stopping_cycle_are_recorded_before_advanced() -> None:

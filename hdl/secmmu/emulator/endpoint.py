@@ -334,5 +334,6 @@ class Endpoint(wiring.Component):
             with m.If(over):
                 m.next = "Advanced"
         with m.State("Advanced"):
-            m.d.comb += self.clear.eq(self.records.ready)
+            # An ADVANCE that names no kind leaves what was seen to the next one that does.
+            m.d.comb += self.clear.eq(self.records.ready & (self._header.arg != 0))
             self._record(m, Event.ADVANCED, arg=stopped, a=self._clocks, b=0)
