@@ -1,5 +1,6 @@
 """Writeback of shared file pages: pdflush with dirty thresholds, ``write_page``, msync (mm/page-writeback.c of 2.6.25)."""
 
+import enum
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -95,34 +96,55 @@ def submit_page(machine: "Machine", page: Page) -> Steps:
 
 
 def write_page(machine: "Machine", page: Page) -> Steps:
-    """Begin the write of a dirty page of a file; returns whether one was begun. The caller has a reference."""
+    """Write a dirty page of a file and wait until it is on the disk. The caller has a reference."""
+    yield from _write_pages(machine, [page], sync=True)
+
+
+class _Begin(enum.Enum):
+    """What became of an attempt to write a page: begun, nothing to write, being written already."""
+
+    BEGUN = enum.auto()
+    CLEAN = enum.auto()
+    BUSY = enum.auto()
+
+
+def _begin(machine: "Machine", page: Page) -> Steps:
     yield Acquire(page.lock)
-    while page.under_writeback:
-        yield "io_wait"
-    if isinstance(page.mapping, AddressSpace) and page.dirty:
+    result = _Begin.BUSY if page.under_writeback else _Begin.CLEAN
+    if result is _Begin.CLEAN and isinstance(page.mapping, AddressSpace) and page.dirty:
         if (yield from _clear_page_dirty_for_io(machine, page)):
             yield from submit_page(machine, page)
-            return True
+            return _Begin.BEGUN
     machine.sched.release(page.lock)
-    return False
+    return result
 
 
-def _write_pages(machine: "Machine", pages: list[Page]) -> Steps:
-    """Write pages in batches, and wait for each batch."""
+def _write_pages(machine: "Machine", pages: list[Page], *, sync: bool) -> Steps:
+    """Write pages in batches, and wait for each batch; ``sync``: and for pages that others are writing."""
     for start in range(0, len(pages), _BATCH):
         batch = [page for page in pages[start : start + _BATCH] if _alive(machine, page)]
         for page in batch:
             machine.frames.get(page)
-        begun = []
+        begun: list[Page] = []
         for page in batch:
-            if (yield from write_page(machine, page)):
+            while (result := (yield from _begin(machine, page))) is _Begin.BUSY and sync:
+                # Who writes it may wait for a page of ours.
+                yield from _end(begun)
+                yield "io_wait"
+            if result is _Begin.BEGUN:
                 begun.append(page)
-        if begun:
-            yield "io_wait"
-        for page in begun:
-            page.under_writeback = False
+        yield from _end(begun)
         for page in batch:
             machine.frames.put(page)
+
+
+def _end(begun: list[Page]) -> Steps:
+    """Wait for the disk (``end_page_writeback``)."""
+    if begun:
+        yield "io_wait"
+    for page in begun:
+        page.under_writeback = False
+    begun.clear()
 
 
 def _alive(machine: "Machine", page: Page) -> bool:
@@ -136,7 +158,7 @@ def write_range(machine: "Machine", file: AddressSpace, first: int, last: int) -
         for index, page in sorted(file.pages.items())
         if first <= index <= last and (page.dirty or page.under_writeback)
     ]
-    yield from _write_pages(machine, [] if file.tmpfs else pages)
+    yield from _write_pages(machine, [] if file.tmpfs else pages, sync=True)
 
 
 def pdflush(machine: "Machine") -> Steps:
@@ -147,7 +169,7 @@ def pdflush(machine: "Machine") -> Steps:
         if writeback.stopping:
             return
         writeback.bell = Signal("work for pdflush")
-        yield from _write_pages(machine, dirty_pages(machine.files))
+        yield from _write_pages(machine, dirty_pages(machine.files), sync=False)
 
 
 def pdflush_timer(machine: "Machine") -> Steps:
