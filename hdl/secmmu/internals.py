@@ -33,6 +33,7 @@ __all__ = [
     "TranslationLayout",
     "UseLayout",
     "WalkRequestLayout",
+    "WalkResultLayout",
     "WalkSignature",
     "WriteBeatLayout",
     "WriteResponseLayout",
@@ -292,6 +293,13 @@ class WalkRequestLayout(data.StructLayout):
         )
 
 
+class WalkResultLayout(data.StructLayout):
+    """How a walk ended; ``cause`` is meaningful where the outcome is ``FAULT``."""
+
+    def __init__(self) -> None:
+        super().__init__({"outcome": Outcome, "cause": Cause})
+
+
 class WalkSignature(wiring.Signature):
     """A translator's door to the walker, seen from the translator.
 
@@ -306,8 +314,8 @@ class WalkSignature(wiring.Signature):
         The walk begins in the cycle of the handshake.
     done : In(1)
         High for one cycle when the walk of the last request ended.
-    outcome, cause : In
-        Valid with ``done``; ``cause`` where the outcome is ``FAULT``.
+    result : In(WalkResultLayout)
+        Valid with ``done``.
     filled : In(1)
         Some walk, of either translator, fills in this cycle.
     """
@@ -317,8 +325,7 @@ class WalkSignature(wiring.Signature):
             {
                 "request": Out(stream.Signature(WalkRequestLayout(config))),
                 "done": In(1),
-                "outcome": In(Outcome),
-                "cause": In(Cause, init=Cause.LOAD_ACCESS),
+                "result": In(WalkResultLayout()),
                 "filled": In(1),
             }
         )

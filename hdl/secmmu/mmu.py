@@ -79,10 +79,10 @@ class Secmmu(wiring.Component):
 
     def __init__(self, config: SecmmuConfig) -> None:
         self.config = config
-        widths = {"id_bits": config.id_bits, "user_bits": config.asid_bits}
+        ids, users = config.id_bits, config.asid_bits
         members = {
-            "device": In(Axi4Signature(addr_bits=VA_BITS, **widths)),
-            "memory": Out(Axi4Signature(addr_bits=PA_BITS, **widths)),
+            "device": In(Axi4Signature(addr_bits=VA_BITS, id_bits=ids, user_bits=users)),
+            "memory": Out(Axi4Signature(addr_bits=PA_BITS, id_bits=ids, user_bits=users)),
             "walk": Out(
                 Axi4Signature(addr_bits=PA_BITS, id_bits=1, user_bits=config.asid_bits, write=False)
             ),
@@ -155,11 +155,7 @@ class Secmmu(wiring.Component):
             write_return.none.eq(uses.write_none),
             write_return.begin.eq(writer.use.valid & writer.use.ready),
             registers.quiet.eq(
-                reader.idle
-                & writer.idle
-                & walker.idle
-                & uses.none
-                & invalidation.idle
+                reader.idle & writer.idle & walker.idle & uses.none & invalidation.idle
             ),
             self.idle.eq(
                 registers.quiet
@@ -257,7 +253,9 @@ class Secmmu(wiring.Component):
         m.d.comb += [
             chooses_write.eq(write.valid & (waiting | ~read.valid)),
             self.fault.valid.eq(read.valid | write.valid),
-            self.fault.payload.eq(Mux(chooses_write, write.payload.as_value(), read.payload.as_value())),
+            self.fault.payload.eq(
+                Mux(chooses_write, write.payload.as_value(), read.payload.as_value())
+            ),
             read.ready.eq(self.fault.ready & ~chooses_write),
             write.ready.eq(self.fault.ready & chooses_write),
         ]

@@ -146,15 +146,15 @@ class Registers(wiring.Component):
             m.d.sync += self.stop.eq(0)
         return m
 
-    def _is_context(self, address: Signal) -> Signal:
+    def _is_context(self, address: Signal) -> Value:
         top = CONTEXT_BASE + self.config.contexts * CONTEXT_STRIDE
         return (address >= CONTEXT_BASE) & (address < top)
 
-    def _exists(self, address: Signal) -> Signal:
+    def _exists(self, address: Signal) -> Value:
         known = Cat(address[3:] == register.address >> 3 for register in REGISTERS.values()).any()
         return known | self._is_context(address)
 
-    def _build_contexts(self, m: Module, writes: Signal) -> data.View:
+    def _build_contexts(self, m: Module, writes: Signal) -> Value:
         """Build the context table; return the row that the bus reads, one cycle after its AR."""
         config, csr = self.config, self.csr
         rows = [

@@ -1,6 +1,6 @@
 """The translator of one direction: takes address beats from the device, presents them on the memory side."""
 
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.enum import EnumView
 from amaranth.lib.wiring import In, Out
@@ -160,8 +160,8 @@ class Translator(wiring.Component):
                 with m.If(self.released):
                     m.d.sync += released.eq(1)
                 with m.If(self.walk.done):
-                    m.d.sync += cause.eq(self.walk.cause)
-                    with m.Switch(self.walk.outcome):
+                    m.d.sync += cause.eq(self.walk.result.cause)
+                    with m.Switch(self.walk.result.outcome):
                         with m.Case(Outcome.FAULT):
                             m.next = "Report"
                         with m.Case(Outcome.HELD):
@@ -209,7 +209,12 @@ class Translator(wiring.Component):
             m.next = "Idle"
 
     def _judge(
-        self, m: Module, access: data.View, cause: EnumView, stale: Signal, first_lookup: Signal
+        self,
+        m: Module,
+        access: data.View,
+        cause: "EnumView[Cause]",
+        stale: Signal,
+        first_lookup: Signal,
     ) -> None:
         """Decide what becomes of the access when the answers are there."""
         write = self.is_write
@@ -237,14 +242,16 @@ class Translator(wiring.Component):
             with m.Else():
                 m.next = "Walk"
 
-    def _connect(self, m: Module, access: data.View, entry: data.View, cause: EnumView) -> Signal:
+    def _connect(
+        self, m: Module, access: data.View, entry: data.View, cause: "EnumView[Cause]"
+    ) -> Signal:
         """Drive what follows from the access held; return whether the invalidation overlaps its page."""
         vpn = access.addr[PAGE_BITS:]
         group = self.context.global_group
         stale = Signal()
         m.d.comb += [
             stale.eq(
-                killed_asid(self.kill, asid=access.asid, group=group, shared=1)
+                killed_asid(self.kill, asid=access.asid, group=group, shared=Const(1))
                 & (self.kill.first <= vpn[:SV39_VPN_BITS])
                 & (vpn[:SV39_VPN_BITS] <= self.kill.last)
             ),

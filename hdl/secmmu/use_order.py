@@ -70,7 +70,7 @@ class UseOrder(wiring.Component):
                 "end": In(EndSignature(config)),
                 "end_slot": Out(ceil_log2(config.use_slots)),
                 "room": Out(1 << config.id_bits),
-                "none": Out(1 << config.id_bits, init=(1 << (1 << config.id_bits)) - 1),
+                "none": Out(1 << config.id_bits),
             }
         )
 
@@ -95,9 +95,9 @@ class UseOrder(wiring.Component):
         read = bursts.read_port(domain="comb")
         m.d.comb += [
             write.en.eq(self.begin),
-            write.addr.eq(Cat(Array(tails)[self.begin_id][:-1], self.begin_id)),
+            write.addr.eq(Cat(Array(tail[:-1] for tail in tails)[self.begin_id], self.begin_id)),
             write.data.eq(self.burst),
-            read.addr.eq(Cat(Array(heads)[self.end.id][:-1], self.end.id)),
+            read.addr.eq(Cat(Array(head[:-1] for head in heads)[self.end.id], self.end.id)),
             self.end_slot.eq(read.data.slot),
         ]
         if config.observe:

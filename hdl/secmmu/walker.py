@@ -238,7 +238,7 @@ class Walker(wiring.Component):
         """Return, for each level, whether the invalidation overlaps the span of a leaf there; drive ``owed``."""
         kill = self.kill
         # Until the leaf is read it may be global: the whole group's invalidations count.
-        space = killed_asid(kill, asid=walk.asid, group=walk.group, shared=1)
+        space = killed_asid(kill, asid=walk.asid, group=walk.group, shared=Const(1))
         touching = Signal(LEVELS)
         for i in range(LEVELS):
             bits = i * INDEX_BITS
@@ -310,11 +310,13 @@ class Walker(wiring.Component):
             self.hold.last.eq(sign_extended(span_last(walk.vpn, level))),
         ]
 
-    def _answer(self, m: Module, writing: Signal, outcome: EnumView, cause: EnumView) -> None:
+    def _answer(
+        self, m: Module, writing: Signal, outcome: "EnumView[Outcome]", cause: "EnumView[Cause]"
+    ) -> None:
         for door, mine in ((self.read, ~writing), (self.write, writing)):
             m.d.comb += [
                 door.done.eq(self.retired & mine),
-                door.outcome.eq(outcome),
-                door.cause.eq(cause),
+                door.result.outcome.eq(outcome),
+                door.result.cause.eq(cause),
                 door.filled.eq(self.fill.en),
             ]

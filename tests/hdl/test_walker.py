@@ -59,7 +59,7 @@ async def walk(
             )
         seen["owed"] |= ctx.get(walker.owed)
         if ctx.get(door.done):
-            result = ctx.get(door.outcome), ctx.get(door.cause), seen
+            result = ctx.get(door.result.outcome), ctx.get(door.result.cause), seen
             await ctx.tick()
             assert ctx.get(walker.idle)
             return result
