@@ -74,7 +74,7 @@ def cycle_time(dump: Path, cycle: int) -> int:
     """Return the time, in the dump's unit, at which the emulated cycle counter reached ``cycle``."""
     waveform = pywellen.Waveform(str(dump))
     counter = next(var for var in waveform.all_vars() if _CYCLE.search(var.full_name))
-    return next((time for time, value in counter.tv if int(str(value), 2) >= cycle), 0)
+    return next((time for time, value in counter.tv if int(value) >= cycle), 0)
 
 
 def write_save_file(
