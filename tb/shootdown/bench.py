@@ -78,6 +78,8 @@ class Bench:
         DMA bursts of the device-only stretch.
     trace : str
         Trace of the replay.
+    cycles : int
+        Emulated cycles after which the replay ends; without warp the whole of it takes minutes.
     progress : callable
         Is told what is going on.
     """
@@ -85,26 +87,28 @@ class Bench:
     rounds: int
     bursts: int
     trace: str
+    cycles: int
     progress: Callable[[str], None]
 
     def device_only(self) -> Measurement:
         """Measure busy engines and a sleeping host, warp off."""
         config = EmulatorConfig()
-        registers = {"memory.read_latency": 20, "memory.write_latency": 20, "dma.outstanding": 4}
+        registers = {
+            "memory.read_latency": 20,
+            "memory.write_latency": 20,
+            "dma.outstanding": 4,
+            "warp": 0,
+        }
         options = {"bursts": self.bursts, "engines": config.engines, "registers": registers}
-        return self._alternate(
-            "device-only",
-            "device_only",
-            json.dumps(options | {"registers": registers | {"warp": 0}}),
-        )
+        return self._alternate("device-only", "device_only", options)
 
     def replay(self, *, warp: bool) -> Measurement:
         """Measure the default replay under the first default policy."""
         config = RunConfig(policy=DEFAULT_POLICIES[0], trace=self.trace, seed=_SEED, warp=warp)
-        name = f"replay, warp {'on' if warp else 'off'}"
-        return self._alternate(name, "replay", config.to_json().decode())
+        options = {"config": config.to_json().decode(), "cycles": self.cycles}
+        return self._alternate(f"replay, warp {'on' if warp else 'off'}", "replay", options)
 
-    def _alternate(self, name: str, case: str, options: str) -> Measurement:
+    def _alternate(self, name: str, case: str, options: dict[str, object]) -> Measurement:
         self.progress(f"{name}: compiling")
         built = build(emulator_design(EmulatorConfig()), "verilator")
         bare = build_bare(bare_design(EmulatorConfig()), _MAIN)
@@ -125,13 +129,15 @@ class Bench:
         )
 
 
-def _under_cocotb(built: Built, case: str, options: str, folder: Path) -> dict[str, float]:
+def _under_cocotb(
+    built: Built, case: str, options: dict[str, object], folder: Path
+) -> dict[str, float]:
     results = simulate.run(
         built,
         _MODULE,
         cases=[case],
         seed=_SEED,
-        env={OPTIONS_ENV: options},
+        env={OPTIONS_ENV: json.dumps(options)},
         out=folder,
         timeout_s=_TIMEOUT_S,
     )

@@ -95,7 +95,10 @@ int main(int argc, char** argv) {
                 static_cast<unsigned long long>(clocks), seconds);
     const bool same = top->cycle == link.cycles && records == link.records;
     top->final();
-    if (!same) std::fprintf(stderr, "not what was recorded: cycle %llu, %llu records\n",
-                            static_cast<unsigned long long>(link.cycles), static_cast<unsigned long long>(link.records));
+    if (!same) {
+        std::fprintf(stderr, "recorded: cycle %llu, %llu records; here: cycle %llu, %llu records\n",
+                     static_cast<unsigned long long>(link.cycles), static_cast<unsigned long long>(link.records),
+                     static_cast<unsigned long long>(top->cycle), static_cast<unsigned long long>(records));
+    }
     return same ? 0 : 1;
 }

@@ -3,13 +3,12 @@
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cocotb
 
-from shootdown.carriers import CocotbCarrier, Records, Session, drive
+from shootdown.carriers import CocotbCarrier, Session, drive
 from shootdown.config import RunConfig
 from shootdown.execute import run_session
 from shootdown.linkfile import LinkRecorder
@@ -22,54 +21,42 @@ FIGURES_FILE = "bench.json"
 WORDS_FILE = "link.words"
 
 
-class _Counter:
-    """Passes a session on and counts its records."""
+async def _measure(dut: Any, session: Session[Any], limit: int | None = None) -> None:
+    records = 0
 
-    def __init__(self) -> None:
-        self.records = 0
-
-    def counted(self, session: Session[Any]) -> Session[None]:
-        answer: Records | None = None
+    def counted() -> Session[None]:
+        nonlocal records
         try:
             words = next(session)
             while True:
                 answer = yield words
-                self.records += len(answer)
+                records += len(answer)
+                if limit is not None and answer[-1, 1] >= limit:
+                    return
                 words = session.send(answer)
         except StopIteration:
             return
 
-
-async def _measure(dut: Any, session: Session[Any], recorder: Callable[[Records], None]) -> int:
-    carrier, counter = CocotbCarrier(dut, recorder), _Counter()
-    wall, cpu = time.perf_counter(), time.process_time()
-    await drive(counter.counted(session), carrier)
-    figures = {
-        "seconds": time.process_time() - cpu,
-        "wall_seconds": time.perf_counter() - wall,
-        "cycles": carrier.cycle,
-        "records": counter.records,
-        "wakes": carrier.wakes,
-    }
-    Path(FIGURES_FILE).write_text(json.dumps(figures))
-    return counter.records
+    with LinkRecorder(Path(WORDS_FILE)) as recorder:
+        carrier = CocotbCarrier(dut, recorder.record)
+        begun = time.process_time()
+        await drive(counted(), carrier)
+        seconds = time.process_time() - begun
+        recorder.finish(cycles=carrier.cycle, records=records)
+    figures = {"seconds": seconds, "cycles": carrier.cycle, "records": records}
+    Path(FIGURES_FILE).write_text(json.dumps(figures | {"wakes": carrier.wakes}))
 
 
 @cocotb.test
 async def device_only(dut: Any) -> None:
     """The stretch of :mod:`shootdown.stretch` reaches its end."""
     options = json.loads(os.environ[OPTIONS_ENV])
-    with LinkRecorder(Path(WORDS_FILE)) as recorder:
-        session = stretch(**options, seed=cocotb.RANDOM_SEED)
-        records = await _measure(dut, session, recorder.record)
-        recorder.finish(cycles=int(dut.cycle.value), records=records)
+    await _measure(dut, stretch(**options, seed=cocotb.RANDOM_SEED))
 
 
 @cocotb.test
 async def replay(dut: Any) -> None:
-    """The configured replay reaches its end."""
-    config = RunConfig.from_json(os.environ[OPTIONS_ENV].encode())
-    with LinkRecorder(Path(WORDS_FILE)) as recorder:
-        session = run_session(config, lambda _done: None)
-        records = await _measure(dut, session, recorder.record)
-        recorder.finish(cycles=int(dut.cycle.value), records=records)
+    """The configured replay reaches the given cycle."""
+    options = json.loads(os.environ[OPTIONS_ENV])
+    config = RunConfig.from_json(options["config"].encode())
+    await _measure(dut, run_session(config, lambda _done: None), options["cycles"])

@@ -24,16 +24,19 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--bursts", type=int, default=10000, help="DMA bursts of the device-only stretch"
     )
+    parser.add_argument(
+        "--cycles", type=int, default=6_000_000, help="emulated cycles of the replay to measure"
+    )
     parser.add_argument("--device-only", action="store_true", help="leave the replay out")
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     parser.set_defaults(command=_bench)
 
 
 def _bench(chosen: argparse.Namespace) -> int:
-    for name in ("rounds", "bursts"):
+    for name in ("rounds", "bursts", "cycles"):
         if getattr(chosen, name) < 1:
             raise UsageError(f"--{name} must be at least 1, not {getattr(chosen, name)}")
-    bench = Bench(chosen.rounds, chosen.bursts, chosen.trace, _tell)
+    bench = Bench(chosen.rounds, chosen.bursts, chosen.trace, chosen.cycles, _tell)
     measured = [bench.device_only()]
     if not chosen.device_only:
         measured += [bench.replay(warp=False), bench.replay(warp=True)]
