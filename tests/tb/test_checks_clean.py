@@ -38,7 +38,7 @@ def test_write_that_ends_behind_it() -> None:
     scene = Scene()
     mkclean(scene, invp=105, write=(102, 230))
     (violation,) = scene.violations("I7")
-    assert (violation.cycle, violation.expected, violation.path) == (200, False, "-")
+    assert (violation.cycle, violation.expected, violation.path) == (200, False, "page_mkclean_one")
     assert "which ended in cycle 230 and left the page clean" in violation.what
 
 

@@ -95,13 +95,17 @@ def downgraded(scene: Scene, path: str) -> None:
 
 
 def test_late_read_and_write_without_the_right() -> None:
-    """Blamed on the path that took the right away."""
-    for write, invariant in ((False, "I4"), (True, "I10")):
+    """Blamed on the path that took the right away; nothing excuses it once the callback is over."""
+    for path, write, invariant in (
+        ("page_mkclean_one", False, "I4"),
+        ("page_mkclean_one", True, "I10"),
+        ("do_wp_page", False, "I4"),
+    ):
         scene = Scene(SEED)
-        downgraded(scene, "page_mkclean_one")
+        downgraded(scene, path)
         scene.violation(150, MM, PA, Verdict.RIGHTS, write=write)
         (violation,) = scene.violations()
-        assert (violation.invariant, violation.path) == (invariant, "page_mkclean_one")
+        assert (violation.invariant, violation.path) == (invariant, path)
         assert (violation.cycle, violation.expected) == (150, False)
 
 

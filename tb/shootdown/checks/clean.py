@@ -5,7 +5,7 @@ from collections import defaultdict
 
 from hostmm.mm.pagetable import PTE_W
 from hostmm.timeline import Row
-from shootdown.checks.violation import Findings, at_row
+from shootdown.checks.violation import Finding, Findings
 from shootdown.history import History, Use
 
 __all__ = ["check_clean"]
@@ -22,6 +22,7 @@ def check_clean(history: History) -> Findings:
             writes[use.pfn].append(use)
     if not writes:
         return
+    rows = history.rows
     downgrades, dirty = _downgrades(history), _dirty_rows(history)
     for row, pfn in history.written_out:
         for use in writes.get(pfn, ()):
@@ -31,10 +32,11 @@ def check_clean(history: History) -> Findings:
             place = bisect_left(taken_away, use.entry.begin)
             stale = place < len(taken_away) and taken_away[place] < row
             if stale and not _is_dirty(dirty.get(pfn, []), use.end):
-                yield at_row(
-                    history,
+                yield Finding(
                     "I7",
-                    row,
+                    rows.path_of(taken_away[place]),
+                    rows.cycle_of(row),
+                    rows.thread_of(row),
                     f"the content of frame {pfn:#x} was taken for the store before the {use.name}, "
                     f"which ended in cycle {use.end_cycle} and left the page clean",
                 )

@@ -68,10 +68,11 @@ def _before_drained(history: History) -> Findings:
         for clear_mm, clear_vpn, clear_span in cleared.pop(pfn, ()):
             for command in commands.get(clear_span, ()):
                 if command.overlaps(clear_mm, clear_vpn, clear_vpn) and command.drained > row:
-                    yield at_row(
-                        history,
+                    yield Finding(
                         "I1",
-                        row,
+                        rows.paths[command.path],
+                        rows.cycle_of(row),
+                        rows.thread_of(row),
                         f"frame {pfn:#x} was freed before command {command.tag} for page "
                         f"{clear_vpn:#x} of mm {clear_mm} had drained",
                     )

@@ -172,6 +172,8 @@ class _Blame:
         kind = "wrote" if report.write else "read"
         state = "not data" if report.verdict is Verdict.FOREIGN else "no longer its own"
         what = f"asid {report.asid} {kind} frame {report.pfn:#x}, which is {state}"
-        if change is None:
-            return Finding(invariant, NO_PATH, report.cycle, NO_PATH, what)
-        return Finding(invariant, rows.path_of(change), report.cycle, rows.thread_of(change), what)
+        path, thread = NO_PATH, NO_PATH
+        if change is not None:
+            path, thread = rows.path_of(change), rows.thread_of(change)
+        # A right is taken back when its callback has returned: what policies are excused for is over then.
+        return Finding(invariant, path, report.cycle, thread, what, excusable=False)
