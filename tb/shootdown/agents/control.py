@@ -109,7 +109,6 @@ class Control:
         self.values: deque[int] = deque()
         self.commands: list[Command] = []
         self.faults: list[Fault] = []
-        self.on_accept: Callable[[Command], None] = lambda _command: None
         self._sources = [
             Source(pins, "command__", ("payload",), self._next_command, self._accept),
             Source(pins, "csr__aw", ("addr", "prot"), self._next_write, lambda _context: None),
@@ -196,7 +195,6 @@ class Control:
         self.commands.append(command)
         if command.kind is CommandKind.RELEASE:
             self._pair(command)
-        self.on_accept(command)
 
     def _pair(self, release: Command) -> None:
         for held in self.commands:

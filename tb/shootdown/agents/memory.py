@@ -130,8 +130,8 @@ class Responder:
         Whether an R beat or a B may be presented in this clock.
     sample_late : bool
         Words are sampled when the beat is presented, instead of at the AR handshake.
-    aw_after_w : bool
-        Accept an AW only once the whole of its data has come, as AXI lets a subordinate do.
+    write_latency : int or None
+        The latency of B where it differs from ``latency``.
     response : callable
         Gives RRESP / BRESP of an address.
     """
@@ -159,7 +159,6 @@ class Responder:
         self.answers: Pace = always
         self.reorder = False
         self.sample_late = False
-        self.aw_after_w = False
         self.response: Callable[[int], int] = lambda _address: 0
         self.ar = Sink(pins, f"{stem}ar", ADDRESS_FIELDS, self._accept_read)
         self._sinks = [self.ar]
@@ -175,7 +174,6 @@ class Responder:
             self._sources.append(
                 Source(pins, f"{stem}b", ("id", "resp"), self._next_write, lambda _c: None)
             )
-            self._open_aw = self.aw.pace
 
     def reset(self) -> None:
         """Forget every burst (only under the device's reset)."""
@@ -201,8 +199,7 @@ class Responder:
             source.step()
 
     def hold_aw_until_data(self) -> None:
-        """Switch ``aw_after_w`` on: AWREADY waits for all the data of the burst."""
-        self.aw_after_w = True
+        """Accept an AW only once the whole of its data has come, as AXI lets a subordinate do."""
         self.aw.pace = lambda: len(self._lasts()) > len(self._writes)
 
     def _lasts(self) -> list[int]:

@@ -112,8 +112,8 @@ class PortMonitor:
         All of them, by first AxVALID.
     outstanding : int
         How many were first presented and not answered to the end.
-    on_begin, on_accept, on_beat, on_end : callable
-        Called with the burst at its first AxVALID, its AxREADY handshake, each R or W handshake and its last answer.
+    on_begin, on_end : callable
+        Called with the burst at its first AxVALID and at its last answer.
     """
 
     def __init__(
@@ -143,8 +143,6 @@ class PortMonitor:
         self.bursts: list[Burst] = []
         self.outstanding = 0
         self.on_begin: Callable[[Burst], None] = lambda _burst: None
-        self.on_accept: Callable[[Burst], None] = lambda _burst: None
-        self.on_beat: Callable[[Burst], None] = lambda _burst: None
         self.on_end: Callable[[Burst], None] = lambda _burst: None
 
     def reset(self) -> None:
@@ -202,7 +200,6 @@ class PortMonitor:
             self._require(
                 bool(last) == full, f"WLAST is {last} in beat {len(burst.data)} of", burst
             )
-            self.on_beat(burst)
             if full:
                 self._filling.popleft()
 
@@ -220,7 +217,6 @@ class PortMonitor:
         if channel.taken:
             burst = self._standing.pop(name)
             burst.accepted = self._clock()
-            self.on_accept(burst)
 
     def _begin(self, write: bool, payload: dict[str, int]) -> Burst:
         burst = Burst(
@@ -258,7 +254,6 @@ class PortMonitor:
             f"RLAST is {payload['last']} in beat {len(burst.words)} of",
             burst,
         )
-        self.on_beat(burst)
         if full:
             self._open[False, payload["id"]].popleft()
             self._end(burst)

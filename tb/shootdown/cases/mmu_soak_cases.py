@@ -125,6 +125,7 @@ def _fast(bench: Bench) -> None:
 
 def _slow(bench: Bench) -> None:
     bench.data.latency, bench.walk.latency, bench.data.jitter = 20, 20, 15
+    bench.data.write_latency, bench.walk.sample_late = 45, True
 
 
 def _pressed(bench: Bench) -> None:

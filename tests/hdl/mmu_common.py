@@ -1,0 +1,52 @@
+"""What the tests of the secondary MMU share: its configurations and how its cases learn of them."""
+
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from secmmu.config import SecmmuConfig
+from secmmu.emit import to_verilog
+from secmmu.mmu import Secmmu
+from shootdown.cases.mmu_bench import CONFIG_VARIABLE
+from shootdown.cases.mmu_translation_cases import VECTORS_VARIABLE
+from shootdown.simulate import Design, Simulator
+from tests.rtl import RtlCases
+
+__all__ = ["DEFAULT", "SMALL", "design", "environment", "mmu_cases"]
+
+SMALL = SecmmuConfig(
+    asid_bits=2, id_bits=2, tlb_sets=4, tlb_ways=2, use_slots=4, commands=4, filters=2
+)
+DEFAULT = SecmmuConfig()
+
+
+def environment(config: SecmmuConfig) -> dict[str, str]:
+    """Make the environment of the cases for an MMU of ``config``."""
+    vectors = Path(__file__).parents[1] / "vectors"
+    fields = json.dumps(dataclasses.asdict(config))
+    return {CONFIG_VARIABLE: fields, VECTORS_VARIABLE: str(vectors)}
+
+
+@functools.cache
+def design(config: SecmmuConfig) -> Design:
+    """Make the design of an MMU of ``config``, once."""
+    verilog = to_verilog(Secmmu(config), name="dut")
+    return Design(name=config.mutant or "secmmu", verilog=verilog, top="dut")
+
+
+def mmu_cases(
+    module: str,
+    config: SecmmuConfig,
+    *,
+    simulators: tuple[Simulator, ...] = ("verilator",),
+    env: Mapping[str, str] | None = None,
+) -> RtlCases:
+    """Make the pytest items of a case module for an MMU of ``config``."""
+    return RtlCases(
+        lambda: design(config),
+        f"shootdown.cases.{module}",
+        simulators=simulators,
+        env={**environment(config), **(env or {})},
+    )
