@@ -70,6 +70,7 @@ class Process:
         self._go = Signal(f"work for the CPUs of process {process.pid}")
         self._joined = Signal(f"the CPUs of process {process.pid}")
         self._working = 0
+        self._rounds = 0
         self._windows: tuple[Window, ...] = ()
         self._dealt: dict[int, tuple[list[list[CpuAccess]], int]] = {}
 
@@ -88,8 +89,7 @@ class Process:
                 yield from self._execute(stretch.event)
         if self._alive:
             yield from self._exit()
-        self._windows = ()
-        self._machine.sched.fire(self._go)
+        self._ring(())
         self._replay.ended()
 
     def _bind(self) -> Steps:
@@ -99,22 +99,29 @@ class Process:
 
     def _run(self, windows: tuple[Window, ...]) -> Steps:
         """Have every CPU make its accesses of these windows; returns when all have."""
-        self._windows = windows
-        self._working = self._cpus
-        go, self._go = self._go, Signal(self._go.name)
         self._joined = Signal(self._joined.name)
-        self._machine.sched.fire(go)
+        self._ring(windows)
         yield from self._share(0)
         yield Wait(self._joined)
 
+    def _ring(self, windows: tuple[Window, ...]) -> None:
+        """Set the CPUs to work; without windows, let them end."""
+        self._windows = windows
+        self._working = self._cpus
+        self._rounds += 1
+        go, self._go = self._go, Signal(self._go.name)
+        self._machine.sched.fire(go)
+
     def _follow(self, cpu: int) -> Steps:
+        done = 0
         while True:
-            yield Wait(self._go)
+            # The leader may have rung before this thread took its first step.
+            if self._rounds == done:
+                yield Wait(self._go)
             if not self._windows:
                 return
-            go = self._go
             yield from self._share(cpu)
-            assert go is self._go, "the leader waits for every CPU"
+            done += 1
 
     def _share(self, cpu: int) -> Steps:
         """One CPU's accesses; plain ones are made in time steps of about a microsecond."""
@@ -130,6 +137,7 @@ class Process:
                     spent = 0
                     if not (yield from access(self._machine, self.mm, vpn, line, write=write)):
                         self._replay.counts.skipped += 1
+                self._replay.counts.accesses += 1
                 spent += gap
                 if spent >= _TIME_STEP_NS:
                     yield spent

@@ -102,7 +102,7 @@ def _too_few(machine: "Machine") -> HostError:
 
 
 def _try_to_free_pages(machine: "Machine", wanted: int) -> Steps:
-    """Direct reclaim; returns how many frames this thread freed."""
+    """Scan with rising priority until ``wanted`` frames are free; returns how many this thread freed."""
     freed = 0
     for priority in range(PRIORITIES, -1, -1):
         freed += yield from shrink(machine, priority)
@@ -112,13 +112,13 @@ def _try_to_free_pages(machine: "Machine", wanted: int) -> Steps:
 
 
 def kswapd(machine: "Machine") -> Steps:
-    """The thread that keeps frames free, until :meth:`Reclaim.stop`."""
+    """Keep frames free, as a thread of its own, until :meth:`Reclaim.stop`."""
     reclaim = machine.reclaim
     while not reclaim.stopping:
         yield Wait(reclaim.bell)
-        for priority in range(PRIORITIES, -1, -1):
-            if machine.frames.free_frames >= reclaim.high or reclaim.stopping:
+        while machine.frames.free_frames < reclaim.high and not reclaim.stopping:
+            if not (yield from _try_to_free_pages(machine, reclaim.high)):
+                yield "io_wait"
                 break
-            yield from shrink(machine, priority)
         if not reclaim.stopping:
             reclaim.bell = Signal("work for kswapd")

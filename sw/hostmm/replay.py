@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from hostmm.added import choose_holes, choose_nonlinear, shuffle, write_holes
 from hostmm.dma import Transfer
-from hostmm.errors import HostError
+from hostmm.errors import DeadlockError, HostError
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.process import Process
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["Replay", "ReplayConfig", "ReplayCounts", "frame_limit"]
 
 _ASIDS = 16
+_WATCH_NS = 2_000_000
+_STUCK_PERIODS = 100
 
 Bind = Callable[["Machine", MmStruct], Steps]
 """Gives an address space to the device, with its subscriber."""
@@ -94,8 +96,10 @@ class ReplayCounts:
     ----------
     windows : int
         Windows of the trace begun.
+    accesses : int
+        Accesses dealt with, by CPUs and device.
     skipped : int
-        Accesses outside every mapping, or not permitted by it: not executed.
+        Of these, accesses outside every mapping, or not permitted by it: not executed.
     nonlinear_pages, xip_pages, xip_writes : int
         What was added: pages of nonlinear mappings, holes, writes into holes.
     unbound : int
@@ -103,6 +107,7 @@ class ReplayCounts:
     """
 
     windows: int = 0
+    accesses: int = 0
     skipped: int = 0
     nonlinear_pages: int = 0
     xip_pages: int = 0
@@ -197,11 +202,25 @@ class Replay:
         sched.spawn("kswapd", kswapd(machine))
         sched.spawn("pdflush", pdflush(machine))
         sched.spawn("pdflush timer", pdflush_timer(machine))
+        sched.spawn("watchdog", self._watch())
         self.forked(self._trace.processes[0].pid, machine.new_mm())
         if self._holes:
             pages = [(self.files[file], index) for file, index in self._holes]
             self._rng.shuffle(pages)
             sched.spawn("writer", self._write_holes(pages))
+
+    def _watch(self) -> Steps:
+        """End a run in which timers tick but no process gets any further."""
+        seen, still = -1, 0
+        while self._running:
+            still = still + 1 if self.counts.accesses == seen else 0
+            seen = self.counts.accesses
+            if still == _STUCK_PERIODS:
+                raise DeadlockError(
+                    f"no process has made an access for {still * _WATCH_NS // 1_000_000} ms "
+                    f"of emulated time, at {self.machine.sched.now} ns"
+                )
+            yield _WATCH_NS
 
     def _write_holes(self, pages: list[tuple[AddressSpace, int]]) -> Steps:
         yield from write_holes(

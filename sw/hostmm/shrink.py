@@ -27,16 +27,17 @@ PRIORITIES = 12
 """Scans before reclaim gives up for now (``DEF_PRIORITY``); they count down to 0."""
 _MERCILESS = 3
 _BATCH = 32
-"""Pages of one scan at most (``SWAP_CLUSTER_MAX``)."""
+"""Pages of a scan at a low priority (``SWAP_CLUSTER_MAX``; less on a small machine)."""
 
 
 def shrink(machine: "Machine", priority: int) -> Steps:
     """Age a batch of active pages and try to free a batch of inactive ones; returns how many frames were freed."""
-    batch = min(_BATCH, max(4, machine.frames.total // 32))
+    least = min(_BATCH, max(4, machine.frames.total // 32))
     if machine.lru.active > machine.lru.inactive:
-        yield from _shrink_active(machine, batch)
+        yield from _shrink_active(machine, max(least, machine.lru.active >> priority))
     freed, written = 0, []
-    for page in _isolate(machine, active=False, count=batch):
+    count = max(least, machine.lru.inactive >> priority)
+    for page in _isolate(machine, active=False, count=count):
         yield "lru"
         verdict = yield from _try_to_free(machine, page, merciless=priority <= _MERCILESS)
         freed += verdict == "freed"
