@@ -68,6 +68,7 @@ class CommandQueue:
         last: int,
         callback: int = 0,
         hold: bool = False,
+        leaf_only: bool = False,
         whole_asid: bool = False,
     ) -> Steps:
         """Send a command as soon as there is room; returns the :class:`Command` without waiting for an answer.
@@ -86,6 +87,7 @@ class CommandQueue:
                 ns,
                 kind=kind.value,
                 hold=int(hold),
+                leaf_only=int(leaf_only),
                 whole_asid=int(whole_asid),
                 asid=asid,
                 tag=command.tag,

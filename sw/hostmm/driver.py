@@ -106,11 +106,16 @@ class Driver:
     def post_invalidate(
         self, asid: int, first: int, last: int, *, hold: bool = False, callback: int = 0
     ) -> Steps:
-        """Send the command of :meth:`invalidate`; returns it without waiting for an answer."""
+        """Send the command of :meth:`invalidate`; returns it without waiting for an answer.
+
+        It says that only leaf PTEs changed: page-table pages are freed at exit alone, behind :meth:`detach`. So a
+        walk of a neighbouring page does not hold it up.
+        """
         kind = CommandKind.PAGE if first == last and not hold else CommandKind.RANGE
+        span = {"asid": asid, "first": first, "last": last}
         return (
             yield from self.commands.send(
-                kind, asid=asid, first=first, last=last, callback=callback, hold=hold
+                kind, **span, callback=callback, hold=hold, leaf_only=True
             )
         )
 
