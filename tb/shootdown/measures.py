@@ -15,7 +15,7 @@ from secmmu.layouts import AccessArg, Event, Response
 from shootdown.history import NEVER, Callback, Command, History
 from shootdown.percentiles import distribution
 from shootdown.results import ByClass, DeviceCounters, Kinds, PageCounters, PathResult
-from shootdown.spans import Hold, clear_to_drained, lock_holds, unmap_to_free
+from shootdown.spans import Hold, clear_to_drained, lock_holds, lock_passes, unmap_to_free
 
 __all__ = [
     "COST_TABLE",
@@ -50,8 +50,10 @@ MEASURES = {
     "floor_cycles": Measure(
         "cycles", RTL, "to the end of the last use that it overlaps, 0 without"
     ),
-    "ptl_hold_ns": Measure("ns", COST_TABLE, "page-table lock held"),
-    "ptl_wait_ns": Measure("ns", COST_TABLE, "page-table lock waited for"),
+    "ptl_hold_ns": Measure("ns", COST_TABLE, "page-table locks held in one pass through the path"),
+    "ptl_wait_ns": Measure(
+        "ns", COST_TABLE, "page-table locks waited for in one pass through the path"
+    ),
     "rmap_hold_ns": Measure("ns", COST_TABLE, "anon_vma or i_mmap lock held"),
     "rmap_wait_ns": Measure("ns", COST_TABLE, "anon_vma or i_mmap lock waited for"),
     "clear_to_drained_ns": Measure(
@@ -121,10 +123,11 @@ def path_samples(history: History) -> dict[str, PathSamples]:
             cycles = command.drained_cycle - command.issue_cycle
             target.shootdowns[shootdown_class(command)].append(cycles)
             target.floor_cycles.append(_floor(command))
-    for lock_class, name in ((LockClass.PTL, "ptl"), (LockClass.RMAP, "rmap")):
-        for hold in lock_holds(history, lock_class):
-            for path in hold.paths:
-                getattr(samples[paths[path]], name).append(hold)
+    for hold in lock_passes(history, LockClass.PTL):
+        samples[paths[hold.paths[0]]].ptl.append(hold)
+    for hold in lock_holds(history, LockClass.RMAP):
+        for path in hold.paths:
+            samples[paths[path]].rmap.append(hold)
     for path, drained in clear_to_drained(history):
         samples[paths[path]].clears += 1
         if drained is not None:

@@ -51,8 +51,8 @@ _LINES = (
     _Line("shootdown, ns", RTL, lambda p, ns: _triple(p.shootdown_cycles, ns)),
     _Line("  p50 by class (samples)", RTL, _classes),
     _Line("  its floor, cycles", RTL, lambda p, _: _triple(p.floor_cycles)),
-    _Line("PT lock held, ns", _BOTH, lambda p, _: _triple(p.ptl_hold_ns)),
-    _Line("PT lock waited for, ns", _BOTH, lambda p, _: _triple(p.ptl_wait_ns)),
+    _Line("PT lock held in a pass, ns", _BOTH, lambda p, _: _triple(p.ptl_hold_ns)),
+    _Line("PT lock waited for in a pass, ns", _BOTH, lambda p, _: _triple(p.ptl_wait_ns)),
     _Line("rmap lock held, ns", _BOTH, lambda p, _: _triple(p.rmap_hold_ns)),
     _Line("rmap lock waited for, ns", _BOTH, lambda p, _: _triple(p.rmap_wait_ns)),
     _Line("clear to drained, ns", _BOTH, lambda p, _: _triple(p.clear_to_drained_ns)),
@@ -144,7 +144,7 @@ def _policy_verdict(
     broken = [(v, outcome) for outcome in mine for v in outcome.run.violations]
     notified = sum(p.notifications for outcome in mine for p in outcome.run.paths.values())
     kept = [name for name in INVARIANTS if name not in {v.invariant for v, _ in broken}]
-    yield f"{policy}: kept {', '.join(kept)} over {notified} notifications in {len(mine)} runs."
+    yield f"{policy}: kept {', '.join(kept)} over {notified} notifications in {len(mine)} {'runs' if len(mine) > 1 else 'run'}."
     for invariant, path in dict.fromkeys((v.invariant, v.path) for v, _ in broken):
         cases = [(v, o) for v, o in broken if (v.invariant, v.path) == (invariant, path)]
         first, outcome = cases[0]

@@ -9,7 +9,7 @@ from hostmm.mm.pagetable import PTE_V
 from hostmm.timeline import LockClass, Row
 from shootdown.history import NEVER, Command, History
 
-__all__ = ["Hold", "clear_to_drained", "lock_holds", "unmap_to_free"]
+__all__ = ["Hold", "clear_to_drained", "lock_holds", "lock_passes", "unmap_to_free"]
 
 
 _RECLAIM_PATHS = ("try_to_unmap_one", "try_to_unmap_cluster")
@@ -44,6 +44,22 @@ def lock_holds(history: History, lock_class: LockClass) -> Iterator[Hold]:
         inside = paths[bisect_left(places, begin) : bisect_right(places, row)]
         found = dict.fromkeys((first_path, *inside, path))
         yield Hold(waited, ns, tuple(number for number in found if number))
+
+
+def lock_passes(history: History, lock_class: LockClass) -> Iterator[Hold]:
+    """Yield, for each pass through a path, the sums over the locks of the class that it took itself.
+
+    A path may take a lock twice, long and short (``do_wp_page``); their single holds would be two populations.
+    """
+    rows = history.rows
+    sums: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])
+    index = rows.of(Row.LOCK, Row.UNLOCK)
+    index = index[rows["tag"][index] == lock_class]
+    for _, kind, path, span, ns in rows.take(index, "kind", "path", "span", "b"):
+        if span:
+            sums[span, path][kind == Row.UNLOCK] += ns
+    for (_, path), (waited, held) in sums.items():
+        yield Hold(waited, held, (path,))
 
 
 def _entered(history: History) -> dict[int, tuple[list[int], list[int]]]:

@@ -124,6 +124,18 @@ def test_lock_taken_before_the_path_and_dropped_inside() -> None:
     assert [hold.hold_ns for hold in samples(scene, "do_wp_page").ptl] == [70]
 
 
+def test_two_holds_of_one_pass_are_one_sample() -> None:
+    """do_wp_page holds the page-table lock shortly, and again around the switch: a pass is their sum."""
+    scene = Scene()
+    for _ in range(2):
+        with scene.path("do_wp_page"):
+            for waited, held in ((3, 30), (4, 700)):
+                scene.lock(LockClass.PTL, 9, waited=waited)
+                scene.unlock(LockClass.PTL, 9, held=held)
+    found = samples(scene, "do_wp_page").ptl
+    assert [(hold.wait_ns, hold.hold_ns) for hold in found] == [(7, 730), (7, 730)]
+
+
 def test_clear_to_drained() -> None:
     """Late call: 100 to 125. Bracket: drained before, so 0. Never notified: no sample, but it clears."""
     scene = warm()
