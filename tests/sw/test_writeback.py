@@ -23,8 +23,9 @@ class Filed(Host):
 
     def prepare(self, pages=4):
         yield from Sva.bind(self.machine, self.mm)
-        vma = self.mapping(self.mm, BASE, pages, self.file)
-        yield from syscalls.mmap(self.machine, self.mm, vma)
+        if pages:
+            vma = self.mapping(self.mm, BASE, pages, self.file)
+            yield from syscalls.mmap(self.machine, self.mm, vma)
         for index in range(pages):
             yield from self.store(index)
 
@@ -81,14 +82,24 @@ def write_page_of(host, index):
 def test_two_writers_of_the_same_pages_do_not_wait_for_each_other_for_ever():
     host = Filed()
 
-    def syncing(first, last):
-        yield 100_000
+    def syncing():
+        for index in (3, 2, 1, 0):
+            yield from host.store(index)
         for _ in range(5):
             for index in range(4):
                 yield from host.store(index)
-            yield from syscalls.msync(host.machine, host.mm, BASE + first, BASE + last)
+            # pdflush takes the pages in the order in which they were read, msync in that of the file.
+            host.machine.sched.fire(host.machine.writeback.bell)
+            yield from syscalls.msync(host.machine, host.mm, BASE, BASE + 3)
+        host.machine.writeback.stop(host.machine)
 
-    host.run(host.prepare(), syncing(0, 3), syncing(0, 3))
+    def thread():
+        yield from host.prepare(0)
+        vma = host.mapping(host.mm, BASE, 4, host.file)
+        yield from syscalls.mmap(host.machine, host.mm, vma)
+        yield from syncing()
+
+    host.run(thread(), pdflush(host.machine))
     assert [host.on_disk(index) for index in range(4)] == [host.last[i] for i in range(4)]
 
 
