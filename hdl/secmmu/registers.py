@@ -1,12 +1,13 @@
 """The register file: identity, control, status, event counters and the context table, over AXI4-Lite."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
-from amaranth.lib import data, memory, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from secmmu.axi import Axi4LiteSignature
 from secmmu.config import SecmmuConfig
+from secmmu.contexts import ContextReadSignature, Contexts
 from secmmu.csr import CONTEXT_BASE, CONTEXT_STRIDE, REGISTERS
 from secmmu.internals import ContextLayout
 from secmmu.layouts import WORD_BITS, Response
@@ -25,32 +26,12 @@ class EventsLayout(data.StructLayout):
         super().__init__({_field(name): EVENT_BITS for name in _counters()})
 
 
-class ContextReadSignature(wiring.Signature):
-    """A reader of the context table, seen from the reader.
-
-    Parameters
-    ----------
-    config : SecmmuConfig
-        ``asid_bits``.
-
-    Members
-    -------
-    en : Out(1), asid : Out
-        Read this row now.
-    row : In(ContextLayout)
-        The row, from the next cycle until the next ``en``.
-    """
-
-    def __init__(self, config: SecmmuConfig) -> None:
-        super().__init__({"en": Out(1), "asid": Out(config.asid_bits), "row": In(ContextLayout())})
-
-
 class Registers(wiring.Component):
     """The registers of :data:`secmmu.csr.REGISTERS`.
 
     A write takes effect in the cycle in which AW and W are both taken; its B is offered in the next. A read is
     answered two cycles after AR. Writes to read-only registers do nothing; an address without a register
-    answers SLVERR. After reset all contexts refuse accesses and each asid is a global group of its own.
+    answers SLVERR.
 
     Parameters
     ----------
@@ -156,28 +137,20 @@ class Registers(wiring.Component):
 
     def _build_contexts(self, m: Module, writes: Signal) -> Value:
         """Build the context table; return the row that the bus reads, one cycle after its AR."""
-        config, csr = self.config, self.csr
-        rows = [
-            ContextLayout().const({"global_group": asid}).as_bits()
-            for asid in range(config.contexts)
-        ]
-        m.submodules.contexts = contexts = memory.Memory(
-            shape=WORD_BITS, depth=config.contexts, init=rows
-        )
-        writer = contexts.write_port(granularity=8)
+        csr = self.csr
+        m.submodules.contexts = contexts = Contexts(self.config)
         shift = exact_log2(CONTEXT_STRIDE)
         unused = ContextLayout().const({"_0": -1}).as_bits()
         m.d.comb += [
-            writer.addr.eq(csr.awaddr[shift:]),
-            writer.data.eq(csr.wdata & ~Const(unused, WORD_BITS)),
-            writer.en.eq(Mux(writes & self._is_context(csr.awaddr), csr.wstrb, 0)),
+            contexts.strobes.eq(Mux(writes & self._is_context(csr.awaddr), csr.wstrb, 0)),
+            contexts.asid.eq(csr.awaddr[shift:]),
+            contexts.word.eq(csr.wdata & ~Const(unused, WORD_BITS)),
+            contexts.bus.en.eq(csr.arvalid & csr.arready),
+            contexts.bus.asid.eq(csr.araddr[shift:]),
         ]
-        for port in (self.read, self.write, self.command):
-            reader = contexts.read_port(transparent_for=(writer,))
-            m.d.comb += [reader.en.eq(port.en), reader.addr.eq(port.asid), port.row.eq(reader.data)]
-        reader = contexts.read_port(transparent_for=(writer,))
-        m.d.comb += [reader.en.eq(csr.arvalid & csr.arready), reader.addr.eq(csr.araddr[shift:])]
-        return reader.data
+        for name in ("read", "write", "command"):
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(contexts, name))
+        return contexts.bus.row.as_value()
 
     def _read_bus(self, m: Module, values: dict[str, ValueLike], row: Value) -> None:
         """Answer reads: the register's word is latched in the cycle after its AR."""

@@ -153,12 +153,11 @@ class Tlb(wiring.Component):
         if config.tlb_ways == 1:
             m.d.comb += [chosen.eq(1), self.fill.index.eq(fill_set)]
             return chosen
-        m.submodules.rotation = rotation = memory.Memory(
-            shape=ceil_log2(config.tlb_ways), depth=config.tlb_sets, init=[]
-        )
-        turn = rotation.read_port(domain="comb")
-        step = rotation.write_port()
-        m.d.comb += [turn.addr.eq(fill_set), step.addr.eq(fill_set), chosen.eq(1 << turn.data)]
+        width = ceil_log2(config.tlb_ways)
+        # Not a memory, so that a reset makes the replacement repeat itself.
+        rotation = Signal(config.tlb_sets * width)
+        turn = rotation.word_select(fill_set, width)
+        m.d.comb += chosen.eq(1 << turn)
         full = Cat(bits.bit_select(fill_set, 1) for bits in valid).all()
         for way in reversed(range(config.tlb_ways)):
             with m.If(~valid[way].bit_select(fill_set, 1)):
@@ -166,10 +165,8 @@ class Tlb(wiring.Component):
         for way in reversed(range(config.tlb_ways)):
             with m.If(~self.kill.valid & (valid[way] & matched[way]).bit_select(fill_set, 1)):
                 m.d.comb += chosen.eq(1 << way)
-        m.d.comb += [
-            step.en.eq(self.fill.en & full),
-            step.data.eq(Mux(turn.data == config.tlb_ways - 1, 0, turn.data + 1)),
-        ]
+        with m.If(self.fill.en & full):
+            m.d.sync += turn.eq(Mux(turn == config.tlb_ways - 1, 0, turn + 1))
         index = Cat(
             Cat(chosen[way] for way in range(config.tlb_ways) if way >> bit & 1).any()
             for bit in range(3)

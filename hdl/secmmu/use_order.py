@@ -24,7 +24,7 @@ class BurstLayout(data.StructLayout):
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
-        members = {"slot": ceil_log2(config.use_slots)}
+        members = {"slot": _slot_bits(config)}
         if config.observe:
             members |= {"asid": config.asid_bits, "len": 8}
         super().__init__(members)
@@ -68,7 +68,7 @@ class UseOrder(wiring.Component):
                 "begin_id": In(config.id_bits),
                 "burst": In(BurstLayout(config)),
                 "end": In(EndSignature(config)),
-                "end_slot": Out(ceil_log2(config.use_slots)),
+                "end_slot": Out(_slot_bits(config)),
                 "room": Out(1 << config.id_bits),
                 "none": Out(1 << config.id_bits),
             }
@@ -103,3 +103,8 @@ class UseOrder(wiring.Component):
         if config.observe:
             m.d.comb += [self.end.asid.eq(read.data.asid), self.end.len.eq(read.data.len)]
         return m
+
+
+def _slot_bits(config: SecmmuConfig) -> int:
+    # At least one: a memory without width cannot be emitted.
+    return max(1, ceil_log2(config.use_slots))
