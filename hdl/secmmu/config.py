@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from amaranth.utils import exact_log2
 
-__all__ = ["EmulatorConfig", "SecmmuConfig", "MUTANTS"]
+__all__ = ["MUTANTS", "EmulatorConfig", "SecmmuConfig"]
 
 MUTANTS = (
     "rtl-no-drain",

@@ -112,10 +112,15 @@ class Driver:
         walk of a neighbouring page does not hold it up.
         """
         kind = CommandKind.PAGE if first == last and not hold else CommandKind.RANGE
-        span = {"asid": asid, "first": first, "last": last}
         return (
             yield from self.commands.send(
-                kind, **span, callback=callback, hold=hold, leaf_only=True
+                kind,
+                asid=asid,
+                first=first,
+                last=last,
+                callback=callback,
+                hold=hold,
+                leaf_only=True,
             )
         )
 

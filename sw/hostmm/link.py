@@ -8,6 +8,8 @@ sees the same batches.
 from collections.abc import Generator, Sequence
 
 import numpy as np
+
+from hostmm.pack import packer
 from secmmu.layouts import (
     CommandLayout,
     DescriptorLayout,
@@ -16,8 +18,6 @@ from secmmu.layouts import (
     HeaderLayout,
     Op,
 )
-
-from hostmm.pack import packer
 
 __all__ = ["Batch", "Link", "Session", "message"]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from hostmm.costs import CostTable
 from hostmm.errors import HostError
 from hostmm.link import Link
-from hostmm.locks import Lock, LockClass
+from hostmm.locks import Lock
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.frames import FIRST_FRAME, PAGE_BYTES, PAGE_WORDS, FrameAllocator, Page
 from hostmm.mm.lru import Lru
@@ -15,7 +15,7 @@ from hostmm.mm.swap import Swap
 from hostmm.policies import Policy
 from hostmm.reclaim import Reclaim
 from hostmm.scheduler import Scheduler
-from hostmm.timeline import Row, Timeline
+from hostmm.timeline import LockClass, Row, Timeline
 from hostmm.writeback import Writeback
 
 if TYPE_CHECKING:
@@ -114,12 +114,12 @@ class Machine:
         return file
 
     def next_callback(self) -> int:
-        """A number for one callback."""
+        """Return a number for one callback."""
         self._callbacks += 1
         return self._callbacks
 
     def next_version(self, words: int = 1) -> int:
-        """A value never stored before, and ``words - 1`` more after it: every store is a unique version."""
+        """Return a value never stored before, with ``words - 1`` more after it: stores are unique versions."""
         first = self._versions + 1
         self._versions += words
         return first
@@ -145,6 +145,6 @@ class Machine:
         self.sched.log(Row.FILL, pfn=page.pfn, tag=PAGE_WORDS, a=page.address, b=value)
 
     def store(self, mm: MmStruct, vpn: int, address: int, value: int) -> None:
-        """A CPU stores one word at a physical address that it has just translated."""
+        """Let a CPU store one word at a physical address that it has just translated."""
         self.link.write(self.sched.now, address, (value,))
         self.sched.log(Row.STORE, mm=mm.number, vpn=vpn, pfn=address >> 12, a=address, b=value)

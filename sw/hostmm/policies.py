@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from hostmm.timeline import Notification
 
-__all__ = ["PATHS", "POLICIES", "SEED_PATHS", "V9", "SEED", "Point", "Policy"]
+__all__ = ["PATHS", "POLICIES", "SEED", "SEED_PATHS", "V9", "Point", "Policy"]
 
 
 class Point(enum.Enum):
@@ -82,7 +82,7 @@ class Policy:
         return self.points.get(path, {}).get(point)
 
 
-_UNTOUCHED = {path: _BRACKET for path in _RANGE_PATHS}
+_UNTOUCHED = dict.fromkeys(_RANGE_PATHS, _BRACKET)
 
 V9 = Policy(
     name="v9",

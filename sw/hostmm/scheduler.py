@@ -21,6 +21,7 @@ import random
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -175,14 +176,14 @@ class Scheduler:
         while lock.queue and lock.admits(lock.queue[0][1]):
             waiter, shared, since = lock.queue.popleft()
             self._take(lock, waiter, shared)
-            self._later(self.now, lambda w=waiter, s=since: self._granted(lock, w, s))
+            self._later(self.now, partial(self._granted, lock, waiter, since))
 
     def fire(self, signal: Signal, value: int = 0) -> None:
         """Fire a signal: its waiters run on now."""
         signal.fired, signal.value = True, value
         waiters, signal.waiters = signal.waiters, []
         for thread in waiters:
-            self._later(self.now, lambda t=thread: self._resume(t, value))
+            self._later(self.now, partial(self._resume, thread, value))
 
     def post(self, operation: Callable[[int], None]) -> None:
         """Do ``operation(ns)`` on the link one link latency from now (a posted register write)."""
@@ -247,7 +248,7 @@ class Scheduler:
             handler = self._handlers.get(record[0] & 0xFF)
             if handler is not None:
                 at = record[1] * self.link.cycle_ns + self._link_ns
-                self._later(at, lambda h=handler, r=record: self._as(None, lambda: h(r)))
+                self._later(at, partial(self._as, None, partial(handler, record)))
         self._records = records
 
     def _answer_fetch(self) -> Session:

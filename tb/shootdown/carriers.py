@@ -194,7 +194,7 @@ async def drive(session: "Session[T]", carrier: CocotbCarrier) -> T:
         while True:
             words = session.send(await carrier.exchange(words))
     except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+        return end.value
 
 
 def drive_model(session: "Session[T]", model: ModelCarrier) -> T:
@@ -204,4 +204,4 @@ def drive_model(session: "Session[T]", model: ModelCarrier) -> T:
         while True:
             words = session.send(model.exchange(words))
     except StopIteration as end:
-        return end.value  # type: ignore[no-any-return]
+        return end.value

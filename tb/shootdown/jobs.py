@@ -96,7 +96,9 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int) -> None:
             while waiting and len(running) < at_once:
                 job = waiting.pop(0)
                 ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(job, theirs), name=job.name)
+                process: BaseProcess = context.Process(
+                    target=_child, args=(job, theirs), name=job.name
+                )
                 process.start()
                 theirs.close()
                 running[ours] = (job, process)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from hostmm.link import message
 from hostmm.model import Model
 from hostmm.pack import field_of, packer, unpacker

@@ -1,12 +1,12 @@
 """munmap, madvise, mprotect, mremap, fork and exit: order of steps, brackets, balance of counts."""
 
 import pytest
+
 from hostmm import syscalls
 from hostmm.cpu import access
 from hostmm.policies import SEED, V9
 from hostmm.subscribers.sva import Sva
 from hostmm.timeline import LockClass, Notification, Row
-
 from tests.sw.hosts import Host
 
 BASE = 0x1000

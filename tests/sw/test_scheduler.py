@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from hostmm.costs import COSTS, CostTable
 from hostmm.errors import DeadlockError
 from hostmm.link import Link

@@ -4,11 +4,10 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from secmmu.layouts import PAGE_BITS, FrameKind
-
 from hostmm.errors import HostError
-from hostmm.locks import Lock, LockClass
-from hostmm.timeline import Row
+from hostmm.locks import Lock
+from hostmm.timeline import LockClass, Row
+from secmmu.layouts import PAGE_BITS, FrameKind
 
 if TYPE_CHECKING:
     from hostmm.machine import Machine

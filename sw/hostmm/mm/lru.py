@@ -48,7 +48,7 @@ class Lru:
         return pages
 
     def accessed(self, page: Page) -> None:
-        """A page was used through a system call or was young when it was unmapped (``mark_page_accessed``)."""
+        """Note a use through a system call, or that it was young when unmapped (``mark_page_accessed``)."""
         if not page.referenced:
             page.referenced = True
         elif page.lru and not page.active:

@@ -6,13 +6,12 @@ Svade: only the host writes page tables, so the shadow is exact; :meth:`PageTabl
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from secmmu.layouts import PPN_BITS, FrameKind, PteLayout
-
-from hostmm.locks import Lock, LockClass
+from hostmm.locks import Lock
 from hostmm.mm.frames import PAGE_WORDS, Page
 from hostmm.mm.rights import Rights
 from hostmm.pack import packer, unpacker
-from hostmm.timeline import Row
+from hostmm.timeline import LockClass, Row
+from secmmu.layouts import PPN_BITS, FrameKind, PteLayout
 
 if TYPE_CHECKING:
     from hostmm.machine import Machine
@@ -82,7 +81,7 @@ def is_file_entry(word: int) -> bool:
 
 
 def software_value(word: int) -> int:
-    """The slot or the file offset of a software entry."""
+    """Return the slot or the file offset of a software entry."""
     return word >> 3
 
 
@@ -145,7 +144,7 @@ class PageTable:
         self._machine.link.write(self._machine.sched.now, (table << 12) + 8 * index, (word,))
 
     def lock(self, vpn: int) -> Lock | None:
-        """The page-table lock over ``vpn``; None where no leaf table is there (``!pmd_present``)."""
+        """Return the page-table lock over ``vpn``; None where no leaf table is there (``!pmd_present``)."""
         slot = self._slot(vpn, create=False)
         return self._locks[slot[0]] if slot else None
 
@@ -196,7 +195,7 @@ class PageTable:
                     yield base + index, word
 
     def leaves(self, first: int, last: int) -> list[tuple[int, int, Lock]]:
-        """The leaf tables over ``first`` to ``last``: (first vpn, last vpn, lock), clipped to it, ascending."""
+        """Yield the leaf tables over ``first`` to ``last``: (first vpn, last vpn, lock), clipped to it, ascending."""
         return sorted(
             (
                 (max(base, first), min(base + PAGE_WORDS - 1, last), self._locks[table])
@@ -214,5 +213,5 @@ class PageTable:
         self._shadow.clear()
 
     def words(self) -> dict[int, list[int]]:
-        """The shadow: table frame to its 512 words."""
+        """Return the shadow: table frame to its 512 words."""
         return self._shadow

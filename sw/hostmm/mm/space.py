@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hostmm.locks import LockClass
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.pagetable import PageTable
 from hostmm.mm.rmap import AnonVma
 from hostmm.notifier import NotifierChain
+from hostmm.timeline import LockClass
 
 if TYPE_CHECKING:
     from hostmm.machine import Machine
@@ -55,7 +55,7 @@ class Vma:
         return vpn - self.start + self.pgoff
 
     def vpn_of(self, index: int) -> int | None:
-        """The vpn that maps page offset ``index``; None where it lies outside (``vma_address``)."""
+        """Return the vpn that maps page offset ``index``; None where it lies outside (``vma_address``)."""
         vpn = self.start + index - self.pgoff
         return vpn if self.start <= vpn < self.end else None
 
@@ -92,7 +92,7 @@ class MmStruct:
         self.users = 1
 
     def find_vma(self, vpn: int) -> Vma | None:
-        """The vma that holds ``vpn``, or None."""
+        """Return the vma that holds ``vpn``, or None."""
         for vma in self.vmas:
             if vma.start <= vpn < vma.end:
                 return vma
@@ -104,5 +104,5 @@ class MmStruct:
         self.vmas.sort(key=lambda v: v.start)
 
     def overlapping(self, first: int, last: int) -> Iterator[Vma]:
-        """The vmas that hold a page from ``first`` to ``last``."""
+        """Return the vmas that hold a page from ``first`` to ``last``."""
         return (vma for vma in list(self.vmas) if vma.start <= last and vma.end > first)

@@ -3,9 +3,8 @@
 import heapq
 from collections.abc import Callable
 
-from secmmu.layouts import Event, RecordLayout
-
 from hostmm.pack import packer
+from secmmu.layouts import Event, RecordLayout
 
 __all__ = ["Clock"]
 

@@ -4,6 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from hostmm.model.clock import Clock
+from hostmm.model.mmu import VERDICT_OF_KIND, Access, Mmu
+from hostmm.pack import packer, unpacker
 from secmmu.csr import EMULATOR_REGISTERS
 from secmmu.layouts import (
     AccessArg,
@@ -20,10 +24,6 @@ from secmmu.layouts import (
     Response,
     Verdict,
 )
-
-from hostmm.model.clock import Clock
-from hostmm.model.mmu import VERDICT_OF_KIND, Access, Mmu
-from hostmm.pack import packer, unpacker
 
 __all__ = ["Model"]
 

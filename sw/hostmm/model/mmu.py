@@ -2,8 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
+
+from hostmm.model.clock import Clock
+from hostmm.pack import packer, unpacker
 from secmmu.csr import CONTEXT_BASE, CONTEXT_STRIDE, REGISTERS
 from secmmu.layouts import (
     PPN_BITS,
@@ -16,9 +20,6 @@ from secmmu.layouts import (
     PteLayout,
     Verdict,
 )
-
-from hostmm.model.clock import Clock
-from hostmm.pack import packer, unpacker
 
 __all__ = ["Access", "Mmu"]
 
@@ -164,7 +165,7 @@ class Mmu:
         return self._contexts[asid] >> 44 & 0xFF
 
     def _held(self, asid: int, first: int, last: int) -> bool:
-        return any(a == asid and f <= last and first <= l for a, f, l in self._holds)
+        return any(a == asid and f <= last and first <= e for a, f, e in self._holds)
 
     def _lookup(self, access: Access, *, first: bool = False) -> None:
         vpn = access.va >> 12
@@ -194,7 +195,7 @@ class Mmu:
         self._next(access.write)
 
     def end(self, access: Access, code: int) -> None:
-        """The memory side has handshaken the last R beat or B of a granted access."""
+        """End a granted access: the memory side has handshaken its last R beat or its B."""
         use = next(u for u in self._uses if u.access is access)
         self._uses.remove(use)
         self._clock.record(Event.USE_END, arg=access.arg(code))
@@ -354,7 +355,7 @@ class Mmu:
         for queue in self._front.values():
             if queue and self._walks[queue[0].write] is None:
                 access = queue[0]
-                self._clock.at(self._clock.cycle + 1, lambda a=access: self._retry(a))
+                self._clock.at(self._clock.cycle + 1, partial(self._retry, access))
 
     def _retry(self, access: Access) -> None:
         waiting = self._front[access.write]

@@ -2,10 +2,11 @@
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 from rich.console import Console
 
 from hostmm import mutants
@@ -68,41 +69,34 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.set_defaults(command=_run)
 
 
-def _common(chosen: argparse.Namespace) -> dict[str, object]:
-    return {
-        "trace": chosen.trace or defaults.DEFAULT_TRACE,
-        "simulator": chosen.sim,
-        "seed": chosen.seed,
-        "frames": chosen.frames,
-        "memory_latency": chosen.memory_latency,
-        "device_share": chosen.device_share,
-        "scale_link": chosen.scale_link,
-        "scale_ipi": chosen.scale_ipi,
-        "mutant": chosen.mutant,
-    }
+def _common(chosen: argparse.Namespace, policy: str) -> RunConfig:
+    return RunConfig(
+        policy=policy,
+        trace=chosen.trace or defaults.DEFAULT_TRACE,
+        simulator=chosen.sim,
+        seed=chosen.seed,
+        frames=chosen.frames,
+        memory_latency=chosen.memory_latency,
+        device_share=chosen.device_share,
+        scale_link=chosen.scale_link,
+        scale_ipi=chosen.scale_ipi,
+        mutant=chosen.mutant,
+    )
 
 
 def _configs(chosen: argparse.Namespace) -> tuple[list[RunConfig], list[RunConfig]]:
     """Return the replays and the scenarios that the command line asks for."""
     policies = chosen.policy or list(defaults.DEFAULT_POLICIES)
-    common = _common(chosen)
+    common = [_common(chosen, policy) for policy in policies]
     default_scenario = chosen.trace is None
-    added = {
-        "nonlinear": chosen.nonlinear or default_scenario,
-        "xip": chosen.xip or default_scenario,
-    }
-    cpus = [chosen.cpus] if chosen.cpus is not None else [defaults.DEFAULT_CPUS, 1]
+    nonlinear, xip = chosen.nonlinear or default_scenario, chosen.xip or default_scenario
     replays = [
-        RunConfig(policy=policy, cpus=count, waves=chosen.waves, **added, **common)
-        for count in cpus
-        for policy in policies
+        replace(one, cpus=cpus, waves=chosen.waves, nonlinear=nonlinear, xip=xip)
+        for cpus in ([chosen.cpus] if chosen.cpus is not None else [defaults.DEFAULT_CPUS, 1])
+        for one in common
     ]
     names = chosen.scenario or (list(SCENARIOS) if default_scenario else [])
-    scenarios = [
-        RunConfig(policy=policy, scenario=name, waves=True, **common)
-        for name in names
-        for policy in policies
-    ]
+    scenarios = [replace(one, scenario=name, waves=True) for name in names for one in common]
     return ([] if chosen.scenario else replays), scenarios
 
 
@@ -143,7 +137,9 @@ def _results(chosen: argparse.Namespace, outcomes: Sequence[Outcome]) -> Results
     )
 
 
-def _failures(replays: Sequence[Outcome], scenarios: Sequence[Outcome], *, silent_matters: bool):
+def _failures(
+    replays: Sequence[Outcome], scenarios: Sequence[Outcome], *, silent_matters: bool
+) -> Iterator[str]:
     for outcome in (*replays, *scenarios):
         for violation in outcome.unexpected[:3]:
             yield (
