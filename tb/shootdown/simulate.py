@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,8 @@ class _Launcher(cocotb_runner.Runner):
 
     def _set_env_test(self) -> None:
         super()._set_env_test()
+        # The simulator runs in another folder, where relative entries would name other modules.
+        self.env["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
         if self._built.simulator == "verilator":
             self.env["COCOTB_TRUST_INERTIAL_WRITES"] = "1"
 
