@@ -17,7 +17,7 @@ from secmmu.config import EmulatorConfig
 from shootdown import simulate
 from shootdown.builds import Built, build, build_bare
 from shootdown.cases.bench_cases import FIGURES_FILE, OPTIONS_ENV, WORDS_FILE
-from shootdown.config import DEFAULT_POLICIES, RunConfig
+from shootdown.config import DEFAULT_POLICIES, DEFAULT_TRACE, RunConfig
 from shootdown.designs import bare_design, emulator_design
 from shootdown.errors import SimulationError
 
@@ -79,7 +79,7 @@ class Bench:
     trace : str
         Trace of the replay.
     cycles : int
-        Emulated cycles after which the replay ends; without warp the whole of it takes minutes.
+        Emulated cycles after which the replay ends; the default replay has fewer than six million.
     progress : callable
         Is told what is going on.
     """
@@ -104,7 +104,15 @@ class Bench:
 
     def replay(self, *, warp: bool) -> Measurement:
         """Measure the default replay under the first default policy."""
-        config = RunConfig(policy=DEFAULT_POLICIES[0], trace=self.trace, seed=_SEED, warp=warp)
+        added = self.trace == DEFAULT_TRACE
+        config = RunConfig(
+            policy=DEFAULT_POLICIES[0],
+            trace=self.trace,
+            seed=_SEED,
+            warp=warp,
+            nonlinear=added,
+            xip=added,
+        )
         options = {"config": config.to_json().decode(), "cycles": self.cycles}
         return self._alternate(f"replay, warp {'on' if warp else 'off'}", "replay", options)
 

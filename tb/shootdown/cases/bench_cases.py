@@ -1,5 +1,6 @@
 """Runs one session under cocotb with a stop-watch, for ``shootdown bench``."""
 
+import gc
 import json
 import os
 import time
@@ -39,6 +40,7 @@ async def _measure(dut: Any, session: Session[Any], limit: int | None = None) ->
 
     with LinkRecorder(Path(WORDS_FILE)) as recorder:
         carrier = CocotbCarrier(dut, recorder.record)
+        gc.disable()  # as shootdown run does
         begun = time.process_time()
         await drive(counted(), carrier)
         seconds = time.process_time() - begun
