@@ -44,7 +44,7 @@ def choose_nonlinear(trace: Trace) -> int | None:
 
 
 def choose_holes(trace: Trace, count: int) -> list[tuple[int, int]]:
-    """Return up to ``count`` (file, page offset) pairs to make holes: read often by the first process, never written."""
+    """Return up to ``count`` pages (file, offset) to make holes: the first process reads them often, nobody writes."""
     read: Counter[tuple[int, int]] = Counter()
     written: set[tuple[int, int]] = set()
     for process in trace.processes:

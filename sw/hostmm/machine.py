@@ -63,6 +63,10 @@ class Machine:
 
     Attributes
     ----------
+    lru, reclaim, writeback
+        Lists of user pages; watermarks and kswapd's bell; dirty threshold and pdflush's bell.
+    mms, files : list
+        Every address space and every file that was made.
     driver : Driver
         The driver of the secondary MMU; sets itself when it is made.
     sparse_page : Page or None

@@ -148,7 +148,7 @@ class Process:
             self._machine.sched.fire(self._joined)
 
     def _deal(self, index: int, cpu: int) -> list[CpuAccess]:
-        """The CPU's accesses of a window; who comes first deals for all, who comes last clears up."""
+        """Return the CPU's accesses of a window; who comes first deals for all, who comes last clears up."""
         if index not in self._dealt:
             self._replay.window_begun()
             self._dealt[index] = (self._partition.deal(self._windows[index]), self._cpus)

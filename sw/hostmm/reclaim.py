@@ -1,4 +1,4 @@
-"""Page allocation with watermarks: kswapd, and direct reclaim by the thread that allocates (mm/page_alloc.c of 2.6.25)."""
+"""Page allocation with watermarks: kswapd, and direct reclaim by who allocates (mm/page_alloc.c of 2.6.25)."""
 
 from typing import TYPE_CHECKING
 
@@ -96,7 +96,7 @@ def _too_few(machine: "Machine") -> HostError:
     total, pages = machine.frames.total, machine.frames.pages.values()
     tables = sum(page.kind is FrameKind.TABLE for page in pages)
     return HostError(
-        f"out of frames: all {total} are in use and none can be reclaimed ({tables} hold page tables); "
+        f"out of frames: {total} are too few, and none can be reclaimed ({tables} hold page tables); "
         f"give the run at least {total + machine.reclaim.high} (--frames)"
     )
 

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hostmm.added import choose_holes, choose_nonlinear, shuffle, write_holes
@@ -11,10 +10,11 @@ from hostmm.errors import DeadlockError, HostError
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.process import Process
-from hostmm.reclaim import Reclaim, kswapd
+from hostmm.reclaim import kswapd
+from hostmm.replay_config import ReplayConfig, ReplayCounts, frame_limit, least_frames
 from hostmm.scheduler import Steps
 from hostmm.subscribers.sva import Sva
-from hostmm.trace import Exec, Trace, Window
+from hostmm.trace import Trace
 from hostmm.workload import Partition
 from hostmm.writeback import pdflush, pdflush_timer
 
@@ -31,126 +31,6 @@ Bind = Callable[["Machine", MmStruct], Steps]
 """Gives an address space to the device, with its subscriber."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReplayConfig:
-    """How a trace is replayed.
-
-    Parameters
-    ----------
-    cpus : int
-        CPU threads of each process, 1 or more.
-    device_share : float
-        Share of the first process's loads and stores that the device makes instead, 0 to 1.
-    burst_beats : int
-        Words of 8 bytes of a device access: 1 to 8, inside one 64-byte line.
-    outstanding : int
-        Device accesses in flight on one engine; the thread that wants one more waits.
-    engines : int
-        DMA engines; a CPU thread uses always the same.
-    seed : int
-    instruction_ns : float
-        Host time of one instruction; a window's time is spread over the threads.
-    nonlinear : bool
-        Add: make a MAP_SHARED mapping of the first process nonlinear, on a tmpfs-like file.
-    xip : bool
-        Add: make pages of private file mappings holes of execute-in-place files, which a thread writes.
-    xip_pages : int
-        Holes at most.
-    xip_period_ns : int
-        The writing thread pauses this long between two pages.
-    """
-
-    cpus: int = 4
-    device_share: float = 0.3
-    burst_beats: int = 8
-    outstanding: int = 4
-    engines: int = 2
-    seed: int = 1
-    instruction_ns: float = 1.0
-    nonlinear: bool = False
-    xip: bool = False
-    xip_pages: int = 64
-    xip_period_ns: int = 10_000
-
-    def __post_init__(self) -> None:
-        for name, low, high in (
-            ("cpus", 1, 64),
-            ("device_share", 0, 1),
-            ("burst_beats", 1, 8),
-            ("outstanding", 1, 1 << 12),
-            ("engines", 1, 16),
-            ("xip_pages", 1, 1 << 20),
-            ("xip_period_ns", 1, 1 << 40),
-        ):
-            if not low <= getattr(self, name) <= high:
-                raise HostError(f"{name} must be from {low} to {high}, not {getattr(self, name)}")
-        if self.instruction_ns < 0:
-            raise HostError(f"instruction_ns must be 0 or more, not {self.instruction_ns}")
-
-
-@dataclass
-class ReplayCounts:
-    """What a replay did that is not on the timeline.
-
-    Attributes
-    ----------
-    windows : int
-        Windows of the trace begun.
-    accesses : int
-        Accesses dealt with, by CPUs and device.
-    skipped : int
-        Of these, accesses outside every mapping, or not permitted by it: not executed.
-    nonlinear_pages, xip_pages, xip_writes : int
-        What was added: pages of nonlinear mappings, holes, writes into holes.
-    unbound : int
-        Address spaces of the first process whose number is too large for an asid of the device.
-    """
-
-    windows: int = 0
-    accesses: int = 0
-    skipped: int = 0
-    nonlinear_pages: int = 0
-    xip_pages: int = 0
-    xip_writes: int = 0
-    unbound: int = 0
-
-
-def frame_limit(trace: Trace, fraction: float, *, cpus: int) -> int:
-    """Return the frames of a run whose limit is ``fraction`` of the trace's footprint.
-
-    Page tables come on top: they cannot be reclaimed.
-
-    Raises
-    ------
-    HostError
-        It would be too small to run.
-    """
-    footprint = trace.footprint_pages()
-    tables = _tables(trace)
-    frames = tables + round(fraction * footprint)
-    least = tables + Reclaim(frames).high + 8 * cpus * len(trace.processes)
-    if frames < least:
-        raise HostError(
-            f"{fraction:g} of a footprint of {footprint} pages, and {tables} page tables, make {frames} frames: "
-            f"too few to run; it needs at least {least}"
-        )
-    return frames
-
-
-def _tables(trace: Trace) -> int:
-    """Page-table pages of every process at once, each at its largest image."""
-    total = 0
-    for process in trace.processes:
-        images: list[set[int]] = [set()]
-        for item in process.items:
-            if isinstance(item, Exec):
-                images.append(set())
-            elif isinstance(item, Window):
-                images[-1].update((item.pages >> 9).tolist())
-        total += max(1 + len({leaf >> 9 for leaf in image}) + len(image) for image in images)
-    return total
-
-
 class Replay:
     """A trace on a machine; :meth:`start` makes the threads, the machine's scheduler runs them.
 
@@ -162,8 +42,13 @@ class Replay:
     config : ReplayConfig
     bind : callable
         Called as ``bind(machine, mm)``: steps that give an address space to the device and register its subscriber.
-    progress : callable
+    progress : callable or None
         Called with the share of the trace's windows that have begun, 0 to 1, when it has grown by a percent.
+
+    Raises
+    ------
+    HostError
+        The machine has too few frames for the trace.
     """
 
     def __init__(
@@ -192,9 +77,20 @@ class Replay:
             machine.new_file(file.name, tmpfs=file.id == self._nonlinear) for file in trace.files
         ]
         self._holes = choose_holes(trace, config.xip_pages) if config.xip else []
+        self._check_frames()
         for file, index in self._holes:
             self.files[file].holes.add(index)
         self.counts.xip_pages = len(self._holes)
+
+    def _check_frames(self) -> None:
+        frames = self.machine.frames.total
+        # The blocks that holes get are the storage itself: nothing reclaims them.
+        least = least_frames(self._trace, frames, self.config.cpus) + len(self._holes)
+        if frames < least:
+            raise HostError(
+                f"a limit of {frames} frames is too small to run {self._trace.name}; "
+                f"it needs at least {least}"
+            )
 
     def start(self) -> None:
         """Start the first process, kswapd, writeback, and what the options add."""

@@ -125,7 +125,7 @@ def _page_out(machine: "Machine", page: Page) -> Steps:
 
 
 def _free_written(machine: "Machine", page: Page) -> Steps:
-    """The I/O is done: free the page, unless somebody uses it again; returns whether it was freed."""
+    """Free a page whose I/O is done, unless somebody uses it again; returns whether it was freed."""
     if page.lock.held or page.mapcount or page.dirty:
         _put_back(machine, page, active=bool(page.mapcount))
         return False

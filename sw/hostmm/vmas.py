@@ -1,4 +1,4 @@
-"""Changing the list of vmas: make, split, shrink, copy, unlink; every change that an rmap walk could see is made under its locks."""
+"""Changing the list of vmas. What an rmap walk could see changes under the locks of the reverse maps."""
 
 from typing import TYPE_CHECKING
 

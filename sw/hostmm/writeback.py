@@ -1,4 +1,4 @@
-"""Writeback of shared file pages: pdflush with dirty thresholds, ``write_page``, msync (mm/page-writeback.c of 2.6.25)."""
+"""Writeback of shared file pages: pdflush, ``write_page``, what msync needs (mm/page-writeback.c of 2.6.25)."""
 
 import enum
 from collections.abc import Iterable
@@ -55,7 +55,7 @@ class Writeback:
 
 
 def dirty_pages(files: Iterable[AddressSpace]) -> list[Page]:
-    """The dirty pages of files that are written to a disk."""
+    """Return the dirty pages of files that are written to a disk."""
     return [
         page
         for file in files
@@ -111,10 +111,10 @@ class _Begin(enum.Enum):
 def _begin(machine: "Machine", page: Page) -> Steps:
     yield Acquire(page.lock)
     result = _Begin.BUSY if page.under_writeback else _Begin.CLEAN
-    if result is _Begin.CLEAN and isinstance(page.mapping, AddressSpace) and page.dirty:
-        if (yield from _clear_page_dirty_for_io(machine, page)):
-            yield from submit_page(machine, page)
-            return _Begin.BEGUN
+    cached = isinstance(page.mapping, AddressSpace) and page.dirty and not page.under_writeback
+    if cached and (yield from _clear_page_dirty_for_io(machine, page)):
+        yield from submit_page(machine, page)
+        return _Begin.BEGUN
     machine.sched.release(page.lock)
     return result
 
@@ -162,7 +162,7 @@ def write_range(machine: "Machine", file: AddressSpace, first: int, last: int) -
 
 
 def pdflush(machine: "Machine") -> Steps:
-    """The writeback thread, until :meth:`Writeback.stop`."""
+    """Write dirty pages, as a thread of its own, until :meth:`Writeback.stop`."""
     writeback = machine.writeback
     while not writeback.stopping:
         yield Wait(writeback.bell)
@@ -173,7 +173,7 @@ def pdflush(machine: "Machine") -> Steps:
 
 
 def pdflush_timer(machine: "Machine") -> Steps:
-    """The clock that wakes pdflush periodically (``wb_kupdate``)."""
+    """Wake pdflush periodically (``wb_kupdate``)."""
     writeback = machine.writeback
     while not writeback.stopping:
         yield writeback.period_ns

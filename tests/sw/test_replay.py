@@ -247,7 +247,11 @@ def test_the_least_limit_that_is_not_refused_runs():
     with pytest.raises(HostError) as error:
         frame_limit(trace, 0.05, cpus=4)
     least = int(str(error.value).rsplit(" ", 1)[1])
-    _, replay = replayed(trace, frames=least)
+    with pytest.raises(HostError, match=f"too small to run everything; it needs at least {least}"):
+        replayed(trace, ReplayConfig(), frames=least - 1)
+    with pytest.raises(HostError, match=f"it needs at least {least + 16}"):
+        replayed(trace, frames=least)
+    _, replay = replayed(trace, ReplayConfig(), frames=least)
     assert replay.counts.windows == len(trace.windows())
 
 
