@@ -6,6 +6,7 @@ sees the same batches.
 """
 
 from collections.abc import Generator, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -32,9 +33,19 @@ _WORD = (1 << 64) - 1
 _MAX_PAYLOAD = 512
 
 
+@lru_cache(maxsize=1024)
+def _header(op: Op, flags: int, count: int, arg: int) -> int:
+    return _HEADER(op=op.value, flags=flags, count=count, arg=arg)
+
+
+@lru_cache(maxsize=64)
+def _mask(kinds: frozenset[Event]) -> int:
+    return sum(1 << kind.value for kind in kinds)
+
+
 def message(op: Op, payload: Sequence[int] = (), *, flags: int = 0, arg: int = 0) -> list[int]:
     """Encode one message: its header word and its payload words."""
-    return [_HEADER(op=op.value, flags=flags, count=len(payload), arg=arg), *payload]
+    return [_header(op, flags, len(payload), arg), *payload]
 
 
 def _words(value: int, count: int) -> list[int]:
@@ -123,8 +134,7 @@ class Link:
         The caller yields it and gives the answer to :meth:`answered`.
         """
         cycle = self._cursor if until_ns is None else max(self.cycle(until_ns), self._cursor)
-        mask = sum(1 << kind.value for kind in stop)
-        words, self._out = self._out + message(Op.ADVANCE, (cycle,), arg=mask), []
+        words, self._out = self._out + message(Op.ADVANCE, (cycle,), arg=_mask(stop)), []
         return words
 
     def answered(self, records: np.ndarray) -> None:

@@ -224,7 +224,7 @@ class Scheduler:
         yield from self._exchange(self.now, frozenset())
 
     def _known(self, at: int) -> bool:
-        return not self.busy() or at - self._link_ns <= self.link.synced_cycle * self.link.cycle_ns
+        return at - self._link_ns <= self.link.synced_cycle * self.link.cycle_ns or not self.busy()
 
     def _advance(self) -> Session:
         before = self.link.synced_cycle
@@ -317,8 +317,8 @@ class Scheduler:
         self._spend(thread, self.costs.ns(name))
 
     def _spend(self, thread: Thread, ns: int) -> None:
-        ns = round(ns * self._rng.uniform(1 - _JITTER, 1 + _JITTER))
-        if self._rng.randrange(_PREEMPTION_ONE_IN) == 0:
+        ns = round(ns * (1 + _JITTER * (2 * self._rng.random() - 1)))
+        if self._rng.random() * _PREEMPTION_ONE_IN < 1:
             ns += self.costs.ns("preemption")
         self._later(self.now + ns, lambda: self._resume(thread, None))
 
