@@ -155,7 +155,7 @@ def test_too_few_frames_end_the_run_with_one_line_that_says_how_many():
         for _ in range(64):
             yield from alloc_page(host.machine, FrameKind.USER)
 
-    with pytest.raises(HostError, match=r"64 are too few .* at least 88 \(--frames\)") as error:
+    with pytest.raises(HostError, match=r"64 are too few, .* at least 88 \(--frames\)") as error:
         host.run(thread())
     assert "\n" not in str(error.value)
 

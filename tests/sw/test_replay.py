@@ -29,6 +29,8 @@ from hostmm.trace import (
     Trace,
     TraceFile,
     Window,
+    load,
+    shipped,
 )
 from tests.sw.hosts import Host
 
@@ -143,6 +145,19 @@ def test_all_six_paths_notify(policy):
     assert {"unmap_region", "zap_page_range", "mprotect", "mremap", "fork", "exit_mmap"} <= set(
         seen
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_the_default_trace_notifies_a_hundred_times_on_each_of_the_six_paths(policy):
+    trace = load(shipped()["shared"])
+    config = ReplayConfig(nonlinear=True, xip=True)
+    frames = frame_limit(trace, 0.65, cpus=config.cpus)
+    host, replay = replayed(trace, config, policy=policy, frames=frames)
+    assert replay.counts.skipped == 0
+    names = host.machine.timeline.paths
+    seen = Counter(names[row["path"]] for row in host.rows(Row.NOTIFY_BEGIN))
+    assert min(seen[path] for path in SEED_PATHS) >= 100, seen
 
 
 def test_brackets_pair_and_counts_never_leak():
