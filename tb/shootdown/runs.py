@@ -5,23 +5,63 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
 
 from hostmm.errors import HostError
 from hostmm.trace import load
 from shootdown import simulate
-from shootdown.cases.run_cases import CONFIG_ENV, ERROR_FILE, OUTCOME_FILE, PROGRESS_FILE
+from shootdown.cases.run_cases import (
+    CONFIG_ENV,
+    ERROR_FILE,
+    LAST_CYCLE_ENV,
+    OUTCOME_FILE,
+    PROGRESS_FILE,
+)
 from shootdown.config import RunConfig
 from shootdown.designs import emulator_design, emulator_verilog
 from shootdown.errors import ShootdownError, SimulationError, UsageError
 from shootdown.jobs import Job, run_jobs
 from shootdown.outcome import Outcome
+from shootdown.results import ViolationResult
 from shootdown.waves import dump_of, enum_names, write_save_file
 
-__all__ = ["fresh_folder", "perform", "perform_all", "write_wave_files"]
+__all__ = [
+    "Recording",
+    "fresh_folder",
+    "perform",
+    "perform_all",
+    "record_part",
+    "record_unexpected",
+    "write_wave_files",
+]
 
 _MODULE = "shootdown.cases.run_cases"
 _TIMEOUT_S = 1800.0
 _AT_ONCE = 2
+_CYCLES_BEFORE = 2000
+_CYCLES_AFTER = 500
+_PART_FOLDER = "part"
+
+
+class Recording(NamedTuple):
+    """A waveform: of which run, and the violation that its marker stands on."""
+
+    config: RunConfig
+    marked: ViolationResult | None
+
+    @property
+    def what(self) -> str:
+        """What the marker stands on."""
+        return f"{self.marked.invariant} in cycle {self.marked.cycle}" if self.marked else "nothing"
+
+    @property
+    def cycles(self) -> tuple[int, int] | None:
+        """First and last emulated cycle, None where the whole run was recorded."""
+        if self.config.waves or self.marked is None:
+            return None
+        return max(self.marked.cycle - _CYCLES_BEFORE, 0), self.marked.cycle + _CYCLES_AFTER
 
 
 def perform(config: RunConfig, folder: Path) -> None:
@@ -77,16 +117,81 @@ def perform_all(configs: Sequence[RunConfig], folder: Path) -> list[Outcome]:
     return [Outcome.load(folder / config.name / OUTCOME_FILE) for config in configs]
 
 
-def write_wave_files(outcomes: Sequence[Outcome], out: Path) -> None:
-    """Write the GTKWave save file of every run that has a waveform; the marker stands on its first violation."""
+def record_part(config: RunConfig, cycles: tuple[int, int], folder: Path) -> None:
+    """Repeat a run up to the last of ``cycles``; leave a waveform from the first on in ``folder``.
+
+    A run is the same each time, so what happened in a cycle happens in it again.
+
+    Raises
+    ------
+    ShootdownError
+        It could not be built or run.
+    """
+    config = msgspec.structs.replace(config, waves=True)
+    built = simulate.build(emulator_design(config.emulator), _simulator(config), waves=True)
+    part = folder / _PART_FOLDER
+    results = simulate.run(
+        built,
+        _MODULE,
+        cases=["part_of_a_run"],
+        seed=config.seed,
+        env={CONFIG_ENV: config.to_json().decode(), LAST_CYCLE_ENV: str(cycles[1])},
+        out=part,
+        timeout_s=_TIMEOUT_S,
+        waves_from=cycles[0],
+    )
+    if not results[0].passed:
+        raise SimulationError(f"{config.name}: {results[0].message.strip().splitlines()[-1]}")
+    dump = dump_of(part)
+    dump.replace(folder / dump.name)
+    shutil.rmtree(part)
+
+
+def record_unexpected(outcomes: Sequence[Outcome], folder: Path) -> None:
+    """Give each run with an unexpected violation, and without waves, a waveform of the cycles around the first one.
+
+    Raises
+    ------
+    ShootdownError
+        One could not be recorded.
+    """
+    jobs = []
+    for recording in [_recording(outcome) for outcome in outcomes if outcome.unexpected]:
+        config, cycles = recording.config, recording.cycles
+        if cycles is not None:
+            simulate.build(emulator_design(config.emulator), _simulator(config), waves=True)
+            own = folder / config.name
+            progress = own / _PART_FOLDER / PROGRESS_FILE
+            jobs.append(Job(f"{config.name} waves", record_part, (config, cycles, own), progress))
+    run_jobs(jobs, at_once=_AT_ONCE)
+
+
+def _recording(outcome: Outcome) -> Recording:
+    violations = outcome.unexpected or outcome.run.violations
+    first = min(violations, key=lambda violation: violation.cycle, default=None)
+    return Recording(outcome.config, first)
+
+
+def write_wave_files(outcomes: Sequence[Outcome], out: Path) -> list[Recording]:
+    """Write the GTKWave save file of every run that has a waveform and return these.
+
+    The marker stands on the first violation, the first unexpected one where there is any.
+    """
+    found = []
     for outcome in outcomes:
-        if outcome.config.waves:
-            marked = outcome.unexpected or outcome.run.violations
-            write_save_file(
-                dump_of(out.absolute() / outcome.config.name),
-                enum_names(emulator_verilog(outcome.config.emulator)),
-                marker_cycle=marked[0].cycle if marked else None,
-            )
+        recording = _recording(outcome)
+        try:
+            dump = dump_of(out / outcome.config.name)
+        except SimulationError:
+            continue
+        marked = recording.marked
+        write_save_file(
+            dump,
+            enum_names(emulator_verilog(outcome.config.emulator)),
+            marker=None if marked is None else (marked.cycle, marked.invariant),
+        )
+        found.append(recording)
+    return found
 
 
 @contextmanager

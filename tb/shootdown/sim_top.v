@@ -77,6 +77,19 @@ module sim_top;
 `endif
   initial #36 rst = 1'b0;
 
+`ifdef SHOOTDOWN_WAVES
+  // Waves of a part only: into +waves_file, once `cycle` has reached +waves_from. Otherwise whoever runs this model
+  // has it record from the start.
+  reg [63:0] waves_from;
+  reg [8*1024-1:0] waves_file;
+  initial
+    if ($value$plusargs("waves_from=%d", waves_from) && $value$plusargs("waves_file=%s", waves_file)) begin
+      wait (cycle >= waves_from);
+      $dumpfile(waves_file);
+      $dumpvars(0, sim_top);
+    end
+`endif
+
   integer file = 0;
   always @(attach) begin
     if (file != 0) $fclose(file);

@@ -53,11 +53,11 @@ class _Launcher(cocotb_runner.Runner):
 
     supported_gpi_interfaces: ClassVar = {"verilog": ["vpi"]}
 
-    def __init__(self, built: Built, log: Path, waves_file: Path | None, timeout_s: float) -> None:
+    def __init__(self, built: Built, log: Path, recording: Sequence[str], timeout_s: float) -> None:
         super().__init__()
         self._built = built
         self._log_path = log
-        self._waves_file_path = waves_file
+        self._recording = recording
         self._timeout_s = timeout_s
         self.simulator_status = 0
 
@@ -80,14 +80,11 @@ class _Launcher(cocotb_runner.Runner):
     _get_define_options = _get_parameter_options = _get_include_options  # type: ignore[assignment]
 
     def _test_command(self) -> Sequence[list[str]]:
-        binary, dump = str(self._built.binary), self._waves_file_path
-        if self._built.simulator == "verilator":
-            return [
-                [binary, *(["--trace", "--trace-file", str(dump)] if dump else []), *self.plusargs]
-            ]
-        library = str(cocotb_tools.config.lib_entry("vpi", "icarus"))
-        dumping = [f"+dump={dump}"] if dump else ["-none"]
-        return [["vvp", "-m", library, binary, *dumping, *self.plusargs]]
+        command = [str(self._built.binary), *self._recording, *self.plusargs]
+        if self._built.simulator == "icarus":
+            library = str(cocotb_tools.config.lib_entry("vpi", "icarus"))
+            command = ["vvp", "-m", library, *command]
+        return [command]
 
     def _execute_cmds(
         self, cmds: Sequence[list[str]], cwd: os.PathLike[str] | str, stdout: TextIO | None = None
@@ -97,6 +94,17 @@ class _Launcher(cocotb_runner.Runner):
                 self.simulator_status = run_group(
                     command, cwd=Path(cwd), env=self.env, log=log, timeout_s=self._timeout_s
                 )
+
+
+def _recording(built: Built, out: Path, waves_from: int | None) -> list[str]:
+    """Return the options that have ``built`` record waves into ``out``, see :func:`run`."""
+    verilator = built.simulator == "verilator"
+    if not built.waves:
+        return [] if verilator else ["-none"]
+    dump = out / ("dump.fst" if verilator else "dump.vcd")
+    if waves_from is not None:
+        return [f"+waves_from={waves_from}", f"+waves_file={dump}"]
+    return ["--trace", "--trace-file", str(dump)] if verilator else [f"+dump={dump}"]
 
 
 @contextlib.contextmanager
@@ -138,11 +146,13 @@ def run(
     out: Path,
     timeout_s: float,
     plusargs: Sequence[str] = (),
+    waves_from: int | None = None,
 ) -> list[CaseResult]:
     """Run ``cases`` of ``module`` (all when None) in one simulation.
 
     Writes ``sim.log``, ``results.xml`` and, when the model was built with waves, ``dump.fst`` (Verilator) or
-    ``dump.vcd`` (Icarus) into ``out``. ``seed`` is :data:`cocotb.RANDOM_SEED` inside. Whatever ends this call, the
+    ``dump.vcd`` (Icarus) into ``out``; with ``waves_from`` only from that emulated cycle on, which ``sim_top.v`` knows.
+    ``seed`` is :data:`cocotb.RANDOM_SEED` inside. Whatever ends this call, the
     simulator's process group is gone afterwards.
 
     Raises
@@ -153,12 +163,7 @@ def run(
     out = out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     log, results = out / LOG_NAME, out / "results.xml"
-    dump = (
-        out / ("dump.fst" if built.simulator == "verilator" else "dump.vcd")
-        if built.waves
-        else None
-    )
-    launcher = _Launcher(built, log, dump, timeout_s)
+    launcher = _Launcher(built, log, _recording(built, out, waves_from), timeout_s)
     wanted = (
         None if cases is None else rf"^{re.escape(module)}\.({'|'.join(map(re.escape, cases))})$"
     )

@@ -1,5 +1,6 @@
 """The case behind ``shootdown run``: one run of the host model against the emulator's RTL."""
 
+import contextlib
 import gc
 import os
 import time
@@ -9,14 +10,23 @@ from typing import Any
 import cocotb
 
 from hostmm.errors import HostError
-from shootdown.carriers import CocotbCarrier, drive
+from shootdown.carriers import CocotbCarrier, Records, Words, drive
 from shootdown.config import RunConfig
 from shootdown.execute import run_session
 from shootdown.outcome import analyse
 
-__all__ = ["CONFIG_ENV", "ERROR_FILE", "OUTCOME_FILE", "PROGRESS_FILE", "one_run"]
+__all__ = [
+    "CONFIG_ENV",
+    "ERROR_FILE",
+    "LAST_CYCLE_ENV",
+    "OUTCOME_FILE",
+    "PROGRESS_FILE",
+    "one_run",
+    "part_of_a_run",
+]
 
 CONFIG_ENV = "SHOOTDOWN_RUN"
+LAST_CYCLE_ENV = "SHOOTDOWN_LAST_CYCLE"
 OUTCOME_FILE = "outcome.json"
 ERROR_FILE = "error.txt"
 PROGRESS_FILE = "progress"
@@ -37,6 +47,33 @@ async def one_run(dut: Any) -> None:
         return
     wall_s = time.monotonic() - begun
     analyse(config, data, wall_s=wall_s, folder=Path()).save(Path(OUTCOME_FILE))
+
+
+class _LastCycleError(Exception):
+    """The part of the run that was asked for is over."""
+
+
+class _PartCarrier(CocotbCarrier):
+    """Ends the run with the batch that reaches a cycle."""
+
+    def __init__(self, dut: Any, last_cycle: int) -> None:
+        super().__init__(dut)
+        self._last_cycle = last_cycle
+
+    async def exchange(self, words: Words) -> Records:
+        records = await super().exchange(words)
+        if self.cycle >= self._last_cycle:
+            raise _LastCycleError
+        return records
+
+
+@cocotb.test()
+async def part_of_a_run(dut: Any) -> None:
+    """The configured run reaches the cycle given; of no use but for its waves."""
+    config = RunConfig.from_json(os.environ[CONFIG_ENV].encode())
+    carrier = _PartCarrier(dut, int(os.environ[LAST_CYCLE_ENV]))
+    with contextlib.suppress(_LastCycleError):
+        await drive(run_session(config, _note), carrier)
 
 
 def _note(done: float) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,10 +17,18 @@ from secmmu.config import MUTANTS
 from shootdown import config as defaults
 from shootdown.builds import SIMULATORS
 from shootdown.config import RunConfig
+from shootdown.errors import ShootdownError
 from shootdown.outcome import Outcome
 from shootdown.report import print_report, silent_paths
 from shootdown.results import Results, save
-from shootdown.runs import fresh_folder, perform_all, write_wave_files
+from shootdown.runs import (
+    Recording,
+    fresh_folder,
+    perform_all,
+    record_unexpected,
+    write_wave_files,
+)
+from shootdown.waves import dump_of
 
 __all__ = ["add_parser", "latest"]
 
@@ -95,9 +104,14 @@ def _configs(chosen: argparse.Namespace) -> tuple[list[RunConfig], list[RunConfi
         for cpus in ([chosen.cpus] if chosen.cpus is not None else [defaults.DEFAULT_CPUS, 1])
         for one in common
     ]
-    names = chosen.scenario or (list(SCENARIOS) if default_scenario else [])
+    names = chosen.scenario or (list(defaults.DEFAULT_SCENARIOS) if default_scenario else [])
     scenarios = [replace(one, scenario=name, waves=True) for name in names for one in common]
     return ([] if chosen.scenario else replays), scenarios
+
+
+def _short(scenario: str) -> bool:
+    """Whether a scenario's waveform is small; an unknown name is refused later, with the others."""
+    return scenario in SCENARIOS and not SCENARIOS[scenario].long
 
 
 def _run(chosen: argparse.Namespace) -> int:
@@ -108,7 +122,13 @@ def _run(chosen: argparse.Namespace) -> int:
         save(results, folder / RESULTS)
         if chosen.json is not None:
             save(results, chosen.json)
-    write_wave_files(outcomes, chosen.out)
+        try:
+            record_unexpected(outcomes, folder)
+        except ShootdownError as error:
+            # The results matter more than their waveforms.
+            reason = str(error).replace(str(folder), str(chosen.out))
+            print(f"shootdown: no waveform: {reason}", file=sys.stderr)
+    recordings = write_wave_files(outcomes, chosen.out)
     _remember(chosen.out)
     replayed, played = outcomes[: len(replays)], outcomes[len(replays) :]
     console = Console(width=None if Console().is_terminal else 160)
@@ -116,7 +136,7 @@ def _run(chosen: argparse.Namespace) -> int:
     failures = list(_failures(replayed, played, silent_matters=chosen.trace is None))
     for failure in failures:
         console.print(f"[bold]FAILED[/bold] {failure}", highlight=False, soft_wrap=True)
-    _print_places(console, chosen.out, outcomes)
+    _print_places(console, chosen.out, recordings)
     return 1 if failures else 0
 
 
@@ -168,11 +188,19 @@ def latest() -> Path | None:
     return Path(note.read_text()) if note.is_file() else None
 
 
-def _print_places(console: Console, out: Path, outcomes: Sequence[Outcome]) -> None:
-    console.print(f"Results: {out / RESULTS}; timelines: {out}/*/timeline.parquet", highlight=False)
-    waves = [outcome.config.name for outcome in outcomes if outcome.config.waves]
-    if waves:
-        console.print(
-            f"Waveforms: {out}/*/dump.*; open one: make waves, or shootdown waves --run {waves[0]}",
-            highlight=False,
+def _print_places(console: Console, out: Path, recordings: Sequence[Recording]) -> None:
+    lines = [f"Results: {out / RESULTS}; timelines: {out}/*/timeline.parquet"]
+    whole = [recording.config.name for recording in recordings if recording.cycles is None]
+    if whole:
+        lines.append(
+            f"Waveforms: {out}/*/dump.*; open one: make waves, or shootdown waves --run {whole[0]}"
         )
+    for recording in recordings:
+        if recording.cycles is not None:
+            name, (first, last) = recording.config.name, recording.cycles
+            lines.append(
+                f"Waveform of {name}: {dump_of(out / name)}, cycles {first} to {last}, the marker on "
+                f"{recording.what}; open it: shootdown waves --run {name}"
+            )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
