@@ -54,7 +54,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--sim", default="verilator", help=f"one of {', '.join(SIMULATORS)}")
     add("--seed", type=int, default=1, help="seed of the schedule and of the device's share")
     add("--cpus", type=int, help="threads between two system calls; default: 4, and 1 beside it")
-    add("--frames", type=int, help="frame limit; default: half of the footprint")
+    add("--frames", type=int, help="frame limit; default: 0.65 of the footprint")
     add("--memory-latency", type=int, default=20, help="cycles")
     add(
         "--device-share",
