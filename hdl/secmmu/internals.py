@@ -441,7 +441,7 @@ def killed_asid(kill: data.View, *, asid: Value, group: Value, shared: Value) ->
 
 
 def is_killed(kill: data.View, translation: data.View, config: SecmmuConfig) -> Value:
-    """Return whether ``kill`` overlaps ``translation``, whole spans compared (design 3.1, point 4)."""
+    """Return whether ``kill`` overlaps ``translation``, whole spans compared (docs/secmmu.md, point 4)."""
     last = span_last(translation.vpn, translation.level)
     if config.mutant == "rtl-no-span-compare":
         last = translation.vpn

@@ -145,7 +145,7 @@ class CommandLayout(data.StructLayout):
 
 
 class Phase(enum.Enum, shape=2):
-    """What a completion says of the command with its tag (design 3.1, points 2 and 3)."""
+    """What a completion says of the command with its tag (docs/secmmu.md, points 2 and 3)."""
 
     INVALIDATED = 0
     DRAINED = 1

@@ -34,7 +34,7 @@ LANES = ("walk", "fill", "kill", "read_begin", "read_end", "write_begin", "write
 
 
 class Secmmu(wiring.Component):
-    """Secondary MMU: AXI4 virtual in, AXI4 physical out, Sv39, with the invalidation protocol of design 3.1.
+    """Secondary MMU: AXI4 virtual in, AXI4 physical out, Sv39, with the invalidation protocol of docs/secmmu.md.
 
     A hit leaves three cycles after it came and each direction takes one burst every second cycle; misses are
     walked one at a time, and a direction waits for its own. Bursts are passed through: any number of ids, up to

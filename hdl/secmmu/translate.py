@@ -303,5 +303,5 @@ class Translator(wiring.Component):
                 self.va.eq(access.addr),
             ]
             if self.is_write:
-                # Non-bufferable, so that B comes from the destination (design 3.1, point 9).
+                # Non-bufferable, so that B comes from the destination (docs/secmmu.md, point 9).
                 m.d.sync += self.memory.payload.cache[0].eq(0)

@@ -251,7 +251,7 @@ class DmaQueue:
             self._end(transfer)
             return
         if cached:
-            # Nobody is notified of an upgrade (kernel-contract 1.2, I11). If the MMU still holds the entry that
+            # Nobody is notified of an upgrade (docs/contract.md 1.2, I11). If the MMU still holds the entry that
             # lacked the right, the burst would hit it and fault for ever: an IOMMU driver flushes what faulted.
             yield from self._driver.invalidate(transfer.asid, vpn, vpn)
         self._enqueue(transfer)

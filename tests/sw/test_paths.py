@@ -48,7 +48,7 @@ ORDERS = {
         "seed": "RS PTL CLR SET DRT RM- PUT YNG CLR RM- PUT PTU RE",
     },
 }
-"""Steps of each path, as kernel-contract 1.1 to 1.6 gives them (vocabulary: 0.4)."""
+"""Steps of each path, as docs/contract.md 1.1 to 1.6 gives them (vocabulary: 0.4)."""
 
 CALLS = {
     Notification.INVALIDATE_PAGE: "INVP",

@@ -1,4 +1,4 @@
-"""``exit_mmap``: the end of an address space (kernel-contract 1.13, order of #v11)."""
+"""``exit_mmap``: the end of an address space (docs/contract.md 1.13, order of #v11)."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""``fork``: copy an address space, write-protecting what may be copied on write (kernel-contract 1.10)."""
+"""``fork``: copy an address space, write-protecting what may be copied on write (docs/contract.md 1.10)."""
 
 from typing import TYPE_CHECKING
 

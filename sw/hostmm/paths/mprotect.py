@@ -1,4 +1,4 @@
-"""``mprotect``: change what the PTEs of a range permit (kernel-contract 1.8)."""
+"""``mprotect``: change what the PTEs of a range permit (docs/contract.md 1.8)."""
 
 from typing import TYPE_CHECKING
 

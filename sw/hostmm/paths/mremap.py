@@ -1,4 +1,4 @@
-"""``mremap``: move page-table entries to another place (kernel-contract 1.9)."""
+"""``mremap``: move page-table entries to another place (docs/contract.md 1.9)."""
 
 from typing import TYPE_CHECKING
 

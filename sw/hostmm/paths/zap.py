@@ -1,6 +1,6 @@
 """Unmapping ranges: ``unmap_region`` (munmap), ``zap_page_range`` (madvise, truncate); 2.6.25-rc4, #v11's brackets.
 
-Order (kernel-contract 1.7): START; per leaf table { PTL; per PTE: clear, dirty and young to the page, mapcount,
+Order (docs/contract.md 1.7): START; per leaf table { PTL; per PTE: clear, dirty and young to the page, mapcount,
 queue the page; unlock }; leave the reverse maps (munmap); flush the CPUs' TLBs; free; END. So every page is freed
 inside the bracket. Page tables stay until exit.
 """

@@ -1,4 +1,4 @@
-"""``sva``: the device walks the CPU's page tables (shared virtual addressing); kernel-contract 7.1, B-type.
+"""``sva``: the device walks the CPU's page tables (shared virtual addressing); docs/contract.md 7.1, B-type.
 
 It honours range start and end: new walks of a range are kept out between the two, and nothing changes before the
 last use of an old translation has ended. It never sleeps, it spins, so it may be called under any lock.
