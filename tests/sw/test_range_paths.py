@@ -111,14 +111,10 @@ def test_mprotect_clears_and_sets_each_pte_inside_one_bracket(policy):
 
     def thread():
         yield from host.prepare()
-        yield from syscalls.mprotect(
-            host.machine, host.mm, BASE, BASE + 1, read=True, write=False
-        )
+        yield from syscalls.mprotect(host.machine, host.mm, BASE, BASE + 1, read=True, write=False)
         for write in (True, False):
             allowed.append((yield from access(host.machine, host.mm, BASE, 0, write=write)))
-        yield from syscalls.mprotect(
-            host.machine, host.mm, BASE, BASE + 1, read=True, write=True
-        )
+        yield from syscalls.mprotect(host.machine, host.mm, BASE, BASE + 1, read=True, write=True)
         yield from host.store(BASE)
 
     host.run(thread())
@@ -133,11 +129,11 @@ def test_prot_none_closes_the_page_and_keeps_its_content(policy):
     def thread():
         yield from host.prepare()
         frames.append(host.translate_now(host.mm, BASE))
-        yield from syscalls.mprotect(
-            host.machine, host.mm, BASE, BASE, read=False, write=False
-        )
+        yield from syscalls.mprotect(host.machine, host.mm, BASE, BASE, read=False, write=False)
         allowed.append((yield from access(host.machine, host.mm, BASE, 0, write=False)))
-        transfer = yield from host.machine.driver.submit(0, host.mm.number, BASE << 12, 1, write=False)
+        transfer = yield from host.machine.driver.submit(
+            0, host.mm.number, BASE << 12, 1, write=False
+        )
         yield from host.machine.driver.wait(transfer)
         allowed.append(not transfer.dropped)
         yield from syscalls.mprotect(host.machine, host.mm, BASE, BASE, read=True, write=True)
@@ -254,10 +250,14 @@ def test_every_bracket_that_opens_closes(policy):
     host.run(thread())
     rows = host.rows(Row.NOTIFY_END)
     opened = sorted(
-        (row["vpn"], row["a"]) for row in host.rows(Row.NOTIFY_BEGIN) if row["tag"] == Notification.RANGE_START
+        (row["vpn"], row["a"])
+        for row in host.rows(Row.NOTIFY_BEGIN)
+        if row["tag"] == Notification.RANGE_START
     )
     closed = sorted(
-        (row["vpn"], row["a"]) for row in host.rows(Row.NOTIFY_BEGIN) if row["tag"] == Notification.RANGE_END
+        (row["vpn"], row["a"])
+        for row in host.rows(Row.NOTIFY_BEGIN)
+        if row["tag"] == Notification.RANGE_END
     )
     assert opened == closed
     assert len(rows) == len(host.rows(Row.NOTIFY_BEGIN))
