@@ -151,9 +151,9 @@ def run(
     """Run ``cases`` of ``module`` (all when None) in one simulation.
 
     Writes ``sim.log``, ``results.xml`` and, when the model was built with waves, ``dump.fst`` (Verilator) or
-    ``dump.vcd`` (Icarus) into ``out``; with ``waves_from`` only from that emulated cycle on, which ``sim_top.v`` knows.
-    ``seed`` is :data:`cocotb.RANDOM_SEED` inside. Whatever ends this call, the
-    simulator's process group is gone afterwards.
+    ``dump.vcd`` (Icarus) into ``out``: of the whole simulation, or from the emulated cycle ``waves_from`` on, where
+    the top is ``sim_top.v``. ``seed`` is :data:`cocotb.RANDOM_SEED` inside. Whatever ends this call, the simulator's
+    process group is gone afterwards.
 
     Raises
     ------

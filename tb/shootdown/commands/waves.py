@@ -7,8 +7,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from shootdown.cases.run_cases import OUTCOME_FILE
 from shootdown.commands.run import OUT, latest
 from shootdown.errors import UsageError
+from shootdown.outcome import Outcome
 from shootdown.waves import SAVE_FILE, dump_of
 
 __all__ = ["add_parser"]
@@ -21,7 +23,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "--out", type=Path, help=f"folder of the results; default: the last run's, or {OUT}"
     )
     parser.add_argument(
-        "--run", help="which run, as in the results folder; default: the first with a waveform"
+        "--run",
+        help="which run, as in the results folder; default: the first with an unexpected violation, else the first",
     )
     parser.set_defaults(command=_waves)
 
@@ -36,7 +39,7 @@ def _waves(chosen: argparse.Namespace) -> int:
     if not folders:
         names = ", ".join(sorted(f.parent.name for f in out.glob(f"*/{SAVE_FILE}"))) or "none"
         raise UsageError(f"no waveform of {chosen.run or 'any run'} in {out}; there are: {names}")
-    folder = folders[0]
+    folder = next((one for one in folders if _unexpected(one)), folders[0])
     command = ["gtkwave", "--save", str(folder / SAVE_FILE), str(dump_of(folder))]
     if not os.environ.get("DISPLAY") or shutil.which("gtkwave") is None:
         print(shlex.join(command))
@@ -44,3 +47,8 @@ def _waves(chosen: argparse.Namespace) -> int:
             print("GTKWave is not installed: apt-get install gtkwave")
         return 0
     return subprocess.run(command, check=False).returncode
+
+
+def _unexpected(folder: Path) -> bool:
+    file = folder / OUTCOME_FILE
+    return file.is_file() and bool(Outcome.load(file).unexpected)
