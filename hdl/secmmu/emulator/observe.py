@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out
@@ -144,7 +144,7 @@ class Collector(wiring.Component):
                 m.d.comb += event.eq(self.lanes[index].payload)
         return event
 
-    def _remember(self, m: Module, record: data.View, stored: Signal) -> None:
+    def _remember(self, m: Module, record: data.View, stored: Value) -> None:
         """Keep ``seen``; the kinds of a half recorded cycle count only when the cycle is done."""
         partial = Signal(32)
         kinds = Signal(32)

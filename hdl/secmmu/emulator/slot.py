@@ -67,13 +67,11 @@ class MmuSlotSignature(wiring.Signature):
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
-        widths = {"id_bits": config.id_bits, "user_bits": config.asid_bits}
+        ids, asids = config.id_bits, config.asid_bits
         members = {
-            "device": In(Axi4Signature(addr_bits=VA_BITS, **widths)),
-            "memory": Out(Axi4Signature(addr_bits=PA_BITS, **widths)),
-            "walk": Out(
-                Axi4Signature(addr_bits=PA_BITS, id_bits=1, user_bits=config.asid_bits, write=False)
-            ),
+            "device": In(Axi4Signature(addr_bits=VA_BITS, id_bits=ids, user_bits=asids)),
+            "memory": Out(Axi4Signature(addr_bits=PA_BITS, id_bits=ids, user_bits=asids)),
+            "walk": Out(Axi4Signature(addr_bits=PA_BITS, id_bits=1, user_bits=asids, write=False)),
             "csr": In(Axi4LiteSignature(addr_bits=12)),
             "command": In(stream.Signature(CommandLayout())),
             "completion": Out(stream.Signature(CompletionLayout())),

@@ -93,7 +93,7 @@ class Emulated(wiring.Component):
     command: stream.Interface
     descriptor: stream.Interface
 
-    def __init__(self, config: EmulatorConfig, mmu: wiring.Component) -> None:
+    def __init__(self, config: EmulatorConfig, mmu: Any) -> None:
         self._mmu = mmu
         self._observe = config.mmu.observe
         self._dma = Dma(config)
