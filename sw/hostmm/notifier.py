@@ -66,8 +66,12 @@ class NotifierChain:
         if call is not Notification.INVALIDATE_PAGE:
             return (yield from self._deliver(call, first, last))
         for vpn in range(first, last + 1):
-            yield from self._deliver(call, vpn, vpn)
+            yield from self.invalidate_page(vpn)
         return 0
+
+    def invalidate_page(self, vpn: int) -> Steps:
+        """Tell every subscriber that a page is unmapped, whatever the policy (``mmu_notifier_invalidate_page``)."""
+        yield from self._deliver(Notification.INVALIDATE_PAGE, vpn, vpn)
 
     def release(self) -> Steps:
         """Tell every subscriber that the mm goes away (``mmu_notifier_release``)."""

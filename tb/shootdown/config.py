@@ -10,10 +10,11 @@ from secmmu.config import MUTANTS, EmulatorConfig, SecmmuConfig
 from shootdown.builds import SIMULATORS
 from shootdown.errors import UsageError
 
-__all__ = ["DEFAULT_CPUS", "DEFAULT_POLICIES", "DEFAULT_TRACE", "RunConfig"]
+__all__ = ["DEFAULT_CPUS", "DEFAULT_POLICIES", "DEFAULT_SCENARIOS", "DEFAULT_TRACE", "RunConfig"]
 
 DEFAULT_TRACE = "shared"
 DEFAULT_POLICIES = ("v9", "seed")
+DEFAULT_SCENARIOS = ("L1", "L3", "S1", "storm")
 DEFAULT_CPUS = 4
 
 
@@ -43,7 +44,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     frames : int or None
         Frames that may be in use; None takes ``frames_share`` of the trace's footprint.
     frames_share : float
-        Share of the footprint that fits the frames.
+        Share of the footprint that fits the frames; page tables come on top.
     memory_latency : int
         Cycles from AR to the first R beat (and from the last W to B), 1 to 1000.
     device_share : float
@@ -71,7 +72,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     scenario: str | None = None
     cpus: int = DEFAULT_CPUS
     frames: int | None = None
-    frames_share: float = 0.5
+    frames_share: float = 0.65
     memory_latency: int = 20
     device_share: float = 0.3
     burst_beats: int = 8

@@ -23,8 +23,6 @@ from shootdown.config import RunConfig
 
 __all__ = ["RunData", "run_session"]
 
-_SCENARIO_FRAMES = 256
-
 _COUNTERS = (
     (REGISTERS["mmu.accesses.reads"], False),
     (REGISTERS["mmu.accesses.writes"], False),
@@ -87,7 +85,7 @@ def run_session(
     )
     _set_up(machine, config)
     if config.scenario is not None:
-        SCENARIOS[config.scenario].build(machine)
+        SCENARIOS[config.scenario].build(machine, subscriber.bind)
     else:
         replay = ReplayConfig(
             cpus=config.cpus,
@@ -108,9 +106,9 @@ def run_session(
 
 
 def _frames(config: RunConfig, trace: Trace) -> int:
-    """Return the frame limit: a share of the trace's footprint; a scenario needs few."""
+    """Return the frame limit: a share of the trace's footprint; a scenario has its own."""
     if config.scenario is not None:
-        return _SCENARIO_FRAMES
+        return SCENARIOS[config.scenario].frames
     return frame_limit(trace, config.frames_share, cpus=config.cpus)
 
 

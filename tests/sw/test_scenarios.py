@@ -1,5 +1,7 @@
 """Directed scenarios on the model, and the host mutants."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -10,31 +12,34 @@ from hostmm.locks import Signal, Wait
 from hostmm.mutants import HOST_MUTANTS, apply
 from hostmm.pack import field_of
 from hostmm.policies import POLICIES, V9
-from hostmm.scenarios import SCENARIOS
+from hostmm.scenarios import ALLOWED, FORBIDDEN, SCENARIOS
+from hostmm.scenarios.base import LoadScenario
 from hostmm.subscribers.sva import Sva
 from hostmm.syscalls import munmap
 from hostmm.timeline import Row
 from secmmu.csr import EMULATOR_REGISTERS
-from secmmu.layouts import AccessArg, Event, Verdict
+from secmmu.layouts import AccessArg, Event, LoadArg, Verdict
 from tests.sw.hosts import Host
 
 VPN = 0x400
 PAGES = 4
+DECIDED_BY_A_LOAD = [name for name, s in SCENARIOS.items() if isinstance(s, LoadScenario)]
 
 
 @pytest.mark.parametrize("seed", range(1, 6))
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_each_policy_shows_what_the_contract_predicts(name, policy, seed):
-    host, scenario = Host(policy=POLICIES[policy], seed=seed), SCENARIOS[name]
-    scenario.build(host.machine)
+    scenario = SCENARIOS[name]
+    host = Host(policy=POLICIES[policy], seed=seed, frames=scenario.frames)
+    scenario.build(host.machine, Sva.bind)
     host.run()
     shown = scenario.outcome(host.machine.timeline.columns())
     assert shown.outcome == scenario.expected(policy), hex(shown.value)
     host.run(audit(host.machine))
 
 
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", DECIDED_BY_A_LOAD)
 def test_an_outcome_needs_a_load_of_a_value_that_somebody_stored(name):
     columns = {"hw": np.array([1]), "kind": np.array([Event.LOAD.value]), "a": np.array([99])}
     with pytest.raises(HostError, match="loaded 0x63, which nobody stored"):
@@ -46,14 +51,48 @@ def test_an_outcome_needs_a_load_of_a_value_that_somebody_stored(name):
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_the_same_seed_gives_the_same_timeline_and_another_seed_another(name):
     def run(seed):
-        host = Host(policy=POLICIES["seed"], seed=seed)
-        SCENARIOS[name].build(host.machine)
+        host = Host(policy=POLICIES["seed"], seed=seed, frames=SCENARIOS[name].frames)
+        SCENARIOS[name].build(host.machine, Sva.bind)
         host.run()
         columns = host.machine.timeline.columns()
         return b"".join(columns[key].tobytes() for key in sorted(columns))
 
     assert run(3) == run(3)
     assert run(3) != run(4)
+
+
+def test_the_storm_is_decided_by_touches_and_by_what_strangers_stored():
+    def outcome(*rows):
+        names = ("hw", "kind", "mm", "span", "a", "b")
+        columns = {name: np.array([row[i] for row in rows]) for i, name in enumerate(names)}
+        return SCENARIOS["storm"].outcome(columns)
+
+    store = (0, Row.STORE, 2, 0, 0, 77)
+    load = partial(_load_row, kind=Event.LOAD.value)
+    assert outcome(store, load(asid=2, word=77)).outcome == ALLOWED
+    assert outcome(store, load(asid=1, word=78)).outcome == ALLOWED
+    assert outcome(store, load(asid=1, word=77)).outcome == FORBIDDEN
+    forked = (0, Row.STORE, 9, 0, 0, 77)
+    assert outcome(forked, load(asid=1, word=77)).outcome == ALLOWED
+    touch = (1, Event.VIOLATION.value, 0, 0, 0, 0)
+    assert outcome(store, touch, touch).value == 2
+
+
+def _load_row(*, kind, asid, word):
+    arg = LoadArg().const({"asid": asid, "count": 1}).as_bits()
+    return (1, kind, 0, arg, word, 0)
+
+
+def test_the_storm_meets_walks_and_uses_by_the_dozen():
+    host = Host(policy=V9, frames=SCENARIOS["storm"].frames)
+    SCENARIOS["storm"].build(host.machine, Sva.bind)
+    host.run()
+    columns = host.machine.timeline.columns()
+    hardware = columns["hw"] == 1
+    assert np.count_nonzero(hardware & (columns["kind"] == Event.WALK_KILLED.value)) > 24
+    assert np.count_nonzero(columns["kind"] == Row.INV_ISSUE) > 300
+    for path in ("do_wp_page", "page_mkclean_one", "unmap_region", "zap_page_range", "mprotect"):
+        assert host.names(path, Row.NOTIFY_BEGIN), path
 
 
 def unmap_under_load(mutant):

@@ -1,5 +1,7 @@
 """The checks on whole runs: directed scenarios, played on the model of the emulator."""
 
+from collections import Counter
+
 import pytest
 
 from hostmm.driver import Driver
@@ -7,9 +9,10 @@ from hostmm.machine import Machine, MachineConfig
 from hostmm.model import Model
 from hostmm.policies import POLICIES
 from hostmm.scenarios import ALLOWED, FORBIDDEN, SCENARIOS
+from hostmm.subscribers.sva import Sva
 from shootdown.checks import check
 from shootdown.history import History
-from shootdown.measures import device_counters, measure
+from shootdown.measures import device_counters, measure, shootdown_class
 
 MEMORY_BYTES = 16 << 20
 SHOWN = {"L1": "I4", "L3": "I6", "S1": "I4"}
@@ -18,11 +21,11 @@ SHOWN = {"L1": "I4", "L3": "I6", "S1": "I4"}
 
 def play(name: str, policy: str) -> tuple[str, History]:
     """Play a scenario; returns its outcome and what happened."""
-    config = MachineConfig(frames=256, memory_bytes=MEMORY_BYTES)
+    config = MachineConfig(frames=SCENARIOS[name].frames, memory_bytes=MEMORY_BYTES)
     machine = Machine(config, POLICIES[policy])
     Driver(machine)
     model = Model(memory_bytes=MEMORY_BYTES)
-    SCENARIOS[name].build(machine)
+    SCENARIOS[name].build(machine, Sva.bind)
     session = machine.sched.run()
     batch = next(session)
     try:
@@ -73,3 +76,25 @@ def test_copy_without_a_page_is_never_notified() -> None:
     assert result.notifications == 0
     assert result.clear_to_drained_ns is not None
     assert result.clear_to_drained_ns.n == 0
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_page_inside_a_large_translation_is_replaced_without_a_violation(policy: str) -> None:
+    """I24: one idle entry of 2 MiB dies of a command for a page in its middle."""
+    outcome, history = play("I24", policy)
+    assert outcome == ALLOWED
+    assert check(history) == []
+    (command,) = (c for c in history.commands if c.invalidates)
+    (entry,) = command.entries
+    assert entry.first < command.first < entry.last
+    assert (entry.killed, entry.last - entry.first) == (True, 511)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_storm_breaks_nothing_that_is_not_expected(policy: str) -> None:
+    """Hundreds of shootdowns, dozens of them in flight."""
+    outcome, history = play("storm", policy)
+    assert outcome == ALLOWED
+    assert [violation for violation in check(history) if not violation.expected] == []
+    classes = Counter(shootdown_class(c) for c in history.commands if c.invalidates)
+    assert min(classes.values()) > 50

@@ -96,13 +96,31 @@ class FrameAllocator:
             raise HostError(
                 f"out of frames: all {self.total} are in use; give the run more (--frames)"
             )
-        pfn = self._free.popleft()
+        return self._take(self._free.popleft(), kind)
+
+    def _take(self, pfn: int, kind: FrameKind) -> Page:
         page = Page(pfn, kind, self._machine.new_lock(f"page {pfn}", LockClass.PAGE))
         self.pages[pfn] = page
         self.allocated += 1
         self._machine.sched.log(Row.ALLOC, pfn=pfn, tag=kind.value)
         self.tag(page)
         return page
+
+    def alloc_block(self, kind: FrameKind, order: int) -> list[Page]:
+        """Take ``2 ** order`` contiguous frames, the lowest ones free that are aligned to their size.
+
+        Raises
+        ------
+        HostError
+            There are none.
+        """
+        size, free = 1 << order, set(self._free)
+        for first in range(0, max(free, default=0) + 1, size):
+            block = range(first, first + size)
+            if free.issuperset(block):
+                self._free = deque(pfn for pfn in self._free if pfn not in block)
+                return [self._take(pfn, kind) for pfn in block]
+        raise HostError(f"no {size} contiguous frames are free; give the run more (--frames)")
 
     def get(self, page: Page) -> None:
         """Take a reference."""

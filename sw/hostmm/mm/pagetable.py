@@ -88,7 +88,8 @@ def software_value(word: int) -> int:
 class PageTable:
     """The tables of one address space; each leaf table has a lock of its own (split PT locks).
 
-    A non-present PTE is 0 or a software entry (``v`` clear): a swap slot or a file offset, as the mm keeps it.
+    A 2 MiB leaf (:meth:`set_huge`) has no leaf table below it: only :meth:`clear_huge` changes it, and the timeline
+    has it as its base pages. A non-present PTE is 0 or a software entry (``v`` clear): a swap slot or a file offset, as the mm keeps it.
 
     Parameters
     ----------
@@ -135,6 +136,8 @@ class PageTable:
                     )
                     self._leaf_vpn[child] = vpn & ~(PAGE_WORDS - 1)
                 table = child
+            elif entry & (PTE_R | PTE_X):
+                return None
             else:
                 table = pte_pfn(entry)
         return table, vpn & (PAGE_WORDS - 1)
@@ -181,6 +184,33 @@ class PageTable:
         self._lose(vpn, old)
         return old
 
+    def set_huge(self, vpn: int, word: int) -> None:
+        """Write a 2 MiB leaf PTE; ``vpn`` and its frame are aligned, and no leaf table may be there."""
+        table, index = self._huge_slot(vpn)
+        for page, pte in _base_pages(vpn, word):
+            self.rights.gain(pte_pfn(pte), read=bool(pte & PTE_R), write=bool(pte & PTE_W))
+            self._machine.sched.log(Row.PTE_SET, mm=self._mm, vpn=page, pfn=pte_pfn(pte), a=pte)
+        self._store(table, index, word)
+
+    def clear_huge(self, vpn: int) -> int:
+        """Clear a 2 MiB leaf PTE and return the old word; the CPU flush is the caller's."""
+        table, index = self._huge_slot(vpn)
+        old = self._shadow[table][index]
+        self._store(table, index, 0)
+        for page, pte in _base_pages(vpn, old):
+            self._machine.sched.log(Row.PTE_CLEAR, mm=self._mm, vpn=page, pfn=pte_pfn(pte), a=pte)
+            self._lose(page, pte)
+        return old
+
+    def _huge_slot(self, vpn: int) -> tuple[int, int]:
+        """Return the level-1 table over ``vpn``, made if need be, and the index in it."""
+        top = vpn >> 2 * _INDEX_BITS & (PAGE_WORDS - 1)
+        entry = self._shadow[self.root][top]
+        if not entry & PTE_V:
+            entry = self._new_table() << _PPN_SHIFT | PTE_V
+            self._store(self.root, top, entry)
+        return pte_pfn(entry), vpn >> _INDEX_BITS & (PAGE_WORDS - 1)
+
     def _lose(self, vpn: int, old: int) -> None:
         if old & PTE_V:
             self.rights.lose(vpn, pte_pfn(old), read=bool(old & PTE_R), write=bool(old & PTE_W))
@@ -215,3 +245,9 @@ class PageTable:
     def words(self) -> dict[int, list[int]]:
         """Return the shadow: table frame to its 512 words."""
         return self._shadow
+
+
+def _base_pages(vpn: int, word: int) -> Iterator[tuple[int, int]]:
+    """Yield the base pages of a 2 MiB leaf: each vpn with the PTE that it would have."""
+    for offset in range(PAGE_WORDS):
+        yield vpn + offset, word + (offset << _PPN_SHIFT)
