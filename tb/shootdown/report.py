@@ -1,19 +1,18 @@
 """What ``shootdown run`` prints: one table, the scenarios, and a verdict that can be quoted."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
 from hostmm.policies import PATHS, SEED_PATHS
-from shootdown.checks import INVARIANTS
-from shootdown.expectations import reason
 from shootdown.measures import COST_TABLE, RTL
 from shootdown.outcome import Outcome
 from shootdown.results import Distribution, PathResult
+from shootdown.verdict import print_verdict
 
-__all__ = ["print_report", "print_scenarios", "print_table", "print_verdict", "silent_paths"]
+__all__ = ["print_report", "print_scenarios", "print_table", "silent_paths"]
 
 _BOTH = f"{COST_TABLE} + {RTL}"
 _DASH = "-"
@@ -33,7 +32,7 @@ def _kinds(path: PathResult, _cycle_ns: int) -> str:
 def _classes(path: PathResult, _cycle_ns: int) -> str:
     classes = path.shootdown_by_class
     named = (("none", classes.none), ("idle", classes.idle), ("in flight", classes.in_flight))
-    return ", ".join(f"{name} {c.p50} ({c.n})" for name, c in named if c.n)
+    return "\n".join(f"{name} {c.p50} ({c.n})" for name, c in named if c.n)
 
 
 @dataclass(frozen=True)
@@ -123,56 +122,6 @@ def silent_paths(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
         for path in SEED_PATHS
         if path not in outcome.run.paths or not outcome.run.paths[path].notifications
     ]
-
-
-def print_verdict(
-    console: Console, replays: Sequence[Outcome], scenarios: Sequence[Outcome]
-) -> None:
-    """Print which invariants each policy kept and broke, where, and what the move did to the locks."""
-    console.print("[bold]Verdict[/bold]")
-    for policy in dict.fromkeys(outcome.config.policy for outcome in (*replays, *scenarios)):
-        for line in _policy_verdict(policy, replays, scenarios):
-            console.print(line, highlight=False)
-    for line in _lock_verdict(replays):
-        console.print(line, highlight=False)
-
-
-def _policy_verdict(
-    policy: str, replays: Sequence[Outcome], scenarios: Sequence[Outcome]
-) -> Iterator[str]:
-    mine = [outcome for outcome in (*replays, *scenarios) if outcome.config.policy == policy]
-    broken = [(v, outcome) for outcome in mine for v in outcome.run.violations]
-    notified = sum(p.notifications for outcome in mine for p in outcome.run.paths.values())
-    kept = [name for name in INVARIANTS if name not in {v.invariant for v, _ in broken}]
-    yield f"{policy}: kept {', '.join(kept)} over {notified} notifications in {len(mine)} {'runs' if len(mine) > 1 else 'run'}."
-    for invariant, path in dict.fromkeys((v.invariant, v.path) for v, _ in broken):
-        cases = [(v, o) for v, o in broken if (v.invariant, v.path) == (invariant, path)]
-        first, outcome = cases[0]
-        why = reason(policy, invariant, path) if first.expected else None
-        text = f"expected: {why}" if why else f"UNEXPECTED: {first.what}"
-        yield (
-            f"{policy}: broke {invariant} on {path} {len(cases)} times, first in cycle {first.cycle} "
-            f"of {outcome.config.name} ({text})"
-        )
-
-
-def _lock_verdict(replays: Sequence[Outcome]) -> Iterator[str]:
-    by_cpus = {(o.config.policy, o.config.cpus): o.run.paths for o in replays}
-    for cpus in dict.fromkeys(outcome.config.cpus for outcome in replays):
-        before, after = by_cpus.get(("v9", cpus)), by_cpus.get(("seed", cpus))
-        if before is None or after is None:
-            continue
-        for lock, field in (("PT lock", "ptl_hold_ns"), ("rmap lock", "rmap_hold_ns")):
-            changes = [
-                f"{path} {old.p50} to {new.p50}"
-                for path in SEED_PATHS
-                if path in before and path in after
-                if (old := getattr(before[path], field)).n
-                and (new := getattr(after[path], field)).n
-            ]
-            yield f"With {cpus} CPUs, {lock} held, p50 in ns, v9 to seed: {'; '.join(changes)}."
-    if replays:
-        yield "One seed claims no more than itself: make compare says which differences survive."
 
 
 def print_report(

@@ -1,0 +1,102 @@
+"""The verdict: which invariants each policy kept and broke, where, and what the move did to the locks."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich.console import Console
+
+from hostmm.policies import SEED_PATHS
+from shootdown.checks import INVARIANTS
+from shootdown.expectations import reason
+from shootdown.outcome import Outcome
+from shootdown.results import Distribution, PathResult
+
+__all__ = ["print_verdict"]
+
+_BEFORE, _AFTER = "v9", "seed"
+_FIGURES = (
+    ("PT lock held in a pass, p50", "ptl_hold_ns", "p50"),
+    ("PT lock waited for in a pass, p99", "ptl_wait_ns", "p99"),
+    ("rmap lock held, p50", "rmap_hold_ns", "p50"),
+    ("rmap lock waited for, p99", "rmap_wait_ns", "p99"),
+)
+_MOVED_PERCENT = 10
+"""A lock counts as relieved when its hold fell by more than this, and as not when it changed by less."""
+
+
+def print_verdict(
+    console: Console, replays: Sequence[Outcome], scenarios: Sequence[Outcome]
+) -> None:
+    """Print which invariants each policy kept and broke, where, and what the move did to the locks."""
+    console.print("[bold]Verdict[/bold]")
+    for policy in dict.fromkeys(outcome.config.policy for outcome in (*replays, *scenarios)):
+        for line in _policy_verdict(policy, replays, scenarios):
+            console.print(line, highlight=False)
+    for line in _lock_verdict(replays):
+        console.print(line, highlight=False)
+
+
+def _policy_verdict(
+    policy: str, replays: Sequence[Outcome], scenarios: Sequence[Outcome]
+) -> Iterator[str]:
+    mine = [outcome for outcome in (*replays, *scenarios) if outcome.config.policy == policy]
+    broken = [(v, outcome) for outcome in mine for v in outcome.run.violations]
+    notified = sum(p.notifications for outcome in mine for p in outcome.run.paths.values())
+    kept = [name for name in INVARIANTS if name not in {v.invariant for v, _ in broken}]
+    yield f"{policy}: kept {', '.join(kept)} over {notified} notifications in {len(mine)} {'runs' if len(mine) > 1 else 'run'}."
+    for invariant, path in dict.fromkeys((v.invariant, v.path) for v, _ in broken):
+        cases = [(v, o) for v, o in broken if (v.invariant, v.path) == (invariant, path)]
+        first, outcome = cases[0]
+        why = reason(policy, invariant, path) if first.expected else None
+        text = f"expected: {why}" if why else f"UNEXPECTED: {first.what}"
+        yield (
+            f"{policy}: broke {invariant} on {path} {len(cases)} times, first in cycle {first.cycle} "
+            f"of {outcome.config.name} ({text})"
+        )
+
+
+def _figure(paths: Mapping[str, PathResult], path: str, field: str, percentile: str) -> int | None:
+    samples: Distribution | None = getattr(paths[path], field) if path in paths else None
+    value: int | None = getattr(samples, percentile) if samples else None
+    return value
+
+
+def _lock_verdict(replays: Sequence[Outcome]) -> Iterator[str]:
+    by_run = {(o.config.policy, o.config.cpus): o.run.paths for o in replays}
+    for cpus in dict.fromkeys(outcome.config.cpus for outcome in replays):
+        before, after = by_run.get((_BEFORE, cpus)), by_run.get((_AFTER, cpus))
+        if before is not None and after is not None:
+            yield from _lock_changes(cpus, before, after)
+    if replays:
+        yield "One seed claims no more than itself: make compare says which differences survive."
+
+
+def _lock_changes(
+    cpus: int, before: Mapping[str, PathResult], after: Mapping[str, PathResult]
+) -> Iterator[str]:
+    title = f"{cpus} CPU{'s' * (cpus > 1)}, {_BEFORE} to {_AFTER}, ns"
+    for name, field, percentile in _FIGURES:
+        changes = []
+        for path in SEED_PATHS:
+            old = _figure(before, path, field, percentile)
+            new = _figure(after, path, field, percentile)
+            if old is not None and new is not None:
+                changes.append(f"{path} {old} to {new}")
+        yield f"{title}: {name}: {'; '.join(changes) or 'too few samples'}."
+    moved = [path for path in SEED_PATHS if _only_moved(path, before, after)]
+    if moved:
+        yield (
+            f"{title}: on {', '.join(moved)} the PT lock was held for less, but the rmap lock is still held across "
+            f"the call, within {_MOVED_PERCENT} % as long as before: there the wait has moved to the rmap lock."
+        )
+
+
+def _only_moved(
+    path: str, before: Mapping[str, PathResult], after: Mapping[str, PathResult]
+) -> bool:
+    """Whether the page-table lock was relieved and the reverse-map lock was not."""
+    ptl = [_figure(paths, path, "ptl_hold_ns", "p50") for paths in (before, after)]
+    rmap = [_figure(paths, path, "rmap_hold_ns", "p50") for paths in (before, after)]
+    if not (ptl[0] and ptl[1] and rmap[0] and rmap[1]):
+        return False
+    relieved = 100 * (ptl[0] - ptl[1]) > _MOVED_PERCENT * ptl[0]
+    return relieved and 100 * abs(rmap[0] - rmap[1]) < _MOVED_PERCENT * rmap[0]
