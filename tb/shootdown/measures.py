@@ -14,7 +14,14 @@ from hostmm.timeline import LockClass, Notification, Row
 from secmmu.layouts import AccessArg, Event, Response
 from shootdown.history import NEVER, Callback, Command, History
 from shootdown.percentiles import distribution
-from shootdown.results import ByClass, DeviceCounters, Kinds, PageCounters, PathResult
+from shootdown.results import (
+    ByClass,
+    ClassLatency,
+    DeviceCounters,
+    Kinds,
+    PageCounters,
+    PathResult,
+)
 from shootdown.spans import Hold, clear_to_drained, lock_holds, lock_passes, unmap_to_free
 
 __all__ = [
@@ -23,6 +30,7 @@ __all__ = [
     "RTL",
     "Measure",
     "PathSamples",
+    "class_latencies",
     "device_counters",
     "measure",
     "page_counters",
@@ -176,6 +184,21 @@ def path_result(samples: PathSamples) -> PathResult:
 def measure(history: History) -> dict[str, PathResult]:
     """Measure every notifying path that ran."""
     return {path: path_result(samples) for path, samples in path_samples(history).items()}
+
+
+def class_latencies(history: History) -> dict[str, ClassLatency]:
+    """Measure shootdowns by class, on all paths together."""
+    found: dict[str, list[Command]] = {"none": [], "idle": [], "in_flight": []}
+    for callback in history.callbacks:
+        for command in _finished(callback):
+            found[shootdown_class(command)].append(command)
+    return {
+        name: ClassLatency(
+            shootdown_cycles=distribution(c.drained_cycle - c.issue_cycle for c in commands),
+            floor_cycles=distribution(_floor(c) for c in commands),
+        )
+        for name, commands in found.items()
+    }
 
 
 def device_counters(history: History, registers: Mapping[str, int] | None = None) -> DeviceCounters:

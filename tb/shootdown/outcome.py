@@ -1,20 +1,25 @@
 """What one run came to: measured and checked, as one file."""
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
 from hostmm.scenarios import SCENARIOS
-from shootdown.checks import check
+from shootdown.checks import Violation, check
 from shootdown.config import RunConfig
 from shootdown.execute import RunData
 from shootdown.history import History
-from shootdown.measures import device_counters, measure, page_counters
-from shootdown.results import RunResult, ScenarioResult, ViolationResult
+from shootdown.measures import class_latencies, device_counters, measure, page_counters
+from shootdown.results import RunResult, ScenarioResult, ViolationCount, ViolationResult
 from shootdown.store import save_timeline
 
-__all__ = ["Outcome", "analyse"]
+__all__ = ["KEPT_VIOLATIONS", "Outcome", "analyse"]
+
+KEPT_VIOLATIONS = 1000
+"""Violations that a run's result holds one by one; a fault switched on gives tens of thousands."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,10 +45,27 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.decode(file.read_bytes(), type=cls)
 
 
+def _cap(
+    violations: Sequence[Violation],
+) -> tuple[list[ViolationResult], list[ViolationCount]]:
+    """Keep the first violations, unexpected ones before others, in order of cycle; count the rest."""
+    ranked = sorted(violations, key=lambda violation: violation.expected)
+    kept = sorted(ranked[:KEPT_VIOLATIONS], key=lambda violation: violation.cycle)
+    rest = Counter((v.invariant, v.expected, v.path) for v in ranked[KEPT_VIOLATIONS:])
+    names = ViolationResult.__struct_fields__
+    return (
+        [ViolationResult(**{name: getattr(v, name) for name in names}) for v in kept],
+        [
+            ViolationCount(invariant=invariant, expected=excused, path=path, count=count)
+            for (invariant, excused, path), count in sorted(rest.items())
+        ],
+    )
+
+
 def analyse(config: RunConfig, data: RunData, *, wall_s: float, folder: Path) -> Outcome:
     """Check and measure a finished run; leaves its timeline as ``timeline.parquet`` in ``folder``."""
     history = History(data.timeline, data.policy)
-    violations = check(history)
+    kept, left_off = _cap(check(history))
     save_timeline(history, folder / "timeline.parquet")
     run = RunResult(
         policy=config.policy,
@@ -53,12 +75,8 @@ def analyse(config: RunConfig, data: RunData, *, wall_s: float, folder: Path) ->
         pages=page_counters(history),
         cycles=data.cycles,
         wall_s=round(wall_s, 3),
-        violations=[
-            ViolationResult(
-                **{name: getattr(v, name) for name in ViolationResult.__struct_fields__}
-            )
-            for v in violations
-        ],
+        violations=kept,
+        violations_left_off=left_off,
     )
     scenario = None
     if config.scenario is not None:
@@ -69,5 +87,6 @@ def analyse(config: RunConfig, data: RunData, *, wall_s: float, folder: Path) ->
             policy=config.policy,
             outcome=outcome.outcome,
             expected=outcome.outcome == played.expected(config.policy),
+            classes=class_latencies(history),
         )
     return Outcome(config=config, frames=data.frames, run=run, scenario=scenario)

@@ -7,12 +7,13 @@ from rich.console import Console
 from rich.table import Table
 
 from hostmm.policies import PATHS, SEED_PATHS
+from hostmm.scenarios import SCENARIOS
 from shootdown.measures import COST_TABLE, RTL
 from shootdown.outcome import Outcome
 from shootdown.results import Distribution, PathResult
 from shootdown.verdict import print_verdict
 
-__all__ = ["print_report", "print_scenarios", "print_table", "silent_paths"]
+__all__ = ["print_classes", "print_report", "print_scenarios", "print_table", "silent_paths"]
 
 _BOTH = f"{COST_TABLE} + {RTL}"
 _DASH = "-"
@@ -60,9 +61,9 @@ _LINES = (
 
 
 def _violations(outcome: Outcome, path: str) -> str:
-    found = [v for v in outcome.run.violations if v.path == path]
-    expected = sum(v.expected for v in found)
-    return f"{expected} / {len(found) - expected}"
+    run = outcome.run
+    expected = run.count_violations(path=path, expected=True)
+    return f"{expected} / {run.count_violations(path=path, expected=False)}"
 
 
 def print_table(console: Console, outcomes: Sequence[Outcome], cycle_ns: int) -> None:
@@ -114,6 +115,25 @@ def print_scenarios(console: Console, outcomes: Sequence[Outcome]) -> None:
     console.print(table)
 
 
+def print_classes(console: Console, outcomes: Sequence[Outcome]) -> None:
+    """Print the shootdowns of each long scenario by class, against the floor that no hardware can beat."""
+    table = Table(title="Shootdowns of the storm by class, cycles (RTL)", title_justify="left")
+    for column in ("scenario", "policy", "class"):
+        table.add_column(column)
+    for column in ("samples", "p50 / p99 / max", "floor p50 / p99 / max"):
+        table.add_column(column, justify="right")
+    for outcome in outcomes:
+        scenario = outcome.scenario
+        if scenario is None or not SCENARIOS[scenario.name].long:
+            continue
+        for name, found in scenario.classes.items():
+            cycles, floor = found.shootdown_cycles, found.floor_cycles
+            cells = (name.replace("_", " "), str(cycles.n), _triple(cycles), _triple(floor))
+            table.add_row(scenario.name, scenario.policy, *cells)
+    if table.row_count:
+        console.print(table)
+
+
 def silent_paths(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     """Return (run, path) of the seed's paths that did not notify at all in a replay."""
     return [
@@ -132,4 +152,5 @@ def print_report(
         print_table(console, replays, cycle_ns)
     if scenarios:
         print_scenarios(console, scenarios)
+        print_classes(console, scenarios)
     print_verdict(console, replays, scenarios)

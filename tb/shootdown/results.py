@@ -11,6 +11,7 @@ from shootdown.errors import ShootdownError
 __all__ = [
     "VERSION",
     "ByClass",
+    "ClassLatency",
     "DeviceCounters",
     "Distribution",
     "Kinds",
@@ -20,6 +21,7 @@ __all__ = [
     "ResultsError",
     "RunResult",
     "ScenarioResult",
+    "ViolationCount",
     "ViolationResult",
     "load",
     "save",
@@ -108,8 +110,20 @@ class ViolationResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     what: str
 
 
+class ViolationCount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many more violations there were of an invariant on a path."""
+
+    invariant: str
+    expected: bool
+    path: str
+    count: int
+
+
 class RunResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One run of the trace under one policy on ``cpus`` threads; ``cycles`` are emulated ones."""
+    """One run of the trace under one policy on ``cpus`` threads; ``cycles`` are emulated ones.
+
+    ``violations_left_off`` counts the violations that ``violations``, which is kept short, does not hold.
+    """
 
     policy: str
     cpus: int
@@ -119,15 +133,34 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cycles: int
     wall_s: float
     violations: list[ViolationResult]
+    violations_left_off: list[ViolationCount] = []
+
+    def count_violations(self, *, path: str | None = None, expected: bool | None = None) -> int:
+        """Count all violations, or those on a path, or those of one kind."""
+        found = [(v.path, v.expected, 1) for v in self.violations]
+        found += [(v.path, v.expected, v.count) for v in self.violations_left_off]
+        return sum(
+            count
+            for where, excused, count in found
+            if path in (None, where) and expected in (None, excused)
+        )
+
+
+class ClassLatency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Shootdowns of one class on all paths: their latency, and the floor that no hardware can beat, in cycles."""
+
+    shootdown_cycles: Distribution
+    floor_cycles: Distribution
 
 
 class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A directed scenario: its outcome, and whether the policy makes it expected."""
+    """A directed scenario: its outcome, and whether the policy makes it expected; ``classes`` by name."""
 
     name: str
     policy: str
     outcome: str
     expected: bool
+    classes: dict[str, ClassLatency] = {}
 
 
 class Results(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

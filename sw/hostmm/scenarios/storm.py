@@ -1,15 +1,15 @@
 """The storm: some hundreds of shootdowns that meet walks, fills and uses of the device, on every unmapping path.
 
 Four address spaces have a device. First a *sweep* aims one shootdown after the other at the fill that it overlaps, then
-two pages are *pressed*: dropped over and over while an engine is kept busy with them, and last both engines hammer
-pages that CPU threads unmap, protect, copy, clean and reclaim. A fifth address space takes the frames that become
-free and stores its own versions into them.
+a page is *aged* and two are *pressed*: invalidated over and over while engines are kept busy with them; last both
+engines hammer pages that CPU threads unmap, protect, copy, clean and reclaim. A fifth address space takes the frames
+that become free and stores its own versions into them. The first phases are scenarios of their own, too.
 """
 
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from hostmm.mm.space import MmStruct, Vma
 from hostmm.pack import field_of
 from hostmm.scenarios import weather
 from hostmm.scenarios.base import ALLOWED, FORBIDDEN, Bind, Outcome, Scenario
-from hostmm.scenarios.press import press
+from hostmm.scenarios.press import age, press
 from hostmm.scenarios.sweep import measure_walk, sweep
 from hostmm.scenarios.weather import Weather
 from hostmm.scheduler import Steps, Thread
@@ -28,11 +28,12 @@ from secmmu.layouts import Event, LoadArg
 if TYPE_CHECKING:
     from hostmm.machine import Machine
 
-__all__ = ["Storm"]
+__all__ = ["AGE", "PRESS", "STORM", "SWEEP", "Storm"]
 
 _SWEPT = 0x400
 """First of the pages that are swept."""
-_DURATION_NS = 150_000
+_DURATION_NS = 110_000
+_POLL_NS = 1_000
 _PRESSED = 0x410
 """The page that is pressed."""
 _ENGINES = 2
@@ -42,14 +43,27 @@ _STRANGERS = range(1, _SPACES + 2)
 """The address spaces that share no page: higher numbers are forked from one of them."""
 
 
-class Storm(Scenario):
-    """Shootdowns that meet uses and walks in flight, by the hundred."""
+_Phase: TypeAlias = Callable[["Machine", list[MmStruct], Weather], Steps]
 
-    name = "storm"
-    title = "shootdowns that meet uses and walks in flight, on every unmapping path"
+
+class Storm(Scenario):
+    """Shootdowns that meet uses and walks in flight, by the hundred.
+
+    Parameters
+    ----------
+    name, title : str
+    phases : tuple of functions
+        What happens, one after the other.
+    """
+
     expectations: Mapping[str, str] = {"v9": ALLOWED, "seed": ALLOWED}
     frames = 96
     long = True
+
+    def __init__(self, name: str, title: str, phases: tuple[_Phase, ...]) -> None:
+        self.name = name
+        self.title = title
+        self._phases = phases
 
     def build(self, machine: "Machine", bind: Bind) -> None:
         """Prepare the address spaces and spawn the thread that runs one phase after the other."""
@@ -61,7 +75,7 @@ class Storm(Scenario):
             mm.insert(Vma(mm, _PRESSED, _PRESSED + 1, True, True, pgoff=_PRESSED))
             weather.map_regions(machine, mm)
         weather.map_taker(taker, machine.frames.total)
-        machine.sched.spawn("storm", _storm(machine, spaces, taker, bind))
+        machine.sched.spawn("storm", _run(machine, spaces, taker, bind, self._phases))
 
     def outcome(self, columns: Mapping[str, np.ndarray]) -> Outcome:
         """Judge a finished run by what no policy excuses; stale loads behind COW are left to the checks.
@@ -75,23 +89,57 @@ class Storm(Scenario):
         return Outcome(self.name, FORBIDDEN if touches + leaks else ALLOWED, touches + leaks)
 
 
-def _storm(machine: "Machine", spaces: list[MmStruct], taker: MmStruct, bind: Bind) -> Steps:
-    """Bind the devices, sweep, press, then let the storm loose for a while."""
+def _run(
+    machine: "Machine",
+    spaces: list[MmStruct],
+    taker: MmStruct,
+    bind: Bind,
+    phases: tuple[_Phase, ...],
+) -> Steps:
+    """Bind the devices and go through the phases, while freed frames are taken."""
     for mm in spaces:
         yield from bind(machine, mm)
-    walk_ns = yield from measure_walk(machine, spaces[0], _SWEPT)
-    yield from sweep(machine, spaces[0], _SWEPT, walk_ns, _random(machine, "sweep"))
     storm = Weather(machine, spaces, taker)
-    taking = _spawn(machine, {"taker": storm.take})
-    pressing = {
-        f"press {engine}": partial(press, machine, mm, _PRESSED, engine, write=bool(engine))
+    threads = _spawn(machine, {"taker": storm.take})
+    for phase in phases:
+        yield from phase(machine, spaces, storm)
+    storm.over = True
+    yield from _join(threads)
+    # Nobody waits for the last release, and an end that nobody waits for would be waited for long.
+    while machine.sched.busy():
+        yield _POLL_NS
+
+
+def _sweeping(machine: "Machine", spaces: list[MmStruct], storm: Weather, *, rounds: int) -> Steps:
+    """Aim one shootdown after the other at the fill that it overlaps."""
+    walk_ns = yield from measure_walk(machine, spaces[0], _SWEPT)
+    yield from sweep(machine, spaces[0], _SWEPT, walk_ns, _random(machine, "sweep"), rounds=rounds)
+
+
+def _ageing(machine: "Machine", spaces: list[MmStruct], storm: Weather, *, rounds: int) -> Steps:
+    """Invalidate a page, without a hold, in the middle of walks for it."""
+    yield from age(
+        machine, spaces[0], _PRESSED, range(_ENGINES), _random(machine, "age"), rounds=rounds
+    )
+
+
+def _pressing(machine: "Machine", spaces: list[MmStruct], storm: Weather, *, rounds: int) -> Steps:
+    """Drop pages in the middle of their uses."""
+    threads = {
+        f"press {engine}": partial(
+            press, machine, mm, _PRESSED, engine, write=bool(engine), rounds=rounds
+        )
         for engine, mm in enumerate(spaces[:_ENGINES])
     }
-    yield from _join(_spawn(machine, pressing))
+    yield from _join(_spawn(machine, threads))
+
+
+def _storming(machine: "Machine", spaces: list[MmStruct], storm: Weather) -> Steps:
+    """Let everything loose for a while; its threads end when the storm is over."""
     threads = _spawn(machine, storm.threads())
     yield _DURATION_NS
     storm.over = True
-    yield from _join(threads + taking)
+    yield from _join(threads)
 
 
 def _spawn(
@@ -125,3 +173,24 @@ def _leaks(columns: Mapping[str, np.ndarray], loads: np.ndarray) -> int:
         for asid, count, pair in zip(asids, counts, words, strict=True)
         for value in pair[:count]
     )
+
+
+SWEEP = Storm(
+    "sweep", "shootdowns aimed at the fill that they overlap", (partial(_sweeping, rounds=30),)
+)
+AGE = Storm(
+    "age", "shootdowns without a hold in the middle of walks", (partial(_ageing, rounds=40),)
+)
+PRESS = Storm(
+    "press", "shootdowns of a page in the middle of its uses", (partial(_pressing, rounds=20),)
+)
+STORM = Storm(
+    "storm",
+    "shootdowns that meet uses and walks in flight, on every unmapping path",
+    (
+        partial(_sweeping, rounds=60),
+        partial(_ageing, rounds=60),
+        partial(_pressing, rounds=66),
+        _storming,
+    ),
+)

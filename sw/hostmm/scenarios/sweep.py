@@ -16,7 +16,6 @@ __all__ = ["measure_walk", "sweep"]
 
 _SWEPT_PAGES = 4
 _MEASURED = 4
-_ROUNDS = 60
 _LINES = 64
 _BEATS = 8
 _SPREAD_NS = 60
@@ -47,11 +46,19 @@ def _burst_ns(machine: "Machine", mm: MmStruct, vpn: int) -> Steps:
     return machine.sched.now - begun
 
 
-def sweep(machine: "Machine", mm: MmStruct, first: int, walk_ns: int, rng: random.Random) -> Steps:
+def sweep(
+    machine: "Machine",
+    mm: MmStruct,
+    first: int,
+    walk_ns: int,
+    rng: random.Random,
+    *,
+    rounds: int,
+) -> Steps:
     """Map a page, let the device walk for it, and unmap it at the moment of the fill, over and over."""
     lead_ns = sum(machine.costs.ns(step) for step in _LEADING_STEPS)
     pending: list[Transfer | None] = [None] * _SWEPT_PAGES
-    for count in range(_ROUNDS):
+    for count in range(rounds):
         page = count % _SWEPT_PAGES
         vpn, before = first + page, pending[page]
         if before is not None:

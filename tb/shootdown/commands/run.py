@@ -34,6 +34,7 @@ __all__ = ["add_parser", "latest"]
 
 OUT = Path("out/run")
 RESULTS = "results.json"
+_SHOWN_VIOLATIONS = 3
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -105,7 +106,11 @@ def _configs(chosen: argparse.Namespace) -> tuple[list[RunConfig], list[RunConfi
         for one in common
     ]
     names = chosen.scenario or (list(defaults.DEFAULT_SCENARIOS) if default_scenario else [])
-    scenarios = [replace(one, scenario=name, waves=True) for name in names for one in common]
+    scenarios = [
+        replace(one, scenario=name, waves=chosen.waves or _short(name))
+        for name in names
+        for one in common
+    ]
     return ([] if chosen.scenario else replays), scenarios
 
 
@@ -161,11 +166,14 @@ def _failures(
     replays: Sequence[Outcome], scenarios: Sequence[Outcome], *, silent_matters: bool
 ) -> Iterator[str]:
     for outcome in (*replays, *scenarios):
-        for violation in outcome.unexpected[:3]:
+        for violation in outcome.unexpected[:_SHOWN_VIOLATIONS]:
             yield (
                 f"{violation.invariant} on {violation.path} in cycle {violation.cycle} by "
                 f"{violation.thread}: {violation.what}; replay: {outcome.config.replay_command()}"
             )
+        more = outcome.run.count_violations(expected=False) - _SHOWN_VIOLATIONS
+        if more > 0:
+            yield f"{outcome.config.name}: {more} more unexpected violations"
     for outcome in scenarios:
         if outcome.scenario is not None and not outcome.scenario.expected:
             yield (
