@@ -21,6 +21,7 @@ __all__ = ["age", "press", "random_burst"]
 
 _BURSTS = 12
 _PAUSE_NS = 500
+_AGE_NS = 3_000
 _LINES = 64
 _LINE_BYTES = 64
 _BEATS = 8
@@ -61,19 +62,20 @@ def age(
     *,
     rounds: int,
 ) -> Steps:
-    """Take the accessed bit away from a page that all engines read and write, at seeded moments, and give it back.
+    """Take the accessed bit away from a page that all engines read and write, at seeded moments.
 
-    Every burst that faults has the driver flush the page, without a hold, while others walk for it again.
+    It is the device's faults that give it back: behind each the driver flushes the page, without a hold, while
+    other bursts walk for it again.
     """
+    pte = yield from touch(machine, mm, vpn, write=True)
+    page = machine.frames.pages[pte_pfn(pte)]
     pending: list[Transfer] = []
     for _ in range(rounds):
-        pte = yield from touch(machine, mm, vpn, write=True)
-        page = machine.frames.pages[pte_pfn(pte)]
         pending = [transfer for transfer in pending if not transfer.done.fired]
         while len(pending) < _BURSTS:
             engine, write = rng.choice(engines), rng.random() < 0.5
             pending.append((yield from random_burst(machine, engine, mm, vpn, rng, write=write)))
-        yield rng.randrange(_PAUSE_NS)
+        yield rng.randrange(_AGE_NS)
         yield Acquire(page.lock)
         yield from page_referenced(machine, page)
         machine.sched.release(page.lock)

@@ -176,10 +176,10 @@ def _leaks(columns: Mapping[str, np.ndarray], loads: np.ndarray) -> int:
 
 
 SWEEP = Storm(
-    "sweep", "shootdowns aimed at the fill that they overlap", (partial(_sweeping, rounds=30),)
+    "sweep", "shootdowns aimed at the fill that they overlap", (partial(_sweeping, rounds=40),)
 )
 AGE = Storm(
-    "age", "shootdowns without a hold in the middle of walks", (partial(_ageing, rounds=40),)
+    "age", "shootdowns without a hold in the middle of walks", (partial(_ageing, rounds=30),)
 )
 PRESS = Storm(
     "press", "shootdowns of a page in the middle of its uses", (partial(_pressing, rounds=20),)
@@ -188,8 +188,8 @@ STORM = Storm(
     "storm",
     "shootdowns that meet uses and walks in flight, on every unmapping path",
     (
-        partial(_sweeping, rounds=60),
-        partial(_ageing, rounds=60),
+        partial(_sweeping, rounds=70),
+        partial(_ageing, rounds=30),
         partial(_pressing, rounds=66),
         _storming,
     ),
