@@ -1,0 +1,88 @@
+"""Every fault that can be switched on makes a run fail, by name of the invariant, in a cycle, with its replay."""
+
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from hostmm.mutants import HOST_MUTANTS
+from secmmu.config import MUTANTS
+from tests.tb.cli import shootdown
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """What shows a mutant: a scenario, options beside it, and the invariant that is broken first."""
+
+    scenario: str
+    invariant: str
+    options: tuple[str, ...] = ()
+
+
+EXPOSED_BY = {
+    "rtl-no-drain": Exposure("press", "I19"),
+    "rtl-no-walk-kill": Exposure("age", "I2"),
+    "rtl-no-fill-kill": Exposure("sweep", "I2"),
+    "rtl-no-span-compare": Exposure("I24", "I2"),
+    "rtl-no-asid-compare": Exposure("age", "I2"),
+    "host-free-before-drained": Exposure("press", "I1"),
+    # The answer and the free need longer than a use, unless memory is slow.
+    "host-free-on-invalidated": Exposure("press", "I19", ("--memory-latency", "200")),
+    "host-no-wait": Exposure("press", "I19"),
+    "host-ignore-range-start": Exposure("press", "I1"),
+}
+TWINS = sorted({(exposure.scenario, exposure.options) for exposure in EXPOSED_BY.values()})
+SHOWN = re.compile(
+    r"^FAILED (I\d+) on (\S+) in cycle (\d+) by (.*?): .*; replay: (shootdown run .*)$"
+)
+
+
+def words(exposure: Exposure) -> list[str]:
+    """Return the arguments of the run."""
+    return [
+        *("run", "--policy", "v9", "--sim", "icarus", "--scenario", exposure.scenario),
+        *exposure.options,
+    ]
+
+
+def failures(output: str) -> list[tuple[str, ...]]:
+    """Return (invariant, path, cycle, thread, replay command) of each violation printed."""
+    return [match.groups() for line in output.splitlines() if (match := SHOWN.match(line))]
+
+
+def test_every_mutant_has_an_exposure() -> None:
+    """Neither list has a name that the other lacks."""
+    assert sorted(EXPOSED_BY) == sorted((*MUTANTS, *HOST_MUTANTS))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", EXPOSED_BY)
+def test_a_mutant_fails_its_run_and_the_replay_in_the_same_cycle(
+    mutant: str, tmp_path: Path
+) -> None:
+    """Status 1, at most three violations in full, and a command that shows them again."""
+    exposure = EXPOSED_BY[mutant]
+    run = shootdown([*words(exposure), "--mutant", mutant], tmp_path)
+    found = failures(run.stdout)
+    assert run.returncode == 1, run.stderr
+    assert 1 <= len(found) <= 3
+    assert found[0][0] == exposure.invariant
+    replay = shlex.split(found[0][4])
+    assert replay[0] == "shootdown"
+    again = shootdown([*replay[1:], "--out", "again"], tmp_path)
+    assert again.returncode == 1, again.stderr
+    assert failures(again.stdout) == found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("scenario", "options"), TWINS)
+def test_the_unmutated_twin_passes(scenario: str, options: tuple[str, ...], tmp_path: Path) -> None:
+    """Status 0, the outcome as expected, no violation."""
+    run = shootdown(words(Exposure(scenario, "", options)), tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    (played,) = json.loads((tmp_path / "out/run/results.json").read_text())["scenarios"]
+    assert (played["outcome"], played["expected"]) == ("allowed", True)
+    assert "FAILED" not in run.stdout
