@@ -1,5 +1,6 @@
 """What one run is: every value that it depends on, validated, and the command line that repeats it."""
 
+import shlex
 from pathlib import Path
 from typing import Self
 
@@ -25,7 +26,7 @@ def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
 
 def _within(what: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise UsageError(f"{what} must be from {low:g} to {high:g}, not {value:g}")
+        raise UsageError(f"{what} must be from {low} to {high}, not {value}")
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -95,6 +96,10 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         _within("device share", self.device_share, 0, 1)
         _within("burst beats", self.burst_beats, 1, 8)
         _within("outstanding", self.outstanding, 1, self.emulator_outstanding)
+        _within("frames share", self.frames_share, 0.01, 10)
+        _within("instruction ns", self.instruction_ns, 0, 1000)
+        _within("scale of the link's cost", self.scale_link, 0.01, 100)
+        _within("scale of the IPIs' cost", self.scale_ipi, 0.01, 100)
         if self.frames is not None:
             _within("frames", self.frames, 64, 16368)
         if self.scenario is not None:
@@ -140,9 +145,10 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         words = ["shootdown", "run", self.trace, "--policy", self.policy]
         for option, field in _OPTIONS.items():
             value = getattr(self, field)
-            if value != getattr(_DEFAULTS, field):
+            # Without --cpus a replay would run a second time, on one CPU.
+            if value != getattr(_DEFAULTS, field) or (field == "cpus" and not self.scenario):
                 words += [option] if value is True else [option, str(value)]
-        return " ".join(words)
+        return shlex.join(words)
 
     def to_json(self) -> bytes:
         """Encode for the simulator's process."""

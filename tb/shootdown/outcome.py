@@ -87,6 +87,7 @@ def analyse(config: RunConfig, data: RunData, *, wall_s: float, folder: Path) ->
             policy=config.policy,
             outcome=outcome.outcome,
             expected=outcome.outcome == played.expected(config.policy),
+            violations=kept,
             classes=class_latencies(history),
         )
     return Outcome(config=config, frames=data.frames, run=run, scenario=scenario)

@@ -1,21 +1,19 @@
 """What ``shootdown run`` prints: one table, the scenarios, and a verdict that can be quoted."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
 from hostmm.policies import PATHS, SEED_PATHS
 from hostmm.scenarios import SCENARIOS
-from shootdown.measures import COST_TABLE, RTL
+from shootdown.measures import MEASURES
 from shootdown.outcome import Outcome
 from shootdown.results import Distribution, PathResult
 from shootdown.verdict import print_verdict
 
 __all__ = ["print_classes", "print_report", "print_scenarios", "print_table", "silent_paths"]
 
-_BOTH = f"{COST_TABLE} + {RTL}"
 _DASH = "-"
 
 
@@ -33,31 +31,26 @@ def _kinds(path: PathResult, _cycle_ns: int) -> str:
 def _classes(path: PathResult, _cycle_ns: int) -> str:
     classes = path.shootdown_by_class
     named = (("none", classes.none), ("idle", classes.idle), ("in flight", classes.in_flight))
-    return "\n".join(f"{name} {c.p50} ({c.n})" for name, c in named if c.n)
+    return "\n".join(f"{name} {_triple(c)} ({c.n})" for name, c in named if c.n)
 
 
-@dataclass(frozen=True)
-class _Line:
-    """One line of a path's block: its name, its mark, and how a cell is made."""
-
-    name: str
-    mark: str
-    cell: Callable[[PathResult, int], str]
+def _distribution(field: str) -> Callable[[PathResult, int], str]:
+    return lambda path, _cycle_ns: _triple(getattr(path, field))
 
 
-_LINES = (
-    _Line("notifications: page / young / range", COST_TABLE, _kinds),
-    _Line("shootdown, cycles: p50 / p99 / max", RTL, lambda p, _: _triple(p.shootdown_cycles)),
-    _Line("shootdown, ns", RTL, lambda p, ns: _triple(p.shootdown_cycles, ns)),
-    _Line("  p50 by class (samples)", RTL, _classes),
-    _Line("  its floor, cycles", RTL, lambda p, _: _triple(p.floor_cycles)),
-    _Line("PT lock held in a pass, ns", _BOTH, lambda p, _: _triple(p.ptl_hold_ns)),
-    _Line("PT lock waited for in a pass, ns", _BOTH, lambda p, _: _triple(p.ptl_wait_ns)),
-    _Line("rmap lock held, ns", _BOTH, lambda p, _: _triple(p.rmap_hold_ns)),
-    _Line("rmap lock waited for, ns", _BOTH, lambda p, _: _triple(p.rmap_wait_ns)),
-    _Line("clear to drained, ns", _BOTH, lambda p, _: _triple(p.clear_to_drained_ns)),
-    _Line("unmap to free, ns", _BOTH, lambda p, _: _triple(p.unmap_to_free_ns)),
-)
+def _cycles_and_ns(path: PathResult, cycle_ns: int) -> str:
+    cycles, ns = _triple(path.shootdown_cycles), _triple(path.shootdown_cycles, cycle_ns)
+    return f"{cycles}\n{ns} ns" if cycles else ""
+
+
+_CELLS: dict[str, Callable[[PathResult, int], str]] = {
+    name: _distribution(name) for name in MEASURES if name != "violations"
+} | {
+    "notifications": _kinds,
+    "shootdown_cycles": _cycles_and_ns,
+    "shootdown_by_class": _classes,
+}
+"""How the cell of each measure is made."""
 
 
 def _violations(outcome: Outcome, path: str) -> str:
@@ -79,15 +72,16 @@ def print_table(console: Console, outcomes: Sequence[Outcome], cycle_ns: int) ->
             continue
         table.add_section()
         table.add_row(f"[bold]{path}[/bold]")
-        for line in _LINES:
+        for name, cell in _CELLS.items():
             cells = [
-                line.cell(outcome.run.paths[path], cycle_ns) if path in outcome.run.paths else ""
+                cell(outcome.run.paths[path], cycle_ns) if path in outcome.run.paths else ""
                 for outcome in outcomes
             ]
             if any(cells):
-                table.add_row(f"  {line.name}", *cells, line.mark)
+                table.add_row(f"  {MEASURES[name].what}", *cells, MEASURES[name].label)
         cells = [_violations(outcome, path) for outcome in outcomes]
-        table.add_row("  violations: expected / unexpected", *cells, _BOTH)
+        violations = MEASURES["violations"]
+        table.add_row(f"  {violations.what}", *cells, violations.label)
     console.print(table)
     for outcome in outcomes:
         device, pages = outcome.run.device, outcome.run.pages

@@ -72,6 +72,7 @@ class PathResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     shootdown_cycles: Distribution
     shootdown_by_class: ByClass
     floor_cycles: Distribution
+    callback_ns: Distribution
     ptl_hold_ns: Distribution
     ptl_wait_ns: Distribution
     rmap_hold_ns: Distribution
@@ -160,6 +161,7 @@ class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     policy: str
     outcome: str
     expected: bool
+    violations: list[ViolationResult] = []
     classes: dict[str, ClassLatency] = {}
 
 

@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,8 @@ __all__ = [
 
 _MODULE = "shootdown.cases.run_cases"
 _TIMEOUT_S = 1800.0
+_MARK = ".shootdown-results"
+"""A file that says that a folder is ours to replace."""
 _AT_ONCE = 2
 _CYCLES_BEFORE = 2000
 _CYCLES_AFTER = 500
@@ -96,7 +98,7 @@ def _simulator(config: RunConfig) -> simulate.Simulator:
 
 def perform_all(configs: Sequence[RunConfig], folder: Path) -> list[Outcome]:
     """Run every configuration, two at a time, each in ``folder/NAME``; return their outcomes in order."""
-    for trace in {config.trace_path for config in configs}:
+    for trace in dict.fromkeys(config.trace_path for config in configs):
         try:
             load(trace)  # a bad trace is refused before anything is built
         except HostError as error:
@@ -194,22 +196,38 @@ def write_wave_files(outcomes: Sequence[Outcome], out: Path) -> list[Recording]:
     return found
 
 
+def _refuse_foreign(folder: Path) -> None:
+    """Refuse a folder whose content is not results of ours: it would be replaced."""
+    if not folder.is_dir():
+        if folder.exists():
+            raise UsageError(f"cannot write {folder}: it is a file, results want a folder")
+    elif not (folder / _MARK).is_file() and any(folder.iterdir()):
+        raise UsageError(f"{folder} holds other things than results: name a new or an empty folder")
+
+
 @contextmanager
 def fresh_folder(out: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``out`` when the block ends well.
 
-    When a simulation failed it is kept as ``out-failed``, for its logs; otherwise nothing is left of it.
+    When a simulation failed it is kept as ``out-failed``, for its logs; otherwise nothing is left of it. Only a folder
+    that an earlier call made, or an empty one, is replaced.
 
     Raises
     ------
     UsageError
-        The folder cannot be written.
+        The folder cannot be written, or holds something else.
     """
     out = out.absolute()
+    if not out.name:
+        raise UsageError(f"cannot write {out}: name a folder of its own for the results")
     work = out.with_name(f".{out.name}.{os.getpid()}")
     failed = out.with_name(f"{out.name}-failed")
+    for folder in (out, failed):
+        _refuse_foreign(folder)
+    made = [parent for parent in work.parents if not parent.exists()]
     try:
         work.mkdir(parents=True)
+        (work / _MARK).touch()
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error.strerror}") from None
     try:
@@ -222,3 +240,6 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         raise ShootdownError(str(error).replace(str(work), str(failed))) from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
+        for parent in made:
+            with suppress(OSError):  # it is needed after all
+                parent.rmdir()

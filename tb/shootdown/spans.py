@@ -9,7 +9,14 @@ from hostmm.mm.pagetable import PTE_V
 from hostmm.timeline import LockClass, Row
 from shootdown.history import NEVER, Command, History
 
-__all__ = ["Hold", "clear_to_drained", "lock_holds", "lock_passes", "unmap_to_free"]
+__all__ = [
+    "Hold",
+    "callback_times",
+    "clear_to_drained",
+    "lock_holds",
+    "lock_passes",
+    "unmap_to_free",
+]
 
 
 _RECLAIM_PATHS = ("try_to_unmap_one", "try_to_unmap_cluster")
@@ -47,16 +54,17 @@ def lock_holds(history: History, lock_class: LockClass) -> Iterator[Hold]:
 
 
 def lock_passes(history: History, lock_class: LockClass) -> Iterator[Hold]:
-    """Yield, for each pass through a path, the sums over the locks of the class that it took itself.
+    """Yield, for each pass through a path that notified, the sums over the locks of the class that it took itself.
 
     A path may take a lock twice, long and short (``do_wp_page``); their single holds would be two populations.
     """
     rows = history.rows
+    notified = {callback.span for callback in history.callbacks}
     sums: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])
     index = rows.of(Row.LOCK, Row.UNLOCK)
     index = index[rows["tag"][index] == lock_class]
     for _, kind, path, span, ns in rows.take(index, "kind", "path", "span", "b"):
-        if span:
+        if span in notified:
             sums[span, path][kind == Row.UNLOCK] += ns
     for (_, path), (waited, held) in sums.items():
         yield Hold(waited, held, (path,))
@@ -70,6 +78,19 @@ def _entered(history: History) -> dict[int, tuple[list[int], list[int]]]:
         found[thread][0].append(row)
         found[thread][1].append(path)
     return found
+
+
+def callback_times(history: History) -> Iterator[tuple[int, int]]:
+    """Yield (path, ns) of each callback that returned."""
+    rows = history.rows
+    begun: dict[int, int] = {}
+    for _, kind, ns, path, number in rows.take(
+        rows.of(Row.NOTIFY_BEGIN, Row.NOTIFY_END), "kind", "ns", "path", "b"
+    ):
+        if kind == Row.NOTIFY_BEGIN:
+            begun[number] = ns
+        else:
+            yield path, ns - begun[number]
 
 
 def clear_to_drained(history: History) -> Iterator[tuple[int, int | None]]:

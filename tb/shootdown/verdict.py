@@ -14,8 +14,8 @@ __all__ = ["print_verdict"]
 
 _BEFORE, _AFTER = "v9", "seed"
 _FIGURES = (
-    ("PT lock held in a pass, p50", "ptl_hold_ns", "p50"),
-    ("PT lock waited for in a pass, p99", "ptl_wait_ns", "p99"),
+    ("PT lock held in a notifying pass, p50", "ptl_hold_ns", "p50"),
+    ("PT lock waited for in one, p99", "ptl_wait_ns", "p99"),
     ("rmap lock held, p50", "rmap_hold_ns", "p50"),
     ("rmap lock waited for, p99", "rmap_wait_ns", "p99"),
 )

@@ -34,6 +34,7 @@ def path(*, ptl=1000, rmap=1100, notifications=200):
         shootdown_cycles=flat(3),
         shootdown_by_class=ByClass(none=flat(3), idle=NONE, in_flight=flat(41, n=5)),
         floor_cycles=flat(0),
+        callback_ns=flat(830),
         ptl_hold_ns=flat(ptl),
         ptl_wait_ns=flat(0),
         rmap_hold_ns=flat(rmap),
@@ -86,8 +87,8 @@ def test_a_path_is_a_block_and_a_run_a_column():
     assert "seed, 4 CPUs" in text
     assert "200 / 0 / 0" in text
     assert "3 / 3 / 3" in text
-    assert "30 / 30 / 30" in text
-    assert "in flight 41 (5)" in text
+    assert "30 / 30 / 30 ns" in text
+    assert "in flight 41 / - / 41 (5)" in text
     assert "RTL" in text
     assert "cost table" in text
     assert "unmap to free" not in text

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from secmmu.config import MUTANTS
 from shootdown import config as defaults
 from shootdown.builds import SIMULATORS
 from shootdown.config import RunConfig
-from shootdown.errors import ShootdownError
+from shootdown.errors import ShootdownError, UsageError
 from shootdown.outcome import Outcome
 from shootdown.report import print_report, silent_paths
 from shootdown.results import Results, save
@@ -96,7 +97,7 @@ def _common(chosen: argparse.Namespace, policy: str) -> RunConfig:
 
 def _configs(chosen: argparse.Namespace) -> tuple[list[RunConfig], list[RunConfig]]:
     """Return the replays and the scenarios that the command line asks for."""
-    policies = chosen.policy or list(defaults.DEFAULT_POLICIES)
+    policies = list(dict.fromkeys(chosen.policy or defaults.DEFAULT_POLICIES))
     common = [_common(chosen, policy) for policy in policies]
     default_scenario = chosen.trace is None
     nonlinear, xip = chosen.nonlinear or default_scenario, chosen.xip or default_scenario
@@ -105,7 +106,8 @@ def _configs(chosen: argparse.Namespace) -> tuple[list[RunConfig], list[RunConfi
         for cpus in ([chosen.cpus] if chosen.cpus is not None else [defaults.DEFAULT_CPUS, 1])
         for one in common
     ]
-    names = chosen.scenario or (list(defaults.DEFAULT_SCENARIOS) if default_scenario else [])
+    usual = defaults.DEFAULT_SCENARIOS if default_scenario else ()
+    names = dict.fromkeys(chosen.scenario or usual)
     scenarios = [
         replace(one, scenario=name, waves=chosen.waves or _short(name))
         for name in names
@@ -121,18 +123,20 @@ def _short(scenario: str) -> bool:
 
 def _run(chosen: argparse.Namespace) -> int:
     replays, scenarios = _configs(chosen)
+    if chosen.json is not None and not os.access(chosen.json.absolute().parent, os.W_OK):
+        raise UsageError(f"cannot write {chosen.json}: its folder cannot be written")
     with fresh_folder(chosen.out) as folder:
         outcomes = perform_all([*replays, *scenarios], folder)
         results = _results(chosen, outcomes)
         save(results, folder / RESULTS)
-        if chosen.json is not None:
-            save(results, chosen.json)
         try:
             record_unexpected(outcomes, folder)
         except ShootdownError as error:
             # The results matter more than their waveforms.
             reason = str(error).replace(str(folder), str(chosen.out))
             print(f"shootdown: no waveform: {reason}", file=sys.stderr)
+    if chosen.json is not None:
+        save(results, chosen.json)
     recordings = write_wave_files(outcomes, chosen.out)
     _remember(chosen.out)
     replayed, played = outcomes[: len(replays)], outcomes[len(replays) :]

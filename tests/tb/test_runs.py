@@ -1,0 +1,101 @@
+"""Folders of results, and the command that repeats a run."""
+
+import shlex
+
+import pytest
+
+from shootdown.cli import _parser
+from shootdown.commands.run import _configs
+from shootdown.config import RunConfig
+from shootdown.errors import ShootdownError, SimulationError, UsageError
+from shootdown.runs import fresh_folder
+
+
+def write(out, text):
+    with fresh_folder(out) as folder:
+        (folder / "results.json").write_text(text)
+
+
+def crash(out):
+    with fresh_folder(out) as folder:
+        (folder / "sim.log").write_text("what happened")
+        raise SimulationError(f"it crashed: see {folder / 'sim.log'}")
+
+
+def test_our_own_folder_is_replaced_whole(tmp_path):
+    out = tmp_path / "deep" / "out"
+    write(out, "old")
+    write(out, "new")
+    assert (out / "results.json").read_text() == "new"
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_a_folder_with_other_things_in_it_is_refused_and_kept(tmp_path):
+    thesis = tmp_path / "thesis.tex"
+    thesis.write_text("years of work")
+    with pytest.raises(UsageError, match="holds other things"):
+        write(tmp_path, "results")
+    assert thesis.read_text() == "years of work"
+
+
+@pytest.mark.parametrize("out", ["/", "a file"])
+def test_what_is_no_folder_is_refused(tmp_path, out):
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(UsageError, match="cannot write"):
+        write(tmp_path / out, "results")
+
+
+def test_a_failed_simulation_keeps_its_logs_beside_the_old_results(tmp_path):
+    out = tmp_path / "out"
+    write(out, "old")
+    with pytest.raises(ShootdownError, match=r"out-failed/sim\.log"):
+        crash(out)
+    assert (out / "results.json").read_text() == "old"
+    assert (tmp_path / "out-failed" / "sim.log").is_file()
+
+
+def test_nothing_is_left_when_the_run_is_refused(tmp_path):
+    with pytest.raises(UsageError), fresh_folder(tmp_path / "new" / "out"):
+        raise UsageError("no such policy")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        RunConfig(policy="seed", trace="words"),
+        RunConfig(policy="v9", trace="my traces/a b.trace", cpus=1, seed=7, xip=True),
+        RunConfig(policy="v9", scenario="L1", mutant="rtl-no-drain", memory_latency=200),
+        RunConfig(policy="seed", simulator="icarus", scale_link=0.25, scale_ipi=4.0, frames=300),
+    ],
+)
+def test_the_replay_command_gives_exactly_that_run(config):
+    words = shlex.split(config.replay_command())
+    assert words[0] == "shootdown"
+    replays, scenarios = _configs(_parser().parse_args(words[1:]))
+    (again,) = scenarios if config.scenario else replays
+    for field in ("policy", "trace", "seed", "cpus", "scenario", "mutant", "xip", "frames"):
+        assert getattr(again, field) == getattr(config, field)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("scale_link", -1.0),
+        ("scale_ipi", float("nan")),
+        ("cpus", 0),
+        ("seed", -1),
+        ("frames_share", 0.0),
+        ("policy", "v10"),
+        ("mutant", "none"),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_refused_with_what_is(field, value):
+    with pytest.raises(UsageError, match="must be"):
+        RunConfig(**{"policy": "v9", field: value})
+
+
+def test_a_policy_named_twice_runs_once():
+    chosen = _parser().parse_args(["run", "--policy", "v9", "--policy", "v9", "--cpus", "2"])
+    replays, _ = _configs(chosen)
+    assert len(replays) == 1
