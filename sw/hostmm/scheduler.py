@@ -186,10 +186,13 @@ class Scheduler:
             self._later(self.now, partial(self._resume, thread, value))
 
     def post(self, operation: Callable[[int], None]) -> None:
-        """Do ``operation(ns)`` on the link one link latency from now (a posted register write)."""
+        """Do ``operation(ns)`` on the link one link latency from now (a posted register write).
+
+        What is posted at one moment arrives in that order.
+        """
         thread = self.current
         at = self.now + self._link_ns
-        self._later(at, lambda: self._as(thread, lambda: operation(at)))
+        self._in_order(at, lambda: self._as(thread, lambda: operation(at)))
 
     def handle(self, kind: Event, handler: Callable[[Sequence[int]], None]) -> None:
         """Call ``handler(record)``, four words, whenever an event of ``kind`` reaches the host."""
@@ -248,7 +251,7 @@ class Scheduler:
             handler = self._handlers.get(record[0] & 0xFF)
             if handler is not None:
                 at = record[1] * self.link.cycle_ns + self._link_ns
-                self._later(at, partial(self._as, None, partial(handler, record)))
+                self._in_order(at, partial(self._as, None, partial(handler, record)))
         self._records = records
 
     def _answer_fetch(self) -> Session:
@@ -262,8 +265,15 @@ class Scheduler:
         self._later(self.now, lambda: self._resume(thread, words))
 
     def _later(self, at: int, action: Callable[[], None]) -> None:
+        """Do something at a time; the seed decides between threads that are due at the same one."""
         self._sequence += 1
-        heapq.heappush(self._queue, (at, self._rng.getrandbits(16), self._sequence, action))
+        tie = 1 + self._rng.getrandbits(16)
+        heapq.heappush(self._queue, (at, tie, self._sequence, action))
+
+    def _in_order(self, at: int, action: Callable[[], None]) -> None:
+        """Do something at a time, before threads that are due then, in the order of these calls."""
+        self._sequence += 1
+        heapq.heappush(self._queue, (at, 0, self._sequence, action))
 
     def _as(self, thread: Thread | None, action: Callable[[], None]) -> None:
         before, self.current = self.current, thread

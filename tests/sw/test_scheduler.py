@@ -215,6 +215,21 @@ def test_a_command_reaches_the_port_one_link_latency_later_and_its_answer_anothe
     assert times["host"] == times["record"] * 10 + link
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_posted_at_one_moment_arrives_in_that_order(seed):
+    scheduler = make(seed)
+    arrived = []
+
+    def thread():
+        yield 100
+        for number in range(20):
+            scheduler.post(lambda _ns, n=number: arrived.append(n))
+
+    scheduler.spawn("t", thread())
+    finish(scheduler)
+    assert arrived == list(range(20))
+
+
 def test_a_deadlock_names_the_threads_that_wait():
     scheduler = make()
 
