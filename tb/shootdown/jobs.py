@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from hostmm.errors import HostError
-from shootdown.errors import ShootdownError, SimulationError
+from shootdown.errors import ShootdownError, SimulationError, UsageError
 
 __all__ = ["Job", "run_jobs"]
 
@@ -32,8 +32,10 @@ class Job:
 def _child(job: Job, answer: Connection) -> None:
     try:
         job.work(*job.arguments)
-    except (ShootdownError, HostError) as error:
-        answer.send(str(error))
+    except (UsageError, HostError) as error:
+        answer.send((UsageError, str(error)))
+    except ShootdownError as error:
+        answer.send((SimulationError, str(error)))
     except KeyboardInterrupt:
         pass  # the parent has it too
     else:
@@ -84,8 +86,10 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int) -> None:
 
     Raises
     ------
-    ShootdownError
-        The first error of a job. However this call ends, no job is left running.
+    UsageError
+        A job was refused.
+    SimulationError
+        A job failed otherwise. In both cases it is the first such job. However this call ends, none is left running.
     """
     context = multiprocessing.get_context("spawn")
     waiting, finished = list(jobs), 0
@@ -117,11 +121,13 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int) -> None:
 
 
 def _finish(job: Job, process: BaseProcess, answer: Connection) -> None:
+    problem: tuple[type[ShootdownError], str] | None
     try:
         problem = answer.recv()
     except EOFError:
         process.join()
-        problem = f"its process ended with status {process.exitcode}"
+        problem = SimulationError, f"its process ended with status {process.exitcode}"
     process.join()
     if problem is not None:
-        raise SimulationError(f"{job.name}: {problem}")
+        kind, text = problem
+        raise kind(f"{job.name}: {text}")

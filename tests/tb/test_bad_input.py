@@ -1,0 +1,174 @@
+"""What a user may get wrong, and what may interrupt a run: one clear line, status 2, nothing left behind."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from hostmm import trace
+from tests.tb.cli import command, environment, shootdown
+
+PREFIX = "shootdown: "
+
+
+def refused(words: list[str], folder: Path) -> str:
+    """Return the one line with which ``shootdown run WORDS`` is refused; it must leave nothing in the folder."""
+    before = _content(folder)
+    run = shootdown(["run", *words], folder)
+    assert run.returncode == 2, run.stdout + run.stderr
+    (line,) = _without_progress(run.stderr)
+    assert line.startswith(PREFIX)
+    assert run.stdout == ""
+    assert _content(folder) == before
+    return line.removeprefix(PREFIX)
+
+
+def _content(folder: Path) -> list[Path]:
+    """Return what lies in a folder; the empty one that results usually go to is nobody's loss."""
+    return sorted(path for path in folder.rglob("*") if path != folder / "out")
+
+
+def _without_progress(errors: str) -> list[str]:
+    return [line for line in errors.splitlines() if "runs done" not in line]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--policy", "v10"], "policy must be one of v9, seed, not 'v10'"),
+        (["--scenario", "L9"], "scenario must be one of L1, "),
+        (["--sim", "vcs"], "simulator must be one of verilator, icarus, not 'vcs'"),
+        (["--mutant", "rtl-none"], "mutant must be one of rtl-no-drain, "),
+        (["--seed", "-1"], "seed must be from 0 to "),
+        (["--seed", "4294967296"], "seed must be from 0 to "),
+        (["--frames", "5"], "frames must be from 64 to "),
+        (["--cpus", "0"], "cpus must be from 1 to 16"),
+        (["--memory-latency", "0"], "memory latency must be from 1 to 1000"),
+        (["nothing"], "nothing"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(words: list[str], message: str, tmp_path: Path) -> None:
+    """The line says what is allowed."""
+    assert message in refused(words, tmp_path)
+
+
+def test_a_truncated_trace_is_refused(tmp_path: Path) -> None:
+    """The end of a recording is missing."""
+    whole = trace.shipped()["shell"].read_bytes()
+    (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
+    assert "cut" in refused(["cut"], tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x7fELF" + bytes(200), b"not a trace at all\n"])
+def test_a_foreign_file_is_refused(content: bytes, tmp_path: Path) -> None:
+    """It never was a recording."""
+    (tmp_path / "foreign").write_bytes(content)
+    assert "foreign" in refused(["foreign"], tmp_path)
+
+
+def test_a_folder_is_no_trace(tmp_path: Path) -> None:
+    """Nor is a folder."""
+    (tmp_path / "folder").mkdir()
+    assert "folder" in refused(["folder"], tmp_path)
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    """A file stands where the folder is to be."""
+    (tmp_path / "file").write_text("mine")
+    words = ["--scenario", "I24", "--sim", "icarus", "--out"]
+    assert "cannot write" in refused([*words, "file/out"], tmp_path)
+    assert "cannot write" in refused([*words, "file"], tmp_path)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_results_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    """Before anything is run."""
+    words = ["--scenario", "I24", "--sim", "icarus", "--json", "missing/results.json"]
+    assert "cannot write missing/results.json" in refused(words, tmp_path)
+
+
+@pytest.mark.slow
+def test_frames_too_few_to_run_are_refused(tmp_path: Path) -> None:
+    """Known only when the run is under way, or about to be."""
+    words = ["compile", "--frames", "64", "--policy", "v9", "--cpus", "1", "--sim", "icarus"]
+    assert "frames" in refused(words, tmp_path)
+
+
+def running(marker: str) -> list[int]:
+    """Return the processes that have ``marker`` in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                if marker.encode() in (entry / "environ").read_bytes() and state != "Z":
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+@pytest.fixture
+def marker(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Yield a word that a run's processes are known by; whatever is left of them is ended."""
+    word = f"SHOOTDOWN_TEST_MARKER={os.getpid()}-{request.node.name}"
+    yield word
+    for number in running(word):
+        os.kill(number, signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole_group", [False, True], ids=["process", "group"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_nothing_behind(
+    number: signal.Signals, whole_group: bool, marker: str, tmp_path: Path
+) -> None:
+    """Ctrl-C goes to the whole group of processes, a kill to one of them."""
+    name, value = marker.split("=")
+    words = ("run", "--scenario", "storm", "--sim", "icarus", "--out", "out/mine")
+    process = subprocess.Popen(
+        command(*words),
+        cwd=tmp_path,
+        env=environment() | {name: value},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    _until_simulating(process, marker)
+    (os.killpg if whole_group else os.kill)(process.pid, number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert _without_progress(errors) == [
+        f"{PREFIX}interrupted" + (f" by {number.name}" if number is signal.SIGTERM else "")
+    ]
+    assert _gone(marker)
+    assert not list(tmp_path.rglob("*mine*"))
+
+
+def _until_simulating(process: "subprocess.Popen[str]", marker: str) -> None:
+    """Wait until a simulator of the run is well under way."""
+    vvp = shutil.which("vvp")
+    assert vvp is not None
+    for _ in range(600):
+        assert process.poll() is None, "the run ended early"
+        programs = [Path(f"/proc/{number}/comm") for number in running(marker)]
+        if any(program.exists() and program.read_text() == "vvp\n" for program in programs):
+            time.sleep(2)
+            return
+        time.sleep(0.1)
+    raise AssertionError("no simulator was started")
+
+
+def _gone(marker: str) -> bool:
+    """Whether every process of the run ends within a moment."""
+    for _ in range(30):
+        if not running(marker):
+            return True
+        time.sleep(0.1)
+    return False
