@@ -39,14 +39,17 @@ module secmmu_sim_memory #(
   localparam OP_READ = 3'd0, OP_WRITE = 3'd1, OP_COPY = 3'd2, OP_FILL = 3'd3, OP_SWAP = 3'd4, OP_CAS = 3'd5;
 
   /* verilator lint_off BLKSEQ */
-  reg [63:0] words[0:WORDS-1];
+  // Two-state, so that Icarus has zeros without the loop, which takes it seconds.
+  bit [63:0] words[0:WORDS-1];
   reg [8191:0] image;
   reg [63:0] strobed;
   reg [ADDRESS_BITS-1:0] source, destination;
   integer i;
 
   initial begin
+`ifndef __ICARUS__
     for (i = 0; i < WORDS; i = i + 1) words[i] = 64'd0;
+`endif
     device_data = 64'd0;
     walk_data = 64'd0;
     host_data = 64'd0;
