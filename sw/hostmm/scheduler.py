@@ -113,6 +113,7 @@ class Scheduler:
         self.current: Thread | None = None
         self.gates: list[Gate] = []
         self._handlers: dict[int, Callable[[Sequence[int]], None]] = {}
+        self._handled: set[Event] = set()
         self.stops: set[Event] = set()
         """Kinds of event that end an advance early: whatever somebody waits for right now."""
         self.busy: Callable[[], bool] = lambda: False
@@ -197,6 +198,7 @@ class Scheduler:
     def handle(self, kind: Event, handler: Callable[[Sequence[int]], None]) -> None:
         """Call ``handler(record)``, four words, whenever an event of ``kind`` reaches the host."""
         self._handlers[kind.value] = handler
+        self._handled.add(kind)
 
     # --- the loop ------------------------------------------------------------------------------------
 
@@ -234,7 +236,9 @@ class Scheduler:
         horizon = self._queue[0][0] - self._link_ns if self._queue else None
         limit = max(self.now, before * self.link.cycle_ns) + _WATCHDOG_NS
         until = limit if horizon is None else min(limit, horizon)
-        yield from self._exchange(until, frozenset(self.stops))
+        # With nothing to do meanwhile, any event that somebody handles may be the last one.
+        stops = self.stops if self._queue else self._handled
+        yield from self._exchange(until, frozenset(stops))
         if self.link.synced_cycle * self.link.cycle_ns >= limit and not self._queue:
             waiting = (
                 ", ".join(f"{t.name} ({t.waiting})" for t in self._live) or "the end of the run"

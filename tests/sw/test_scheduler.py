@@ -241,6 +241,25 @@ def test_a_deadlock_names_the_threads_that_wait():
         finish(scheduler)
 
 
+def test_an_answer_that_nobody_waits_for_ends_the_run_when_it_comes():
+    scheduler = make()
+    pending = [True]
+    scheduler.busy = lambda: pending[0]
+    scheduler.handle(Event.DRAINED, lambda _record: pending.clear() or pending.append(False))
+
+    def thread():
+        yield 100
+        scheduler.post(
+            lambda ns: scheduler.link.command(
+                ns, kind=CommandKind.PAGE.value, asid=1, first=5, last=5, tag=1
+            )
+        )
+
+    scheduler.spawn("t", thread())
+    finish(scheduler)
+    assert scheduler.link.synced_cycle < 200
+
+
 def test_hardware_that_never_answers_is_a_deadlock_not_a_hang():
     scheduler = make()
     scheduler.busy = lambda: True
