@@ -8,7 +8,7 @@ from typing import Self
 import msgspec
 
 from hostmm.scenarios import SCENARIOS
-from shootdown.checks import Violation, check
+from shootdown.checks import Violation, check, examined
 from shootdown.config import RunConfig
 from shootdown.execute import RunData
 from shootdown.history import History
@@ -23,12 +23,21 @@ KEPT_VIOLATIONS = 1000
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """One run's configuration, result and, where it was one, scenario; ``frames`` is the limit that applied."""
+    """One run's configuration, result and, where it was one, scenario.
+
+    Attributes
+    ----------
+    frames : int
+        The limit that applied.
+    examined : dict
+        For each invariant, how many things it could have failed on.
+    """
 
     config: RunConfig
     frames: int
     run: RunResult
     scenario: ScenarioResult | None
+    examined: dict[str, int]
 
     @property
     def unexpected(self) -> list[ViolationResult]:
@@ -90,4 +99,10 @@ def analyse(config: RunConfig, data: RunData, *, wall_s: float, folder: Path) ->
             violations=kept,
             classes=class_latencies(history),
         )
-    return Outcome(config=config, frames=data.frames, run=run, scenario=scenario)
+    return Outcome(
+        config=config,
+        frames=data.frames,
+        run=run,
+        scenario=scenario,
+        examined=examined(history),
+    )

@@ -1,12 +1,13 @@
 """The verdict: which invariants each policy kept and broke, where, and what the move did to the locks."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import Console
 
 from hostmm.policies import SEED_PATHS
 from shootdown.checks import INVARIANTS
-from shootdown.expectations import reason
+from shootdown.expectations import EXPECTED, reason
 from shootdown.outcome import Outcome
 from shootdown.results import Distribution, PathResult
 
@@ -41,8 +42,8 @@ def _policy_verdict(
     mine = [outcome for outcome in (*replays, *scenarios) if outcome.config.policy == policy]
     broken = [(v, outcome) for outcome in mine for v in outcome.run.violations]
     notified = sum(p.notifications for outcome in mine for p in outcome.run.paths.values())
-    kept = [name for name in INVARIANTS if name not in {v.invariant for v, _ in broken}]
-    yield f"{policy}: kept {', '.join(kept)} over {notified} notifications in {len(mine)} {'runs' if len(mine) > 1 else 'run'}."
+    yield f"{policy}: {notified} notifications in {len(mine)} {'runs' if len(mine) > 1 else 'run'}."
+    yield from _kept(policy, mine, {(v.invariant, v.path) for v, _ in broken})
     for invariant, path in dict.fromkeys((v.invariant, v.path) for v, _ in broken):
         cases = [(v, o) for v, o in broken if (v.invariant, v.path) == (invariant, path)]
         first, outcome = cases[0]
@@ -52,6 +53,22 @@ def _policy_verdict(
             f"{policy}: broke {invariant} on {path} {len(cases)} times, first in cycle {first.cycle} "
             f"of {outcome.config.name} ({text})"
         )
+
+
+def _kept(policy: str, mine: Sequence[Outcome], broken: set[tuple[str, str]]) -> Iterator[str]:
+    """Say what held, with how many things it could have failed on, and what says nothing."""
+    tried = Counter[str]()
+    for outcome in mine:
+        tried.update(outcome.examined)
+    hidden = [c for c in EXPECTED if c.policy == policy and (c.invariant, c.path) not in broken]
+    without = {invariant for invariant, _ in broken} | {cell.invariant for cell in hidden}
+    kept = [f"{name} ({tried[name]})" for name in INVARIANTS if tried[name] and name not in without]
+    yield f"{policy}: kept (things examined): {', '.join(kept) or 'nothing'}."
+    idle = [name for name in INVARIANTS if not tried[name] and name not in without]
+    if idle:
+        yield f"{policy}: not exercised: {', '.join(idle)}."
+    for cell in hidden:
+        yield f"{policy}: {cell.invariant} on {cell.path} did not show, though it can ({cell.why})."
 
 
 def _figure(paths: Mapping[str, PathResult], path: str, field: str, percentile: str) -> int | None:

@@ -1,9 +1,10 @@
 """I13, I16 and I20: brackets pair up, release comes first, everybody is told."""
 
+from hostmm.mm.pagetable import PTE_A
 from hostmm.policies import SEED, V9
 from hostmm.timeline import Notification, Row
 from secmmu.layouts import CommandKind
-from tests.tb.timelines import Scene
+from tests.tb.timelines import Scene, pte
 
 MM, VPN, PFN = 1, 0x10, 0x20
 VA = VPN << 12
@@ -14,6 +15,27 @@ def call(scene: Scene, kind: Notification, last: int = VPN + 3) -> None:
     """One callback that does nothing."""
     with scene.notify(kind, MM, VPN, last):
         pass
+
+
+def test_a_downgrade_that_nobody_was_told_of() -> None:
+    """Fork write-protects by setting the PTE; an upgrade, or a bit of the CPU's own, is nobody's business."""
+    writable, read_only = pte(PFN, writable=True), pte(PFN, writable=False)
+    for old, new, told, broken in (
+        (writable, read_only, False, ["I20"]),
+        (writable, read_only, True, []),
+        (read_only, writable, False, []),
+        (writable, writable & ~PTE_A, False, []),
+        (read_only, pte(PFN + 1, writable=False), False, ["I20"]),
+    ):
+        scene = Scene()
+        scene.subscribe(MM)
+        with scene.path("fork"):
+            if told:
+                call(scene, Notification.RANGE_START)
+            scene.row(Row.PTE_SET, mm=MM, vpn=VPN, pfn=PFN, a=new, b=old)
+            if told:
+                call(scene, Notification.RANGE_END)
+        assert [violation.invariant for violation in scene.violations("I20")] == broken
 
 
 def test_pairs_in_one_path() -> None:

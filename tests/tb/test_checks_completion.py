@@ -1,7 +1,7 @@
 """I19: completion means performed."""
 
-from hostmm.timeline import Notification
-from secmmu.layouts import Event
+from hostmm.timeline import Notification, Row
+from secmmu.layouts import CommandKind, Event
 from tests.tb.timelines import Scene
 
 MM, VPN, PFN = 1, 0x10, 0x20
@@ -88,3 +88,16 @@ def test_refused_command_never_drains() -> None:
     with scene.path("mprotect"), scene.notify(Notification.RANGE_END, MM, VPN + 9):
         pass
     assert scene.violations("I19", "I2") == []
+
+
+def test_answers_and_commands_match_one_to_one() -> None:
+    """An answer that nobody asked for, a command that is never answered, and one answered backwards."""
+    scene = Scene()
+    scene.hardware(50, Event.DRAINED, tag=77)
+    scene.at(100).row(Row.INV_ISSUE, mm=1, vpn=5, tag=3, a=5)
+    scene.hardware(100, Event.ACCEPTED, tag=3, arg=CommandKind.PAGE.value, a=5, b=5)
+    whats = [violation.what for violation in scene.violations("I19")]
+    assert whats == ["an answer with tag 77 answers no command", "command 3 never drained"]
+    scene.hardware(110, Event.DRAINED, tag=3)
+    (_, violation) = scene.violations("I19")
+    assert violation.what == "command 3 drained before it was invalidated"

@@ -29,6 +29,16 @@ def test_walk_begun_before_the_command_may_not_fill() -> None:
     assert "walk begun in cycle 90, before command 5 was accepted in cycle 100" in violation.what
 
 
+def test_a_large_leaf_may_not_come_from_a_walk_older_than_a_command_for_any_of_its_pages() -> None:
+    """A walk for 0x410 is killed by an invalidation of 0x403 where its leaf turns out to span both."""
+    for level, broken in ((1, ["I2"]), (0, [])):
+        scene = Scene(V9)
+        with scene.path("do_wp_page"), scene.notify(Notification.INVALIDATE_PAGE, MM, 0x403):
+            scene.at(100).command(MM, 0x403, tag=5)
+        scene.fill(120, MM, 0x410, PFN, entry=4, level=level, walked=30)
+        assert [violation.invariant for violation in scene.violations("I2")] == broken
+
+
 def test_walk_begun_behind_the_command_may_fill() -> None:
     """Walk begun behind the command may fill."""
     scene = warm()

@@ -10,7 +10,7 @@ from hostmm.model import Model
 from hostmm.policies import POLICIES
 from hostmm.scenarios import ALLOWED, FORBIDDEN, SCENARIOS
 from hostmm.subscribers.sva import Sva
-from shootdown.checks import check
+from shootdown.checks import INVARIANTS, check, examined
 from shootdown.history import History
 from shootdown.measures import device_counters, measure, shootdown_class
 
@@ -98,3 +98,15 @@ def test_the_storm_breaks_nothing_that_is_not_expected(policy: str) -> None:
     assert [violation for violation in check(history) if not violation.expected] == []
     classes = Counter(shootdown_class(c) for c in history.commands if c.invalidates)
     assert min(classes.values()) > 50
+
+
+def test_what_was_examined_is_counted() -> None:
+    """L3 forks, replaces a page and loads; it writes nothing back."""
+    _, history = play("L3", "seed")
+    found = examined(history)
+    assert set(found) == set(INVARIANTS)
+    assert found["I7"] == 0
+    assert found["I3"] == found["I13"] >= 1
+    assert found["I10"] >= 1
+    assert found["I4"] == found["I6"] >= 1
+    assert found["I2"] == len(history.entries)

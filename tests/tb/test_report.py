@@ -44,8 +44,12 @@ def path(*, ptl=1000, rmap=1100, notifications=200):
     )
 
 
+EXAMINED = {"I1": 20, "I2": 300, "I3": 0, "I4": 7000, "I6": 7000}
+
+
 def outcome(policy, paths, violations=(), scenario=None, cpus=4):
     return Outcome(
+        examined=EXAMINED,
         config=RunConfig(policy=policy, cpus=cpus, scenario=scenario),
         frames=100,
         run=RunResult(
@@ -110,8 +114,11 @@ def test_a_percentile_without_samples_enough_is_a_dash():
 def test_the_verdict_names_what_was_kept_and_what_was_broken_where_and_why():
     scenario = outcome("seed", {"do_wp_page": path()}, [violation()], scenario="L1")
     text = printed([outcome("v9", {"do_wp_page": path()})], [scenario])
-    assert "v9: kept I1, I2, I3, I4" in text
-    assert "seed: kept I1, I2, I3, I6" in text
+    assert "v9: kept (things examined): I1 (20), I2 (300), I4 (7000)." in text
+    assert "v9: I6 on do_wp_page did not show, though it can (" in text
+    assert "seed: kept (things examined): I1 (20), I2 (300)." in text
+    assert "seed: not exercised: I3, I7" in text
+    assert "seed: I4 on __xip_unmap did not show" in text
     assert "seed: broke I4 on do_wp_page 1 times, first in cycle 456 of seed-L1 (expected: " in text
     assert "safe" not in text
 

@@ -6,6 +6,7 @@ from shootdown.checks.chain import check_all_subscribers, check_pairing
 from shootdown.checks.clean import check_clean
 from shootdown.checks.completion import check_completion
 from shootdown.checks.data import check_data
+from shootdown.checks.examined import examined
 from shootdown.checks.freed import check_freed
 from shootdown.checks.install import check_brackets, check_stale
 from shootdown.checks.release import check_release
@@ -13,7 +14,7 @@ from shootdown.checks.sanitizer import check_agreement, check_rights
 from shootdown.checks.violation import Findings, Violation, judge
 from shootdown.history import History
 
-__all__ = ["CHECKS", "INVARIANTS", "Violation", "check"]
+__all__ = ["CHECKS", "INVARIANTS", "Violation", "check", "examined"]
 
 CHECKS: dict[str, Callable[[History], Findings]] = {
     "no freed page is reachable": check_freed,

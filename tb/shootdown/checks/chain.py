@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 
-from hostmm.mm.pagetable import PTE_V
+from hostmm.mm.pagetable import PTE_R, PTE_U, PTE_V, PTE_W, pte_pfn
 from hostmm.timeline import Notification, Row
 from shootdown.checks.violation import Findings, at_row
 from shootdown.history import Callback, History
@@ -93,7 +93,7 @@ def _short_walks(history: History, registered: _Registered) -> Findings:
 
 
 def _untold(history: History, registered: _Registered) -> Findings:
-    """Present PTEs cleared on a path that notifies, with subscribers there and no callback for the page.
+    """Present PTEs cleared or downgraded on a path that notifies, with subscribers there and no callback for the page.
 
     A COW without ``struct page`` is left to I4 where the policy itself does not notify it.
     """
@@ -101,8 +101,13 @@ def _untold(history: History, registered: _Registered) -> Findings:
     told: dict[int, list[Callback]] = defaultdict(list)
     for callback in history.callbacks:
         told[callback.span].append(callback)
-    index = rows.of(Row.PTE_CLEAR)
-    for row, path, span, mm, vpn, old in rows.take(index, "path", "span", "mm", "vpn", "a"):
+    index = rows.of(Row.PTE_CLEAR, Row.PTE_SET)
+    names = ("kind", "path", "span", "mm", "vpn", "a", "b")
+    for row, kind, path, span, mm, vpn, a, b in rows.take(index, *names):
+        cleared = kind == Row.PTE_CLEAR
+        old = a if cleared else b
+        if not cleared and not _loses(old, a):
+            continue
         name = rows.paths[path]
         notifies = bool(policy.points.get(name))
         if name == "do_wp_page" and not policy.notifies_without_page:
@@ -113,5 +118,14 @@ def _untold(history: History, registered: _Registered) -> Findings:
                 history,
                 "I20",
                 row,
-                f"the PTE of page {vpn:#x} of mm {mm} was cleared and no subscriber was told",
+                f"the PTE of page {vpn:#x} of mm {mm} was {'cleared' if cleared else 'downgraded'} and no "
+                "subscriber was told",
             )
+
+
+def _loses(old: int, new: int) -> bool:
+    """Whether a present PTE ``old`` let a device do something that ``new`` in its place does not."""
+    if not old & PTE_V:
+        return False
+    lost = any(old & bit and not new & bit for bit in (PTE_V, PTE_R, PTE_W, PTE_U))
+    return lost or pte_pfn(old) != pte_pfn(new)

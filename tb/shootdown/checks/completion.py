@@ -1,7 +1,7 @@
 """I19: completion means performed, for *drained* and for a callback's return."""
 
 from hostmm.timeline import Notification
-from shootdown.checks.violation import Findings, at_row, by_command
+from shootdown.checks.violation import NO_PATH, Finding, Findings, at_row, by_command
 from shootdown.history import NEVER, Callback, Command, History, Use
 
 __all__ = ["check_completion"]
@@ -15,8 +15,18 @@ _MUST_WAIT = (
 
 
 def check_completion(history: History) -> Findings:
-    """Yield commands that drained early, and callbacks that returned early."""
+    """Yield answers to no command, commands not answered, drained early, and callbacks that returned early."""
+    for cycle, tag in history.mirror.stray:
+        yield Finding(
+            "I19", NO_PATH, cycle, NO_PATH, f"an answer with tag {tag} answers no command"
+        )
     for command in history.commands:
+        if command.accepted != NEVER and command.drained == NEVER and not command.refused:
+            what = f"command {command.tag} never drained"
+            yield by_command(history, "I19", command, command.accepted_cycle, what)
+        elif command.drained != NEVER and command.invalidated_cycle > command.drained_cycle:
+            what = f"command {command.tag} drained before it was invalidated"
+            yield by_command(history, "I19", command, command.drained_cycle, what)
         if command.invalidates and command.drained != NEVER:
             yield from _command(history, command)
     for callback in history.callbacks:

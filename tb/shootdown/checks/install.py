@@ -16,7 +16,7 @@ def check_stale(history: History) -> Findings:
 
 
 def _fill(history: History, entry: Entry) -> Findings:
-    doom = entry.walk.doom if entry.walk else None
+    doom = _doom(history, entry)
     place = f"TLB entry {entry.index} (page {entry.first:#x} of asid {entry.asid})"
     if entry.walk is None:
         yield Finding(
@@ -36,6 +36,19 @@ def _fill(history: History, entry: Entry) -> Findings:
             f"{place} was filled by a walk begun in cycle {entry.walk.begin_cycle}, before command "
             f"{doom.tag} was accepted in cycle {doom.accepted_cycle}",
         )
+
+
+def _doom(history: History, entry: Entry) -> Command | None:
+    """Return the first command accepted since the entry's walk began that overlaps any page of the entry."""
+    if entry.walk is None:
+        return None
+    found = None
+    for command in history.commands_before(entry.begin):
+        if command.accepted_cycle <= entry.walk.begin_cycle:
+            break
+        if command.invalidates and command.overlaps(entry.asid, entry.first, entry.last):
+            found = command
+    return found
 
 
 def _outlives(entry: Entry, doom: Command) -> bool:

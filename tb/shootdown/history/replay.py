@@ -56,6 +56,8 @@ class Replay:
         self.in_bracket: list[tuple[Entry, Callback]] = []
         self._issued: list[Command] = []
         self._undrained: list[Command] = []
+        self.stray: list[tuple[int, int]] = []
+        """(cycle, tag) of answers to no command."""
         self._tlb: dict[int, Entry] = {}
         self._killed_now: list[Entry] = []
         self._accepted_now: list[Command] = []
@@ -206,21 +208,23 @@ class Replay:
         ):
             walk.doom = walk.doom or command
 
-    def _answered(self, tag: int, *, done: bool) -> Command | None:
+    def _answered(self, values: _Values, *, done: bool) -> Command | None:
+        cycle, tag = values[1], values[9]
         for command in self._undrained:
             if command.tag == tag and (done or command.invalidated == NEVER):
                 if done:
                     self._undrained.remove(command)
                 return command
+        self.stray.append((cycle, tag))
         return None
 
     def _invalidated(self, values: _Values) -> None:
-        command = self._answered(values[9], done=False)
+        command = self._answered(values, done=False)
         if command:
             command.invalidated, command.invalidated_cycle = values[0], values[1]
 
     def _drained(self, values: _Values) -> None:
-        command = self._answered(values[9], done=True)
+        command = self._answered(values, done=True)
         if command:
             command.drained, command.drained_cycle = values[0], values[1]
             command.open_at_drained = [
@@ -228,7 +232,7 @@ class Replay:
             ]
 
     def _refused(self, values: _Values) -> None:
-        command = self._answered(values[9], done=True)
+        command = self._answered(values, done=True)
         if command:
             command.refused = True
 
