@@ -248,7 +248,7 @@ def _outcome(config: RunConfig, *violations: tuple[int, bool]) -> Outcome:
             for cycle, expected in violations
         ],
     )
-    return Outcome(config=config, frames=64, run=run, scenario=None)
+    return Outcome(config=config, frames=64, run=run, scenario=None, examined={})
 
 
 def test_only_unexpected_violations_without_waves_are_recorded(
