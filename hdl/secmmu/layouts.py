@@ -10,6 +10,8 @@ from amaranth.lib import data, enum
 
 __all__ = [
     "CYCLE_BITS",
+    "EPOCH_BITS",
+    "GRAIN_SHIFTS",
     "PAGE_BITS",
     "PA_BITS",
     "PPN_BITS",
@@ -23,6 +25,8 @@ __all__ = [
     "CommandLayout",
     "CompletionLayout",
     "DescriptorLayout",
+    "DropinLayout",
+    "DroppedLayout",
     "Event",
     "FaultLayout",
     "FillArg",
@@ -36,17 +40,22 @@ __all__ = [
     "PteLayout",
     "RecordLayout",
     "Response",
+    "ResumeLayout",
     "Verdict",
 ]
 
 WORD_BITS = 64
 PAGE_BITS = 12
 VA_BITS = 64
+GRAIN_SHIFTS = (0, 4, 9, 18, 27, 36)
+"""Page-number bits that a leaf of each size (*grain*) leaves free: 4 KiB, 64 KiB (Svnapot), 2 MiB, 1 GiB, 512 GiB, 256 TiB."""
 VPN_BITS = VA_BITS - PAGE_BITS
 """Width of a virtual page number on every port: the whole VA above the page offset, sign bits included."""
 PPN_BITS = 44
 PA_BITS = PPN_BITS + PAGE_BITS
 CYCLE_BITS = 64
+EPOCH_BITS = 64
+"""Width of the count of accepted commands."""
 RECORD_WORDS = 4
 
 
@@ -106,6 +115,8 @@ class CommandKind(enum.Enum, shape=3):
     ``ALL``     everything
     ``FENCE``   nothing dies; both signals come after those of all earlier commands
     ``RELEASE`` undo the hold that a ``PAGE``, ``RANGE`` or ``ASID`` command of the same span placed
+    ``YOUNG``   nothing dies; tell whether the entry of page ``first`` was used since it was filled or last asked for
+    ``CONTEXT`` the context row of ``asid`` changed: everything that came of it, globals and non-leaf entries included
     """
 
     PAGE = 0
@@ -114,6 +125,8 @@ class CommandKind(enum.Enum, shape=3):
     ALL = 3
     FENCE = 4
     RELEASE = 5
+    YOUNG = 6
+    CONTEXT = 7
 
 
 class CommandLayout(data.StructLayout):
@@ -122,6 +135,7 @@ class CommandLayout(data.StructLayout):
     ``hold`` leaves a filter behind: no walk of the span fills or is answered until the matching ``RELEASE``,
     whose ``first`` and ``last`` (or ``asid`` alone where ``whole_asid``) equal the command's.
     ``leaf_only`` promises that only leaf PTEs changed. ``whole_asid`` marks a ``RELEASE`` of an ``ASID`` hold.
+    ``keep_global`` spares global entries, and other asids of the group with them.
     An empty range (``last < first``) is refused: it completes at once with :attr:`Phase.REFUSED`.
     """
 
@@ -132,7 +146,8 @@ class CommandLayout(data.StructLayout):
                 "hold": 1,
                 "leaf_only": 1,
                 "whole_asid": 1,
-                "_0": 2,
+                "keep_global": 1,
+                "_0": 1,
                 "asid": 8,
                 "tag": 16,
                 "_1": 32,
@@ -145,25 +160,85 @@ class CommandLayout(data.StructLayout):
 
 
 class Phase(enum.Enum, shape=2):
-    """What a completion says of the command with its tag (docs/secmmu.md, points 2 and 3)."""
+    """What a completion says of the command with its tag (docs/secmmu.md, points 2, 3 and 8)."""
 
     INVALIDATED = 0
     DRAINED = 1
     REFUSED = 2
+    TIMED_OUT = 3
 
 
 class CompletionLayout(data.StructLayout):
-    """One completion: ``INVALIDATED`` then ``DRAINED`` for each command, or ``REFUSED`` alone."""
+    """One completion. Each command is answered twice: ``INVALIDATED``, or ``REFUSED`` alone, on the stream
+    ``invalidated``; then ``DRAINED`` or ``TIMED_OUT`` on the stream ``drained``, in the same cycle or later.
+
+    ``young`` answers a ``YOUNG`` command, with ``INVALIDATED``.
+    """
 
     def __init__(self) -> None:
-        super().__init__({"tag": 16, "phase": Phase})
+        super().__init__({"tag": 16, "phase": Phase, "young": 1})
 
 
 class FaultLayout(data.StructLayout):
-    """A fault report: the access was answered SLVERR; ``va`` is the first byte of the burst."""
+    """A fault report; ``va`` is the first byte of the burst.
+
+    Where ``stalled`` is 0 the access is answered SLVERR. Where it is 1 the access waits in ``place`` for a
+    :class:`ResumeLayout`. ``epoch`` counts the commands accepted before the miss: a drop-in carries it back.
+    """
 
     def __init__(self) -> None:
-        super().__init__({"va": VA_BITS, "asid": 8, "id": 8, "write": 1, "cause": Cause})
+        super().__init__(
+            {
+                "va": VA_BITS,
+                "asid": 8,
+                "id": 8,
+                "write": 1,
+                "cause": Cause,
+                "stalled": 1,
+                "place": 8,
+                "epoch": EPOCH_BITS,
+            }
+        )
+
+
+class ResumeLayout(data.StructLayout):
+    """What becomes of a stalled access: ``retry`` 1 translates it again, 0 answers it SLVERR.
+
+    One that names no stalled ``place`` does nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"place": 8, "retry": 1, "_0": 55})
+
+
+class DropinLayout(data.StructLayout):
+    """A software-filled entry; also the four payload words of :attr:`Op.DROPIN`.
+
+    ``pte`` is a leaf PTE of ``grain`` for page ``vpn``, judged as the walker would. It is refused when a command
+    that overlaps it was accepted since ``epoch``, when ``epoch`` is older than the log, or inside a hold.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            {
+                "asid": 8,
+                "grain": 3,
+                "_0": 5,
+                "tag": 16,
+                "_1": 32,
+                "vpn": VPN_BITS,
+                "_2": 12,
+                "pte": PteLayout(),
+                "epoch": EPOCH_BITS,
+            }
+        )
+
+
+class DroppedLayout(data.StructLayout):
+    """The answer to a drop-in: ``taken`` 0 means refused, the entry is not there."""
+
+    def __init__(self) -> None:
+        super().__init__({"tag": 16, "taken": 1})
 
 
 class ObservationLayout(data.StructLayout):
@@ -179,7 +254,7 @@ class ObservationLayout(data.StructLayout):
 class Op(enum.Enum, shape=8):
     """Link messages, host to hardware. Each is performed before the next is taken.
 
-    All but ``ADVANCE`` take no emulated time, except that ``COMMAND`` and ``DESCRIPTOR`` run the emulated clock
+    All but ``ADVANCE`` take no emulated time, except that ``COMMAND``, ``DESCRIPTOR``, ``DROPIN`` and ``RESUME`` run the clock
     until their stream takes them (one cycle when it is ready) and ``CSR_*`` until the bus answers.
 
     ==============  =====================================  =====================================================
@@ -201,6 +276,8 @@ class Op(enum.Enum, shape=8):
                                                            record whose kind's bit is set in ``arg`` is stored, or
                                                            was since the last ADVANCE with a non-zero ``arg`` ended;
                                                            ends with an ``ADVANCED`` record
+    ``DROPIN``      DropinLayout (4 words)                 offer a drop-in; later a ``DROPPED`` record
+    ``RESUME``      ResumeLayout (1 word)                  resume a stalled access
     ==============  =====================================  =====================================================
     """
 
@@ -217,6 +294,8 @@ class Op(enum.Enum, shape=8):
     DESCRIPTOR = 10
     TAG = 11
     ADVANCE = 12
+    DROPIN = 13
+    RESUME = 14
 
 
 class HeaderLayout(data.StructLayout):
@@ -289,26 +368,33 @@ class Event(enum.Enum, shape=8):
     ``SWAPPED``       0                                     address                   old word
     ``CSR_DATA``      register                              0                         value
     ``ACCEPTED``      command kind (low 3 bits)             first vpn                 last vpn
-    ``INVALIDATED``   0                                     0                         0
+    ``INVALIDATED``   1 when young                          0                         0
     ``DRAINED``       0                                     0                         0
     ``REFUSED``       0                                     0                         0
-    ``FAULT``         AccessArg (``code``: Cause)           va                        0
+    ``FAULT``         AccessArg (``code``: Cause)           va                        epoch
     ``DMA_DONE``      AccessArg (``code``: Response)        va                        cycle the engine issued it
     ``LOAD``          LoadArg                               word                      next word (0 past end)
     ``VIOLATION``     AccessArg (``code``: Verdict)         physical address          frame tag
-    ``WALK``          AccessArg                             vpn                       0
+    ``WALK``          AccessArg (``id``: walk)              vpn                       0
     ``FILL``          FillArg                               vpn of the entry          PTE
-    ``WALK_KILLED``   AccessArg                             vpn                       0
-    ``KILL``          index of the bitmap's bit 0           0                         bitmap of killed TLB entries
+    ``WALK_KILLED``   AccessArg (``id``: walk)              vpn                       0
+    ``KILL``          index of the bitmap's bit 0           0                         bitmap of TLB entries cleared
     ``USE_BEGIN``     AccessArg (``code``: 0)               va                        physical address
     ``USE_END``       AccessArg (``code``: Response)        0                         0
+    ``TIMED_OUT``     0                                     0                         0
+    ``DROPPED``       1 when taken                          0                         0
+    ``WALKED``        AccessArg (``id``: walk)              vpn                       leaf PTE
+    ``WALK_REFUSED``  AccessArg (``id``: walk, Cause)       vpn                       0
     ================  ====================================  ========================  =======================
 
     ``tag`` is the command's for ACCEPTED to REFUSED, the descriptor's for DMA_DONE and LOAD, otherwise 0.
     ``source`` is the engine for DMA_DONE and LOAD; 1 for a VIOLATION of the walker, 0 for one of the device.
     Uses on the memory side end in order per (write, id): a USE_END closes the oldest open USE_BEGIN of its pair.
-    FILL replaces whatever entry stood at its index. WALK ... exactly one of FILL / WALK_KILLED / FAULT follows,
-    but a kill whose access still waits is walked again (a new WALK).
+    WALK ... exactly one of WALKED / WALK_REFUSED / WALK_KILLED follows, and the walk's number is free again; several
+    accesses may wait for one walk. A translation may be used from its WALKED on; FILL says that it is in the TLB too,
+    replacing whatever entry stood at its index. An entry no longer hits from the cycle on in which an overlapping
+    command is applied; KILL says when it was cleared. A FAULT whose ``stalled`` is 1 awaits its RESUME; its place is
+    the record's ``tag``.
     """
 
     ADVANCED = 0
@@ -329,6 +415,10 @@ class Event(enum.Enum, shape=8):
     KILL = 15
     USE_BEGIN = 16
     USE_END = 17
+    TIMED_OUT = 18
+    DROPPED = 19
+    WALKED = 20
+    WALK_REFUSED = 21
 
 
 class RecordLayout(data.StructLayout):
@@ -352,7 +442,17 @@ class AccessArg(data.StructLayout):
     """``arg`` of a record about one access: ``beats`` is its length, ``code`` a Cause, Response or Verdict."""
 
     def __init__(self) -> None:
-        super().__init__({"asid": 8, "id": 8, "write": 1, "code": 4, "beats": 9, "_0": unsigned(2)})
+        super().__init__(
+            {
+                "asid": 8,
+                "id": 8,
+                "write": 1,
+                "code": 4,
+                "beats": 9,
+                "stalled": 1,
+                "_0": unsigned(1),
+            }
+        )
 
 
 class FillArg(data.StructLayout):
