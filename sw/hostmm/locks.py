@@ -16,6 +16,8 @@ __all__ = ["Acquire", "Lock", "Signal", "Wait"]
 class Lock:
     """A spinlock, mutex or rwsem: each thread has a CPU of its own, so waiting costs the same.
 
+    What differs is where one may be taken: see :mod:`hostmm.lockdep`.
+
     Parameters
     ----------
     name : str
@@ -24,11 +26,17 @@ class Lock:
         What it protects.
     number : int
         Its number in the timeline, unique within a run.
+    key : str
+        Locks with the same key are taken in the same places (``lock_class_key`` of lockdep).
+    sleeps : bool
+        Whether taking it may sleep: a mutex or rwsem, not a spinlock.
     """
 
     name: str
     lock_class: LockClass
     number: int
+    key: str = "lock"
+    sleeps: bool = False
     writer: "Thread | None" = None
     readers: "dict[Thread, int]" = field(default_factory=dict)
     """Thread to the ns at which it got the lock shared."""
@@ -48,10 +56,15 @@ class Lock:
 
 @dataclass(frozen=True)
 class Acquire:
-    """Yielded by a thread: take ``lock`` (shared: as a reader), waiting as long as needed."""
+    """Yielded by a thread: take ``lock`` (shared: as a reader), waiting as long as needed.
+
+    ``ordered`` is False for a try-lock that is known to succeed, and for a lock taken under another of its class in
+    an order of their own (``SINGLE_DEPTH_NESTING``): neither says anything about the order of classes.
+    """
 
     lock: Lock
     shared: bool = False
+    ordered: bool = True
 
 
 @dataclass(eq=False)
@@ -66,6 +79,7 @@ class Signal:
 
 @dataclass(frozen=True)
 class Wait:
-    """Yielded by a thread: sleep (or spin) until ``signal`` fires; the yield returns its value."""
+    """Yielded by a thread: spin (``sleeps``: or sleep) until ``signal`` fires; the yield returns its value."""
 
     signal: Signal
+    sleeps: bool = False

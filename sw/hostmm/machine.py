@@ -97,10 +97,25 @@ class Machine:
         self.mms: list[MmStruct] = []
         self.files: list[AddressSpace] = []
 
-    def new_lock(self, name: str, lock_class: LockClass) -> Lock:
-        """Make a lock with a number of its own."""
+    def new_lock(
+        self,
+        name: str,
+        lock_class: LockClass,
+        *,
+        key: str | None = None,
+        sleeps: bool | None = None,
+    ) -> Lock:
+        """Make a lock with a number of its own; see :class:`Lock`.
+
+        Without ``key`` the class is the key. Without ``sleeps``, mmap_sem and page locks sleep, page-table locks do
+        not, and the locks of the reverse maps are as the policy's kernel has them.
+        """
         self._locks += 1
-        return Lock(name, lock_class, self._locks)
+        if sleeps is None:
+            sleeps = lock_class in (LockClass.MMAP, LockClass.PAGE) or (
+                lock_class is LockClass.RMAP and self.policy.rmap_sleeps
+            )
+        return Lock(name, lock_class, self._locks, key or lock_class.name, sleeps)
 
     def new_mm(self) -> MmStruct:
         """Make an empty address space."""
@@ -112,7 +127,10 @@ class Machine:
         """Make a file; ``tmpfs`` files are written to swap only, and never cleaned."""
         number = len(self.files)
         file = AddressSpace(
-            number, name, self.new_lock(f"i_mmap_lock {name}", LockClass.RMAP), tmpfs=tmpfs
+            number,
+            name,
+            self.new_lock(f"i_mmap_lock {name}", LockClass.RMAP, key="i_mmap"),
+            tmpfs=tmpfs,
         )
         self.files.append(file)
         return file

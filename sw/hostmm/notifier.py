@@ -1,7 +1,35 @@
-"""The notifier chain of one address space: at a path's point, ask the policy, then call every subscriber."""
+"""The notifier chain of one address space: at a path's point, ask the policy, then call every subscriber.
 
+**The protocol.** A subscriber is any object with methods of :class:`Subscriber`; each method is optional, and what
+it does not have is not called (``struct mmu_notifier_ops`` with NULL members). A method is steps of the thread that
+notifies, so it runs in that thread's context: under the policies of 2008 inside the page-table lock and the RCU read
+lock, later partly outside. One that may sleep says so with :meth:`Scheduler.might_sleep`, which records a violation
+of I12 where sleeping is not allowed; spinning (:class:`Wait` without ``sleeps``) is always allowed.
+
+================================  ==========  =====================================================================
+method                            may sleep   called
+================================  ==========  =====================================================================
+``invalidate_page``               3.7 only    one page was unmapped or downgraded; gone since 4.13
+``clear_flush_young``             never       reclaim asks, and wants the accessed bit gone
+``test_young``                    never       as before, but nothing changes (3.0 and later)
+``invalidate_range_start``        3.7 on      before a range changes; pages may be freed until the end
+``try_invalidate_range_start``    never       in its place, where the caller must not block: returns 1 for "again"
+``invalidate_range_end``          3.7 on      behind the change, once for each start that did not fail
+``invalidate_range``              never       right behind a CPU TLB flush, inside the page-table lock (3.19 on);
+                                              until 6.5 also just before ``invalidate_range_end``
+``change_pte``                    never       just before a PTE is replaced by ``pte`` (3.7 to 6.8 where a page is)
+``release``                       3.7 on      the address space goes away; may run beside any other method
+================================  ==========  =====================================================================
+
+A subscriber without ``try_invalidate_range_start`` never sleeps in ``invalidate_range_start``, which is then called
+in its place. One with it has no ``invalidate_range_end`` (a failed start gets no end, I12).
+"""
+
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from hostmm.errors import HostError
+from hostmm.locks import Signal, Wait
 from hostmm.policies import Point
 from hostmm.scheduler import Steps
 from hostmm.timeline import Notification, Row
@@ -13,14 +41,36 @@ if TYPE_CHECKING:
 __all__ = ["NotifierChain", "Subscriber"]
 
 
-_COVERING = (Notification.INVALIDATE_PAGE, Notification.RANGE_END)
+_COVERING = (
+    Notification.INVALIDATE_PAGE,
+    Notification.RANGE_END,
+    Notification.INVALIDATE_RANGE,
+)
 """Callbacks after which no older translation of their pages is left."""
+
+_METHODS = {
+    Notification.INVALIDATE_PAGE: "invalidate_page",
+    Notification.CLEAR_FLUSH_YOUNG: "clear_flush_young",
+    Notification.RANGE_START: "invalidate_range_start",
+    Notification.RANGE_END: "invalidate_range_end",
+    Notification.RELEASE: "release",
+    Notification.INVALIDATE_RANGE: "invalidate_range",
+    Notification.CHANGE_PTE: "change_pte",
+    Notification.TEST_YOUNG: "test_young",
+}
+_ONE_PAGE = (
+    Notification.INVALIDATE_PAGE,
+    Notification.CLEAR_FLUSH_YOUNG,
+    Notification.TEST_YOUNG,
+    Notification.CHANGE_PTE,
+)
 
 
 class Subscriber(Protocol):
-    """What a driver registers (``struct mmu_notifier_ops``); all methods are steps of the calling thread.
+    """What a driver may register: all of ``struct mmu_notifier_ops``, in steps; the module says when each is called.
 
-    ``callback`` is the number of this delivery, which the rows of the commands it causes carry.
+    ``callback`` is the number of this delivery, which the rows of the commands it causes carry. Pages are vpns, and
+    ranges inclusive. What a method returns counts only where it is said.
     """
 
     def invalidate_page(self, vpn: int, *, callback: int) -> Steps:
@@ -31,17 +81,49 @@ class Subscriber(Protocol):
         """Return 1 if the device used the page since the last call, else 0; forget that it did."""
         ...
 
+    def test_young(self, vpn: int, *, callback: int) -> Steps:
+        """Return 1 if the device used the page since the last ``clear_flush_young``, else 0; change nothing."""
+        ...
+
     def invalidate_range_start(self, first: int, last: int, *, callback: int) -> Steps:
         """Pages ``first`` to ``last`` (inclusive) are about to change."""
+        ...
+
+    def try_invalidate_range_start(self, first: int, last: int, *, callback: int) -> Steps:
+        """As ``invalidate_range_start`` without sleeping; return 1, having done nothing, if that cannot be."""
         ...
 
     def invalidate_range_end(self, first: int, last: int, *, callback: int) -> Steps:
         """They have changed."""
         ...
 
+    def invalidate_range(self, first: int, last: int, *, callback: int) -> Steps:
+        """Drop translations of the pages that were cached from the CPU's tables, as a CPU's TLB does."""
+        ...
+
+    def change_pte(self, vpn: int, pte: int, *, callback: int) -> Steps:
+        """Prepare for the PTE of the page to become the word ``pte``: another frame, or fewer rights."""
+        ...
+
     def release(self, *, callback: int) -> Steps:
         """Stop using the address space, for good: it goes away."""
         ...
+
+
+@dataclass(eq=False)
+class _Entry:
+    """A registered subscriber: ``number`` is its place in the order of registration of the mm."""
+
+    subscriber: object
+    number: int
+    released: bool = False
+
+
+@dataclass(eq=False)
+class _Walk:
+    """One walk of the chain in progress; who unregisters waits for it."""
+
+    done: Signal = field(default_factory=lambda: Signal("a walk of the notifier chain"))
 
 
 class NotifierChain:
@@ -50,12 +132,46 @@ class NotifierChain:
     def __init__(self, machine: "Machine", mm: "MmStruct") -> None:
         self._machine = machine
         self._mm = mm
-        self._subscribers: list[Subscriber] = []
+        self._entries: list[_Entry] = []
+        self._numbers = 0
+        self._walks: list[_Walk] = []
 
-    def register(self, subscriber: Subscriber) -> None:
-        """Add a subscriber (``mmu_notifier_register``)."""
-        self._subscribers.append(subscriber)
-        self._machine.sched.log(Row.SUBSCRIBE, mm=self._mm.number, tag=1)
+    def register(self, subscriber: object) -> None:
+        """Add a subscriber at once (the tail of ``mmu_notifier_register``).
+
+        Raises
+        ------
+        HostError
+            It has none of the protocol's methods.
+        """
+        kinds = sum(1 << kind for kind, name in _METHODS.items() if hasattr(subscriber, name))
+        if not kinds:
+            raise HostError(f"a subscriber must have a callback; {subscriber!r} has none")
+        self._numbers += 1
+        self._entries.append(_Entry(subscriber, self._numbers))
+        self._machine.sched.log(Row.SUBSCRIBE, mm=self._mm.number, tag=1, a=kinds, b=self._numbers)
+
+    def unregister(self, subscriber: object) -> Steps:
+        """Remove a subscriber; when it returns, none of its methods runs or will run (I15).
+
+        ``release`` is called first, unless the end of the address space has done so. The caller may sleep.
+
+        Raises
+        ------
+        HostError
+            It is not registered.
+        """
+        entry = next((e for e in self._entries if e.subscriber is subscriber), None)
+        if entry is None:
+            raise HostError("a subscriber must be registered before it can be unregistered")
+        walk = self._begin()
+        yield from self._release(entry)
+        self._end(walk)
+        if entry in self._entries:
+            self._remove(entry)
+        yield from self._synchronize()
+
+    # --- events ------------------------------------------------------------------------------------------
 
     def at(self, path: str, point: Point, first: int, last: int | None = None) -> Steps:
         """Call whatever the policy wants at this point of ``path``; returns the callbacks' results OR-ed."""
@@ -73,37 +189,99 @@ class NotifierChain:
         """Tell every subscriber that a page is unmapped, whatever the policy (``mmu_notifier_invalidate_page``)."""
         yield from self._deliver(Notification.INVALIDATE_PAGE, vpn, vpn)
 
+    def invalidate_range(self, first: int, last: int) -> Steps:
+        """Tell every subscriber that the CPUs' TLBs were flushed (``arch_invalidate_secondary_tlbs``)."""
+        yield from self._deliver(Notification.INVALIDATE_RANGE, first, last)
+
+    def test_young(self, vpn: int) -> Steps:
+        """Whether a subscriber's device used the page lately (``mmu_notifier_test_young``)."""
+        return (yield from self._deliver(Notification.TEST_YOUNG, vpn, vpn))
+
+    def invalidate_range_start_nonblock(self, first: int, last: int) -> Steps:
+        """Open a bracket without sleeping; returns whether it is open (I13: nobody misses an end if it is not)."""
+        started, failed = [], False
+        walk = self._begin()
+        for entry in list(self._entries):
+            name = "try_invalidate_range_start"
+            trying = hasattr(entry.subscriber, name)
+            method = name if trying else _METHODS[Notification.RANGE_START]
+            again = yield from self._call(
+                entry, Notification.RANGE_START, first, last, method=method
+            )
+            if trying and again:
+                failed = True
+            else:
+                started.append(entry)
+        for entry in started if failed else ():
+            yield from self._call(entry, Notification.RANGE_END, first, last)
+        self._end(walk)
+        return not failed
+
     def release(self) -> Steps:
         """Tell every subscriber that the mm goes away (``mmu_notifier_release``)."""
-        yield from self._deliver(Notification.RELEASE, 0, (1 << 26) - 1)
+        walk = self._begin()
+        for entry in list(self._entries):
+            yield from self._release(entry)
+        self._end(walk)
 
-    def _deliver(self, call: Notification, first: int, last: int) -> Steps:
+    # --- the walk ----------------------------------------------------------------------------------------
+
+    def _begin(self) -> _Walk:
+        walk = _Walk()
+        self._walks.append(walk)
+        return walk
+
+    def _end(self, walk: _Walk) -> None:
+        self._walks.remove(walk)
+        self._machine.sched.fire(walk.done)
+
+    def _synchronize(self) -> Steps:
+        """Wait until every walk that has begun is over (``synchronize_rcu``, ``synchronize_srcu``)."""
+        for walk in list(self._walks):
+            yield Wait(walk.done)
+
+    def _remove(self, entry: _Entry) -> None:
+        self._entries.remove(entry)
+        self._machine.sched.log(Row.SUBSCRIBE, mm=self._mm.number, tag=0, b=entry.number)
+
+    def _release(self, entry: _Entry) -> Steps:
+        if not entry.released:
+            entry.released = True
+            yield from self._call(entry, Notification.RELEASE, 0, (1 << 26) - 1)
+
+    def _deliver(self, call: Notification, first: int, last: int, *arguments: int) -> Steps:
         rights = self._mm.tables.rights
         # What changes while the callback runs is another callback's to take back.
         lost = rights.lost(first, last) if call in _COVERING else []
         result = 0
-        for subscriber in list(self._subscribers):
-            number = self._machine.next_callback()
-            row = {"mm": self._mm.number, "vpn": first, "tag": call}
-            self._machine.sched.log(Row.NOTIFY_BEGIN, **row, a=last, b=number)
-            yield "notifier_call"
-            answer = (yield from self._call(subscriber, call, first, last, number)) or 0
-            result |= answer
-            self._machine.sched.log(Row.NOTIFY_END, **row, a=answer, b=number)
+        walk = self._begin()
+        for entry in list(self._entries):
+            result |= yield from self._call(entry, call, first, last, *arguments)
+        self._end(walk)
         rights.revoke(lost)
         return result
 
     def _call(
-        self, subscriber: Subscriber, call: Notification, first: int, last: int, number: int
+        self,
+        entry: _Entry,
+        call: Notification,
+        first: int,
+        last: int,
+        *arguments: int,
+        method: str | None = None,
     ) -> Steps:
-        match call:
-            case Notification.INVALIDATE_PAGE:
-                return subscriber.invalidate_page(first, callback=number)
-            case Notification.CLEAR_FLUSH_YOUNG:
-                return subscriber.clear_flush_young(first, callback=number)
-            case Notification.RANGE_START:
-                return subscriber.invalidate_range_start(first, last, callback=number)
-            case Notification.RANGE_END:
-                return subscriber.invalidate_range_end(first, last, callback=number)
-            case Notification.RELEASE:
-                return subscriber.release(callback=number)
+        """One callback to one subscriber, if it has a method for it; returns its result, 0 for none."""
+        callback = getattr(entry.subscriber, method or _METHODS[call], None)
+        if callback is None:
+            return 0
+        number = self._machine.next_callback()
+        row = {"mm": self._mm.number, "vpn": first, "tag": call}
+        self._machine.sched.log(Row.NOTIFY_BEGIN, **row, a=last, b=number)
+        yield "notifier_call"
+        if call is Notification.RELEASE:
+            pages: tuple[int, ...] = ()
+        else:
+            pages = (first,) if call in _ONE_PAGE else (first, last)
+        answer = (yield from callback(*pages, *arguments, callback=number)) or 0
+        self._machine.sched.log(Row.NOTIFY_END, **row, a=answer, b=number)
+        return answer

@@ -69,6 +69,8 @@ class Policy:
         ``do_wp_page`` notifies a COW whose old PTE has no ``struct page`` (``old_page`` NULL) too.
     cow_puts_unlocked : bool
         ``do_wp_page`` drops its references behind the unlock, not before it.
+    rmap_sleeps : bool
+        The locks of the reverse maps are mutexes (from 3.0 on), not spinlocks.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Policy:
     rechecks_young: bool
     notifies_without_page: bool
     cow_puts_unlocked: bool
+    rmap_sleeps: bool = False
 
     def call(self, path: str, point: Point) -> Notification | None:
         """Return the callback of ``path`` at ``point``, None where there is none."""

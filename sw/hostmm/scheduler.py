@@ -29,6 +29,7 @@ import numpy as np
 from hostmm.costs import CostTable
 from hostmm.errors import DeadlockError
 from hostmm.link import Link, Session
+from hostmm.lockdep import Atomic, Context, LockOrder
 from hostmm.locks import Acquire, Lock, Signal, Wait
 from hostmm.timeline import Row, Timeline
 from secmmu.layouts import Event
@@ -42,6 +43,8 @@ _WATCHDOG_NS = 50_000_000
 _BATCH_WORDS = 1500
 _JITTER = 0.2
 _PREEMPTION_ONE_IN = 400
+_SLEEPING_STEPS = frozenset(("alloc_page", "io_wait", "io_read", "page_mkwrite"))
+"""Steps of which the kernel says that they may sleep."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ class Thread:
         Stack of (path number, span number) that it is in.
     waiting : object or None
         What it waits for, for the deadlock message.
+    context : Context
+        The locks that it holds, and whether it may sleep.
     """
 
     name: str
@@ -70,6 +75,7 @@ class Thread:
     done: Signal
     frames: list[tuple[int, int]] = field(default_factory=list)
     waiting: object = None
+    context: Context = field(default_factory=Context)
 
 
 @dataclass(eq=False)
@@ -124,6 +130,7 @@ class Scheduler:
         self._sequence = 0
         self._spans = 0
         self._live: list[Thread] = []
+        self._order = LockOrder()
         self._fetch: tuple[Thread, Fetch] | None = None
 
     # --- for threads ---------------------------------------------------------------------------------
@@ -173,11 +180,69 @@ class Scheduler:
             since, lock.writer = lock.since_ns, None
         else:
             since = lock.readers.pop(thread)
+        thread.context.held.remove(lock)
         self.log(Row.UNLOCK, tag=lock.lock_class, a=lock.number, b=self.now - since)
         while lock.queue and lock.admits(lock.queue[0][1]):
             waiter, shared, since = lock.queue.popleft()
             self._take(lock, waiter, shared)
             self._later(self.now, partial(self._granted, lock, waiter, since))
+
+    @contextmanager
+    def rcu_read(self) -> Iterator[None]:
+        """Be in an RCU read-side section, which must not sleep (the kernel is not preemptible there)."""
+        context = self._context()
+        context.rcu += 1
+        try:
+            yield
+        finally:
+            context.rcu -= 1
+
+    @contextmanager
+    def srcu_read(self) -> Iterator[None]:
+        """Be in an SRCU read-side section, which may sleep."""
+        context = self._context()
+        context.srcu += 1
+        try:
+            yield
+        finally:
+            context.srcu -= 1
+
+    @contextmanager
+    def preemption_disabled(self) -> Iterator[None]:
+        """Be between preempt_disable() and preempt_enable()."""
+        context = self._context()
+        context.preemption += 1
+        try:
+            yield
+        finally:
+            context.preemption -= 1
+
+    @contextmanager
+    def non_blocking(self) -> Iterator[None]:
+        """Be between non_block_start() and non_block_end(): whatever is held, sleeping is forbidden."""
+        context = self._context()
+        context.non_blocking += 1
+        try:
+            yield
+        finally:
+            context.non_blocking -= 1
+
+    def might_sleep(self) -> None:
+        """Say that the running thread may sleep here; where it must not, that is recorded (I12)."""
+        context = self._context()
+        reasons = context.atomic()
+        if reasons:
+            lock = context.spinlock if Atomic.SPINLOCK in reasons else None
+            self.log(
+                Row.SLEEP_IN_ATOMIC,
+                tag=reasons,
+                a=lock.number if lock else 0,
+                b=lock.lock_class if lock else 0,
+            )
+
+    def _context(self) -> Context:
+        assert self.current is not None, "a thread has a context"
+        return self.current.context
 
     def fire(self, signal: Signal, value: int = 0) -> None:
         """Fire a signal: its waiters run on now."""
@@ -302,9 +367,12 @@ class Scheduler:
                 self._step(thread, wanted)
             case int():
                 self._spend(thread, wanted)
-            case Acquire(lock, shared):
+            case Acquire(lock, shared, ordered):
+                self._check(thread, lock, ordered)
                 self._acquire(thread, lock, shared)
-            case Wait(signal):
+            case Wait(signal, sleeps):
+                if sleeps:
+                    self.might_sleep()
                 if signal.fired:
                     self._later(self.now, lambda: self._resume(thread, signal.value))
                 else:
@@ -318,6 +386,8 @@ class Scheduler:
                 )
 
     def _step(self, thread: Thread, name: str) -> None:
+        if name in _SLEEPING_STEPS:
+            self.might_sleep()
         for gate in self.gates:
             path = self.timeline.paths[thread.frames[-1][0]] if thread.frames else "-"
             if (gate.thread, gate.path, gate.step) == (
@@ -336,6 +406,14 @@ class Scheduler:
             ns += self.costs.ns("preemption")
         self._later(self.now + ns, lambda: self._resume(thread, None))
 
+    def _check(self, thread: Thread, lock: Lock, ordered: bool) -> None:
+        """Record a mutex that is wanted where sleeping is forbidden, and an order of locks that may deadlock."""
+        if lock.sleeps:
+            self.might_sleep()
+        inverted = self._order.note(thread.context.held, lock) if ordered else None
+        if inverted is not None:
+            self.log(Row.LOCK_INVERSION, tag=lock.lock_class, a=lock.number, b=inverted.number)
+
     def _acquire(self, thread: Thread, lock: Lock, shared: bool) -> None:
         if not lock.queue and lock.admits(shared):
             self._take(lock, thread, shared)
@@ -345,6 +423,7 @@ class Scheduler:
             lock.queue.append((thread, shared, self.now))
 
     def _take(self, lock: Lock, thread: Thread, shared: bool) -> None:
+        thread.context.held.append(lock)
         if shared:
             lock.readers[thread] = self.now
         else:

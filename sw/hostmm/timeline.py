@@ -52,6 +52,7 @@ class LockClass(enum.IntEnum):
     RMAP = 1
     MMAP = 2
     PAGE = 3
+    DRIVER = 4
 
 
 class Notification(enum.IntEnum):
@@ -62,6 +63,9 @@ class Notification(enum.IntEnum):
     RANGE_START = 2
     RANGE_END = 3
     RELEASE = 4
+    INVALIDATE_RANGE = 5
+    CHANGE_PTE = 6
+    TEST_YOUNG = 7
 
 
 class Row(enum.IntEnum):
@@ -92,7 +96,12 @@ class Row(enum.IntEnum):
     ``TEARDOWN``          exit_mmap is about to clear its first PTE: mm
     ``RECLAIMED``         pfn is about to be freed by reclaim
     ``ADDED``             something that the trace does not hold was added: ``tag`` 1 nonlinear, 2 xip
-    ``SUBSCRIBE``         a subscriber is registered with (``tag`` 1) or leaves (0) a notifier chain: mm
+    ``SUBSCRIBE``         a subscriber is registered with (``tag`` 1) or leaves (0) a notifier chain: mm; ``a`` has
+                          a bit for each kind of Notification that it has a method for, ``b`` its number
+    ``SLEEP_IN_ATOMIC``   the thread may sleep where it must not (I12): ``tag`` :class:`hostmm.lockdep.Atomic`, ``a``
+                          the number of the innermost spinlock it holds (0: none), ``b`` its LockClass
+    ``LOCK_INVERSION``    a lock is wanted under another, against the order of their classes so far: ``tag`` its
+                          LockClass, ``a`` its number, ``b`` the other's
     ====================  ===============================================================================
     """
 
@@ -124,6 +133,8 @@ class Row(enum.IntEnum):
     RECLAIMED = 89
     ADDED = 90
     SUBSCRIBE = 91
+    SLEEP_IN_ATOMIC = 92
+    LOCK_INVERSION = 93
 
 
 @dataclass

@@ -74,5 +74,7 @@ def page_check_address(machine: "Machine", page: Page, mm: "MmStruct", vpn: int)
 def anon_vma_prepare(machine: "Machine", vma: "Vma") -> AnonVma:
     """Return the vma's ``anon_vma``, made at the first anonymous page."""
     if vma.anon_vma is None:
-        vma.anon_vma = AnonVma(machine.new_lock("anon_vma lock", LockClass.RMAP), [vma])
+        vma.anon_vma = AnonVma(
+            machine.new_lock("anon_vma lock", LockClass.RMAP, key="anon_vma"), [vma]
+        )
     return vma.anon_vma
