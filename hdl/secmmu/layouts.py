@@ -169,10 +169,11 @@ class Phase(enum.Enum, shape=2):
 
 
 class CompletionLayout(data.StructLayout):
-    """One completion. Each command is answered twice: ``INVALIDATED``, or ``REFUSED`` alone, on the stream
-    ``invalidated``; then ``DRAINED`` or ``TIMED_OUT`` on the stream ``drained``, in the same cycle or later.
+    """One completion.
 
-    ``young`` answers a ``YOUNG`` command, with ``INVALIDATED``.
+    Each command is answered twice: ``INVALIDATED``, or ``REFUSED`` alone, on the stream ``invalidated``; then
+    ``DRAINED`` or ``TIMED_OUT`` on the stream ``drained``, in the same cycle or later. ``young`` answers a
+    ``YOUNG`` command, with ``INVALIDATED``.
     """
 
     def __init__(self) -> None:

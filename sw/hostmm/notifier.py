@@ -25,12 +25,14 @@ A subscriber without ``try_invalidate_range_start`` never sleeps in ``invalidate
 in its place. One with it has no ``invalidate_range_end`` (a failed start gets no end, I12).
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from hostmm.errors import HostError
-from hostmm.locks import Signal, Wait
-from hostmm.policies import Point
+from hostmm.locks import Acquire, Lock, Signal, Wait
+from hostmm.policies import Chain, Point
 from hostmm.scheduler import Steps
 from hostmm.timeline import Notification, Row
 
@@ -40,13 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["NotifierChain", "Subscriber"]
 
-
-_COVERING = (
-    Notification.INVALIDATE_PAGE,
-    Notification.RANGE_END,
-    Notification.INVALIDATE_RANGE,
-)
-"""Callbacks after which no older translation of their pages is left."""
 
 _METHODS = {
     Notification.INVALIDATE_PAGE: "invalidate_page",
@@ -119,13 +114,6 @@ class _Entry:
     released: bool = False
 
 
-@dataclass(eq=False)
-class _Walk:
-    """One walk of the chain in progress; who unregisters waits for it."""
-
-    done: Signal = field(default_factory=lambda: Signal("a walk of the notifier chain"))
-
-
 class NotifierChain:
     """Subscribers of one mm, in order of registration; every one gets every event (I20)."""
 
@@ -134,7 +122,7 @@ class NotifierChain:
         self._mm = mm
         self._entries: list[_Entry] = []
         self._numbers = 0
-        self._walks: list[_Walk] = []
+        self._walks: list[Signal] = []
 
     def register(self, subscriber: object) -> None:
         """Add a subscriber at once (the tail of ``mmu_notifier_register``).
@@ -151,6 +139,26 @@ class NotifierChain:
         self._entries.append(_Entry(subscriber, self._numbers))
         self._machine.sched.log(Row.SUBSCRIBE, mm=self._mm.number, tag=1, a=kinds, b=self._numbers)
 
+    def subscribe(self, subscriber: object) -> Steps:
+        """Register as the policy's kernel does (``mmu_notifier_register``): where it must, under every lock.
+
+        With mmap_sem and the rmap locks held nobody is inside a bracket (I14).
+        """
+        locks = self._all_locks() if self._machine.policy.takes_all_locks else []
+        keys: set[str] = set()
+        for lock in locks:
+            yield Acquire(lock, ordered=lock.key not in keys)
+            keys.add(lock.key)
+        self.register(subscriber)
+        for lock in reversed(locks):
+            self._machine.sched.release(lock)
+
+    def _all_locks(self) -> list[Lock]:
+        """Locks that whoever changes PTEs of the mm holds one of, in the order of ``mm_take_all_locks``."""
+        files = [vma.file.i_mmap_lock for vma in self._mm.vmas if vma.file is not None]
+        anon = [vma.anon_vma.lock for vma in self._mm.vmas if vma.anon_vma is not None]
+        return [self._mm.mmap_sem, *dict.fromkeys(files), *dict.fromkeys(anon)]
+
     def unregister(self, subscriber: object) -> Steps:
         """Remove a subscriber; when it returns, none of its methods runs or will run (I15).
 
@@ -164,21 +172,29 @@ class NotifierChain:
         entry = next((e for e in self._entries if e.subscriber is subscriber), None)
         if entry is None:
             raise HostError("a subscriber must be registered before it can be unregistered")
-        walk = self._begin()
-        yield from self._release(entry)
-        self._end(walk)
+        if self._machine.policy.chain is Chain.LIST:
+            raise HostError(f"policy {self._machine.policy.name} has no way to unregister")
+        with self._walk():
+            yield from self._release(entry)
         if entry in self._entries:
             self._remove(entry)
         yield from self._synchronize()
 
     # --- events ------------------------------------------------------------------------------------------
 
-    def at(self, path: str, point: Point, first: int, last: int | None = None) -> Steps:
-        """Call whatever the policy wants at this point of ``path``; returns the callbacks' results OR-ed."""
+    def at(
+        self, path: str, point: Point, first: int, last: int | None = None, *, pte: int = 0
+    ) -> Steps:
+        """Call whatever the policy wants at this point of ``path``; returns the callbacks' results OR-ed.
+
+        ``pte`` is the word that is about to be set, at ``REPLACING``.
+        """
         call = self._machine.policy.call(path, point)
         if call is None:
             return 0
         last = first if last is None else last
+        if call is Notification.CHANGE_PTE:
+            return (yield from self._deliver(call, first, last, pte))
         if call is not Notification.INVALIDATE_PAGE:
             return (yield from self._deliver(call, first, last))
         for vpn in range(first, last + 1):
@@ -200,45 +216,61 @@ class NotifierChain:
     def invalidate_range_start_nonblock(self, first: int, last: int) -> Steps:
         """Open a bracket without sleeping; returns whether it is open (I13: nobody misses an end if it is not)."""
         started, failed = [], False
-        walk = self._begin()
-        for entry in list(self._entries):
-            name = "try_invalidate_range_start"
-            trying = hasattr(entry.subscriber, name)
-            method = name if trying else _METHODS[Notification.RANGE_START]
-            again = yield from self._call(
-                entry, Notification.RANGE_START, first, last, method=method
-            )
-            if trying and again:
-                failed = True
-            else:
-                started.append(entry)
-        for entry in started if failed else ():
-            yield from self._call(entry, Notification.RANGE_END, first, last)
-        self._end(walk)
+        with self._walk(), self._machine.sched.non_blocking():
+            for entry in list(self._entries):
+                name = "try_invalidate_range_start"
+                trying = hasattr(entry.subscriber, name)
+                method = name if trying else _METHODS[Notification.RANGE_START]
+                again = yield from self._call(
+                    entry, Notification.RANGE_START, first, last, method=method
+                )
+                if trying and again:
+                    failed = True
+                else:
+                    started.append(entry)
+            for entry in started if failed else ():
+                yield from self._call(entry, Notification.RANGE_END, first, last)
         return not failed
 
     def release(self) -> Steps:
-        """Tell every subscriber that the mm goes away (``mmu_notifier_release``)."""
-        walk = self._begin()
+        """Tell every subscriber that the mm goes away (``mmu_notifier_release``).
+
+        From 2.6.27 on each then leaves the chain, and walks in progress are waited for.
+        """
+        policy = self._machine.policy
         for entry in list(self._entries):
-            yield from self._release(entry)
-        self._end(walk)
+            if policy.unhashes_before_release:
+                self._remove(entry)
+            with self._walk():
+                yield from self._release(entry)
+        if policy.takes_all_locks:
+            for entry in list(self._entries):
+                self._remove(entry)
+            yield from self._synchronize()
 
     # --- the walk ----------------------------------------------------------------------------------------
 
-    def _begin(self) -> _Walk:
-        walk = _Walk()
-        self._walks.append(walk)
-        return walk
-
-    def _end(self, walk: _Walk) -> None:
-        self._walks.remove(walk)
-        self._machine.sched.fire(walk.done)
+    @contextmanager
+    def _walk(self) -> Iterator[None]:
+        """Be a reader of the chain."""
+        done, sched = Signal("the end of a walk of the notifier chain"), self._machine.sched
+        sections: dict[Chain, Callable[[], AbstractContextManager[None]]] = {
+            Chain.RCU: sched.rcu_read,
+            Chain.SRCU: sched.srcu_read,
+            Chain.LIST: nullcontext,
+        }
+        self._walks.append(done)
+        try:
+            with sections[self._machine.policy.chain]():
+                yield
+        finally:
+            self._walks.remove(done)
+            sched.fire(done)
 
     def _synchronize(self) -> Steps:
         """Wait until every walk that has begun is over (``synchronize_rcu``, ``synchronize_srcu``)."""
-        for walk in list(self._walks):
-            yield Wait(walk.done)
+        for done in list(self._walks):
+            yield Wait(done, sleeps=True)
 
     def _remove(self, entry: _Entry) -> None:
         self._entries.remove(entry)
@@ -252,14 +284,30 @@ class NotifierChain:
     def _deliver(self, call: Notification, first: int, last: int, *arguments: int) -> Steps:
         rights = self._mm.tables.rights
         # What changes while the callback runs is another callback's to take back.
-        lost = rights.lost(first, last) if call in _COVERING else []
-        result = 0
-        walk = self._begin()
-        for entry in list(self._entries):
-            result |= yield from self._call(entry, call, first, last, *arguments)
-        self._end(walk)
+        lost = rights.lost(first, last) if self._covers(call) else []
+        result, policy = 0, self._machine.policy
+        with self._walk():
+            for entry in list(self._entries):
+                if call is Notification.RANGE_END and policy.end_invalidates:
+                    yield from self._call(entry, Notification.INVALIDATE_RANGE, first, last)
+                answer = yield from self._call(entry, call, first, last, *arguments)
+                result |= answer
+                if answer and policy.stops_at_first:
+                    break
         rights.revoke(lost)
         return result
+
+    def _covers(self, call: Notification) -> bool:
+        """Whether no older translation is left behind a callback.
+
+        For a device that follows the CPUs' TLB flushes, range end is early where it is no flush itself.
+        """
+        follows = any(hasattr(entry.subscriber, "invalidate_range") for entry in self._entries)
+        if call is Notification.RANGE_END:
+            return not (follows and self._machine.policy.flush_invalidates)
+        return call is Notification.INVALIDATE_PAGE or (
+            call is Notification.INVALIDATE_RANGE and follows
+        )
 
     def _call(
         self,

@@ -1,42 +1,97 @@
 """When the notifier is called: a policy maps the points of an mm path to callbacks. The paths never know which.
 
 Kernel terms: an in-lock call sits between ``ptep_clear_flush`` and ``set_pte_at``, under the page-table lock; a late
-call sits behind ``pte_unmap_unlock``. #v9 is the mmu-notifier patch of early March 2008 on 2.6.25-rc4; the seed is
-Arcangeli's "move all invalidate_page outside of PT lock" (7 March 2008) on top of it.
+call sits behind ``pte_unmap_unlock``; a bracket is range start before the lock and range end behind it. #v9 is the
+mmu-notifier patch of early March 2008 on 2.6.25-rc4; the seed is Arcangeli's "move all invalidate_page outside of PT
+lock" (7 March 2008) on top of it; EMM is Lameter's rival (3 March 2008); the others are kernels as released.
 """
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from hostmm.errors import HostError
 from hostmm.timeline import Notification
 
-__all__ = ["PATHS", "POLICIES", "SEED", "SEED_PATHS", "V9", "Point", "Policy"]
+__all__ = [
+    "EMM",
+    "PATHS",
+    "POLICIES",
+    "SEED",
+    "SEED_PATHS",
+    "V2_6_27",
+    "V3_7",
+    "V4_13",
+    "V6_6",
+    "V9",
+    "Chain",
+    "Move",
+    "Point",
+    "Policy",
+]
 
 
 class Point(enum.Enum):
     """Places in an mm path where a policy may notify.
 
-    ``START``     before the page-table lock is taken (the bracket opens)
-    ``YOUNG``     under the lock, behind the test of the CPU's young bit
-    ``CLEARED``   under the lock, the PTE is clear and the CPUs' TLBs are flushed, the new PTE is not set
-    ``UNLOCKED``  the lock has just been dropped; the caller's references are still there
-    ``END``       the path is done (the bracket closes)
+    ``START``      before the page-table lock is taken (the bracket opens)
+    ``YOUNG``      under the lock, behind the test of the CPU's young bit
+    ``CLEARED``    under the lock, the PTE is clear and the CPUs' TLBs are flushed, the new PTE is not set
+    ``REPLACING``  under the lock, just before the PTE of another page is set (``set_pte_at_notify``)
+    ``UNLOCKING``  under the lock, everything else is done
+    ``UNLOCKED``   the lock has just been dropped; the caller's references are still there
+    ``FLUSHED``    the CPUs' TLBs have been flushed for a whole range
+    ``END``        the path is done (the bracket closes)
     """
 
     START = enum.auto()
     YOUNG = enum.auto()
     CLEARED = enum.auto()
+    REPLACING = enum.auto()
+    UNLOCKING = enum.auto()
     UNLOCKED = enum.auto()
+    FLUSHED = enum.auto()
     END = enum.auto()
+
+
+class Chain(enum.Enum):
+    """How the notifier chain is walked.
+
+    ``RCU``   under rcu_read_lock: no callback may sleep
+    ``SRCU``  under srcu_read_lock: a callback may sleep where nothing else forbids it
+    ``LIST``  under nothing, as nobody can leave it (EMM)
+    """
+
+    RCU = enum.auto()
+    SRCU = enum.auto()
+    LIST = enum.auto()
+
+
+class Move(enum.Enum):
+    """How mremap moves PTEs.
+
+    ``EXTENT``  a bracket for each extent, a flush for each PTE (until 3.1)
+    ``LATE``    one bracket for all, one flush at its end, when the locks are long dropped (until 4.19)
+    ``LOCKED``  one bracket for all, a flush for each extent before its locks are dropped (eb66ae030829)
+    """
+
+    EXTENT = enum.auto()
+    LATE = enum.auto()
+    LOCKED = enum.auto()
 
 
 _INVP = Notification.INVALIDATE_PAGE
 _CFY = Notification.CLEAR_FLUSH_YOUNG
 _RS = Notification.RANGE_START
 _RE = Notification.RANGE_END
+_IVR = Notification.INVALIDATE_RANGE
+_CHG = Notification.CHANGE_PTE
 
-_BRACKET = {Point.START: _RS, Point.END: _RE}
+_Calls = dict[Point, Notification]
+_BRACKET: _Calls = {Point.START: _RS, Point.END: _RE}
+_IN_LOCK: _Calls = {Point.CLEARED: _INVP}
+_LATE: _Calls = {Point.UNLOCKED: _INVP}
+_ASKS: _Calls = {Point.YOUNG: _CFY}
 
 SEED_PATHS = (
     "__xip_unmap",
@@ -50,76 +105,226 @@ SEED_PATHS = (
 
 _RANGE_PATHS = ("unmap_region", "zap_page_range", "mprotect", "mremap", "fork")
 PATHS = (*SEED_PATHS, *_RANGE_PATHS)
-"""Every path that notifies. ``unmap_region`` is munmap, ``zap_page_range`` madvise and truncate."""
+"""Every path that notifies. ``unmap_region`` is munmap, ``zap_page_range`` madvise."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Policy:
-    """When each path notifies.
+    """When each path notifies, and what else moved with that.
 
     Parameters
     ----------
     name : str
         As on the command line.
     points : mapping
-        Path name to its calls, by point.
-    rechecks_young : bool
-        ``try_to_unmap_one`` tests young (CPU and, at ``YOUNG``, device) once more before it unmaps.
-    notifies_without_page : bool
-        ``do_wp_page`` notifies a COW whose old PTE has no ``struct page`` (``old_page`` NULL) too.
-    cow_puts_unlocked : bool
-        ``do_wp_page`` drops its references behind the unlock, not before it.
+        Path name to its calls, by point; a path that the kernel did not have is not in it.
+    chain : Chain
+    stops_at_first : bool
+        A subscriber that returns non-zero keeps an event from those behind it (EMM).
+    takes_all_locks : bool
+        A subscriber is registered under mmap_sem and every rmap lock of the address space (``mm_take_all_locks``),
+        so that it sees both ends of a bracket or neither (I14).
+    unhashes_before_release : bool
+        The end of an address space takes each subscriber off the chain before it calls its release, so that what
+        happens meanwhile is not notified (until 3.5; 3ad3d901bbcf).
     rmap_sleeps : bool
         The locks of the reverse maps are mutexes (from 3.0 on), not spinlocks.
+    end_invalidates : bool
+        Range end calls ``invalidate_range`` first (3.19 to 6.5).
+    flush_invalidates : bool
+        Every flush of the CPUs' TLBs calls ``invalidate_range`` (6.6; 6bbd42e2df8f).
+    rechecks_young : bool
+        ``try_to_unmap_one`` tests young (CPU and, at ``YOUNG``, device) once more before it unmaps.
+    asks_old_only : bool
+        ``page_referenced_one`` asks the device only about a page that the CPUs did not use (EMM).
+    notifies_without_page : bool
+        ``do_wp_page`` notifies a COW whose old PTE has no ``struct page`` (``old_page`` NULL) too.
+    cow_unmaps_first : bool
+        ``do_wp_page`` drops the old page's mapcount before it clears the PTE (until 945754a1754f, 2.6.26).
+    cow_maps_first : bool
+        ``do_wp_page`` adds the new page to its reverse map before it sets the PTE.
+    cow_puts_locked : int
+        How many of its references ``do_wp_page`` drops before the unlock: 2, 1 or 0.
+    frees_inside : bool
+        Ranges are unmapped, flushed and freed inside the bracket, which the caller of ``unmap_vmas`` opens; else
+        range end comes before the last flush and the last frees.
+    flushes_dirty_locked : bool
+        Unmapping a range flushes before it unlocks where it met a dirty page of a shared file (1cf35d47712d, 3.15).
+    gather_pages : int or None
+        Pages that unmapping a range queues before it flushes and frees; None: all.
+    protect_is_lazy : bool
+        ``mprotect`` opens its bracket at the first table it finds, and closes it before the flush (3.15; a5338093bfb4).
+    move : Move
+    moves_tables : bool
+        mremap moves whole page tables where it can (2c91bd4a4e2e, 5.0).
+    fork_unpaired : bool
+        fork returns on -ENOMEM without range end.
+    fork_copies_pinned : bool
+        fork copies pages that are pinned for DMA (70e806e4e645, 5.9).
     """
 
     name: str
-    points: Mapping[str, Mapping[Point, Notification]]
-    rechecks_young: bool
-    notifies_without_page: bool
-    cow_puts_unlocked: bool
+    points: Mapping[str, _Calls]
+    chain: Chain = Chain.RCU
+    stops_at_first: bool = False
+    takes_all_locks: bool = False
+    unhashes_before_release: bool = False
     rmap_sleeps: bool = False
+    end_invalidates: bool = False
+    flush_invalidates: bool = False
+    rechecks_young: bool = True
+    asks_old_only: bool = False
+    notifies_without_page: bool = True
+    cow_unmaps_first: bool = False
+    cow_maps_first: bool = False
+    cow_puts_locked: int = 2
+    frees_inside: bool = False
+    flushes_dirty_locked: bool = False
+    gather_pages: int | None = None
+    protect_is_lazy: bool = False
+    move: Move = Move.EXTENT
+    moves_tables: bool = False
+    fork_unpaired: bool = False
+    fork_copies_pinned: bool = False
 
     def call(self, path: str, point: Point) -> Notification | None:
         """Return the callback of ``path`` at ``point``, None where there is none."""
         return self.points.get(path, {}).get(point)
 
+    def has(self, path: str) -> bool:
+        """Whether the policy's kernel had the path."""
+        return path in self.points
 
-_UNTOUCHED = dict.fromkeys(_RANGE_PATHS, _BRACKET)
+    def require(self, path: str) -> None:
+        """Refuse a path that the policy's kernel did not have.
+
+        Raises
+        ------
+        HostError
+            It did not.
+        """
+        if not self.has(path):
+            raise HostError(f"the kernel of policy {self.name} has no path {path}")
+
+
+_BRACKETS = dict.fromkeys(_RANGE_PATHS, _BRACKET)
 
 V9 = Policy(
     name="v9",
-    points=_UNTOUCHED
+    points=_BRACKETS
     | {
-        "__xip_unmap": {Point.CLEARED: _INVP},
-        "do_wp_page": {Point.CLEARED: _INVP},
-        "page_referenced_one": {Point.YOUNG: _CFY},
-        "page_mkclean_one": {Point.CLEARED: _INVP},
-        "try_to_unmap_one": {Point.YOUNG: _CFY, Point.CLEARED: _INVP},
-        "try_to_unmap_cluster": {Point.YOUNG: _CFY, Point.CLEARED: _INVP},
+        "__xip_unmap": _IN_LOCK,
+        "do_wp_page": _IN_LOCK,
+        "page_referenced_one": _ASKS,
+        "page_mkclean_one": _IN_LOCK,
+        "try_to_unmap_one": _ASKS | _IN_LOCK,
+        "try_to_unmap_cluster": _ASKS | _IN_LOCK,
     },
-    rechecks_young=True,
-    notifies_without_page=True,
-    cow_puts_unlocked=False,
+    cow_unmaps_first=True,
+    frees_inside=True,
+    fork_unpaired=True,
 )
 """#v9: ``ptep_clear_flush_notify`` and ``ptep_clear_flush_young_notify``, fused under the lock."""
 
-SEED = Policy(
+SEED = replace(
+    V9,
     name="seed",
-    points=_UNTOUCHED
+    points=_BRACKETS
     | {
-        "__xip_unmap": {Point.UNLOCKED: _INVP},
-        "do_wp_page": {Point.UNLOCKED: _INVP},
+        "__xip_unmap": _LATE,
+        "do_wp_page": _LATE,
         "page_referenced_one": {Point.UNLOCKED: _CFY},
-        "page_mkclean_one": {Point.UNLOCKED: _INVP},
-        "try_to_unmap_one": {Point.UNLOCKED: _INVP},
+        "page_mkclean_one": _LATE,
+        "try_to_unmap_one": _LATE,
         "try_to_unmap_cluster": _BRACKET,
     },
     rechecks_young=False,
     notifies_without_page=False,
-    cow_puts_unlocked=True,
+    cow_puts_locked=0,
 )
 """The seed patch: everything behind the unlock, the cluster in a bracket, the young re-check gone."""
 
-POLICIES = {policy.name: policy for policy in (V9, SEED)}
-"""Policies by name."""
+EMM = replace(
+    V9,
+    name="emm",
+    points=_BRACKETS
+    | dict.fromkeys(SEED_PATHS, _BRACKET)
+    | {"page_referenced_one": {Point.UNLOCKED: _CFY}},
+    chain=Chain.LIST,
+    stops_at_first=True,
+    asks_old_only=True,
+)
+"""EMM: every change in a bracket, outside the lock; the chain stops at the first subscriber that objects."""
+
+V2_6_27 = replace(
+    V9,
+    name="v2.6.27",
+    takes_all_locks=True,
+    unhashes_before_release=True,
+    cow_unmaps_first=False,
+    frees_inside=False,
+    gather_pages=506,
+    fork_unpaired=False,
+)
+"""2.6.27, as merged: #v9's calls under the lock, ``mm_take_all_locks``, the copy-on-write order fixed."""
+
+V3_7 = Policy(
+    name="v3.7",
+    points=_BRACKETS
+    | {
+        "__xip_unmap": _LATE,
+        "do_wp_page": _BRACKET | {Point.REPLACING: _CHG},
+        "page_referenced_one": _ASKS,
+        "page_mkclean_one": _LATE,
+        "try_to_unmap_one": _ASKS | _LATE,
+        "try_to_unmap_cluster": _ASKS | _BRACKET,
+    },
+    chain=Chain.SRCU,
+    takes_all_locks=True,
+    rmap_sleeps=True,
+    cow_maps_first=True,
+    cow_puts_locked=1,
+    gather_pages=506,
+    move=Move.LATE,
+)
+"""3.7: sleeping locks and SRCU, ``invalidate_page`` behind the unlock, the young calls still under it."""
+
+_INVALIDATED = _BRACKET | {Point.UNLOCKING: _IVR}
+_GATHERED = _BRACKET | {Point.FLUSHED: _IVR}
+
+V4_13 = replace(
+    V3_7,
+    name="v4.13",
+    points={
+        "do_wp_page": _BRACKET | {Point.CLEARED: _IVR, Point.REPLACING: _CHG},
+        "page_referenced_one": _ASKS,
+        "page_mkclean_one": _INVALIDATED,
+        "try_to_unmap_one": _ASKS | _INVALIDATED,
+        "unmap_region": _GATHERED,
+        "zap_page_range": _GATHERED,
+        "mprotect": _BRACKET,
+        "mremap": _BRACKET,
+        "fork": _BRACKET,
+    },
+    end_invalidates=True,
+    flushes_dirty_locked=True,
+    protect_is_lazy=True,
+    move=Move.LOCKED,
+)
+"""4.13 to 6.5: ``invalidate_page`` is gone, ``invalidate_range`` under the lock serves who walks the CPU's tables."""
+
+V6_6 = replace(
+    V4_13,
+    name="v6.6",
+    points=dict.fromkeys(V4_13.points, _BRACKET) | {"page_referenced_one": _ASKS},
+    end_invalidates=False,
+    flush_invalidates=True,
+    rechecks_young=False,
+    cow_puts_locked=0,
+    moves_tables=True,
+    fork_copies_pinned=True,
+)
+"""6.6 and later: ``invalidate_range`` is part of every flush of the CPUs' TLBs, and of nothing else."""
+
+POLICIES = {policy.name: policy for policy in (V9, SEED, EMM, V2_6_27, V3_7, V4_13, V6_6)}
+"""Policies by name, in order of their dates."""

@@ -34,13 +34,24 @@ class Reclaim:
         until ``high``.
     stopping : bool
         Set by :meth:`stop`: kswapd ends.
+    tables_left : int or None
+        Page tables that can still be allocated where the caller may fail; None: any number (``failslab``).
     """
 
     def __init__(self, total: int) -> None:
         step = max(8, total // 32)
         self.min, self.low, self.high = step, 2 * step, 3 * step
         self.stopping = False
+        self.tables_left: int | None = None
         self.bell = Signal("work for kswapd")
+
+    def take_table(self) -> bool:
+        """Whether one more page table can be allocated; it is, then."""
+        if self.tables_left is not None:
+            if self.tables_left == 0:
+                return False
+            self.tables_left -= 1
+        return True
 
     def wake(self, machine: "Machine") -> None:
         """Ring the bell (``wakeup_kswapd``)."""
@@ -82,11 +93,16 @@ def alloc_page(machine: "Machine", kind: FrameKind) -> Steps:
     return machine.frames.alloc(kind)
 
 
-def pte_alloc(machine: "Machine", mm: MmStruct, vpn: int) -> Steps:
-    """Make the page tables down to ``vpn`` (``pte_alloc_map``); returns the page-table lock over it."""
+def pte_alloc(machine: "Machine", mm: MmStruct, vpn: int, *, may_fail: bool = False) -> Steps:
+    """Make the page tables down to ``vpn`` (``pte_alloc_map``); returns the page-table lock over it.
+
+    Where the caller may fail, it returns None once :attr:`Reclaim.tables_left` has run out.
+    """
     lock: Lock | None = mm.tables.lock(vpn)
     if lock is None:
         yield "alloc_page"
+        if may_fail and not machine.reclaim.take_table():
+            return None
         yield from reserve_frames(machine, _TABLES_AT_ONCE)
         lock = mm.tables.alloc(vpn)
     return lock

@@ -156,7 +156,7 @@ def msync(machine: "Machine", mm: MmStruct, first: int, last: int) -> Steps:
 
 
 def fork(machine: "Machine", mm: MmStruct) -> Steps:
-    """Copy the address space; returns the child's."""
+    """Copy the address space; returns the child's, None where there is no memory for it."""
     yield "syscall"
     yield from reserve_frames(machine, 1)
     return (yield from dup_mmap(machine, mm))

@@ -102,6 +102,9 @@ class Row(enum.IntEnum):
                           the number of the innermost spinlock it holds (0: none), ``b`` its LockClass
     ``LOCK_INVERSION``    a lock is wanted under another, against the order of their classes so far: ``tag`` its
                           LockClass, ``a`` its number, ``b`` the other's
+    ``CPU_FLUSH``         the CPUs' TLBs have been flushed: mm, vpn first page, ``a`` last page; ``tag`` 1 where only
+                          accessed bits changed
+    ``CACHE_FLUSH``       flush_cache_page: mm, vpn
     ====================  ===============================================================================
     """
 
@@ -135,6 +138,8 @@ class Row(enum.IntEnum):
     SUBSCRIBE = 91
     SLEEP_IN_ATOMIC = 92
     LOCK_INVERSION = 93
+    CPU_FLUSH = 94
+    CACHE_FLUSH = 95
 
 
 @dataclass

@@ -8,7 +8,7 @@ import pytest
 
 from hostmm.errors import DeadlockError, HostError
 from hostmm.locks import Acquire
-from hostmm.policies import POLICIES, SEED, SEED_PATHS, V9
+from hostmm.policies import POLICIES, SEED, SEED_PATHS, V3_7, V4_13, V6_6, V9
 from hostmm.replay import Replay, ReplayConfig, frame_limit
 from hostmm.subscribers.sva import Sva
 from hostmm.timeline import Notification, Row
@@ -33,6 +33,13 @@ from hostmm.trace import (
     shipped,
 )
 from tests.sw.hosts import Host
+
+WITH_THE_SIX = [policy for policy in POLICIES.values() if policy.has("try_to_unmap_cluster")]
+
+
+def name_of(policy):
+    return policy.name
+
 
 RW, READ, NONE = 3, 1, 0
 SHARED, PRIVATE, ANON = 1, 2, 0x20
@@ -136,7 +143,7 @@ def test_every_event_is_executed_and_everything_is_given_back():
     assert not any(lock.held for lock in (page.lock for page in pages))
 
 
-@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize("policy", WITH_THE_SIX, ids=name_of)
 def test_all_six_paths_notify(policy):
     host, _ = replayed(everything(), policy=policy, frames=130)
     names = host.machine.timeline.paths
@@ -148,7 +155,7 @@ def test_all_six_paths_notify(policy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+@pytest.mark.parametrize("policy", [V9, SEED, V3_7], ids=name_of)
 def test_the_default_trace_notifies_a_hundred_times_on_each_of_the_six_paths(policy):
     trace = load(shipped()["shared"])
     config = ReplayConfig(nonlinear=True, xip=True)
@@ -158,6 +165,25 @@ def test_the_default_trace_notifies_a_hundred_times_on_each_of_the_six_paths(pol
     names = host.machine.timeline.paths
     seen = Counter(names[row["path"]] for row in host.rows(Row.NOTIFY_BEGIN))
     assert min(seen[path] for path in SEED_PATHS) >= 100, seen
+
+
+@pytest.mark.parametrize("policy", [V4_13, V6_6], ids=name_of)
+def test_a_kernel_without_nonlinear_mappings_and_holes_replays_the_rest(policy):
+    config = ReplayConfig(nonlinear=False, xip=False)
+    host, _ = replayed(everything(), config, policy=policy, frames=130)
+    names = host.machine.timeline.paths
+    seen = {names[row["path"]] for row in host.rows(Row.NOTIFY_BEGIN)}
+    assert {"do_wp_page", "page_mkclean_one", "try_to_unmap_one", "unmap_region"} <= seen
+    with pytest.raises(HostError, match=r"the kernel of policy v\S+ has no path"):
+        replayed(everything(), policy=policy, frames=130)
+
+
+@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def test_no_policy_sleeps_in_atomic_context_or_inverts_locks(policy):
+    old = not policy.has("try_to_unmap_cluster")
+    config = ReplayConfig(nonlinear=not old, xip=not old)
+    host, _ = replayed(everything(), config, policy=policy, frames=130)
+    assert host.rows(Row.SLEEP_IN_ATOMIC, Row.LOCK_INVERSION) == []
 
 
 def test_brackets_pair_and_counts_never_leak():

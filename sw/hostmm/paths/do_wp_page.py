@@ -7,6 +7,7 @@ from hostmm.mm.frames import Page
 from hostmm.mm.pages import is_anon, page_add_rmap, page_remove_rmap, set_page_dirty, vm_normal_page
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_W, pte_pfn
 from hostmm.paths.ptes import anon_vma_prepare, pte_unmap_unlock, ptep_clear_flush, user_pte
+from hostmm.paths.tlb import flush_tlb_range
 from hostmm.policies import Point
 from hostmm.reclaim import alloc_page
 from hostmm.scheduler import Steps
@@ -69,7 +70,7 @@ def _reuse(
     yield "flush_cache"
     yield "pte_write"
     mm.tables.set(vpn, mm.tables.get(vpn) | PTE_A | PTE_D | PTE_W)
-    yield machine.costs.flush_tlb_ns(mm.cpus)
+    yield from flush_tlb_range(machine, mm, vpn, vpn)
     yield from pte_unmap_unlock(machine, ptl)
     if shared_file is not None:
         yield Acquire(page.lock, shared=True)
@@ -87,7 +88,7 @@ def _page_mkwrite(
     yield "page_mkwrite"
     yield Acquire(ptl)
     same = mm.tables.get(vpn) == pte
-    late = machine.policy.cow_puts_unlocked and not same
+    late = not machine.policy.cow_puts_locked and not same
     if not late:
         machine.frames.put(page)
     if not same:
@@ -107,6 +108,7 @@ def _copy(
     new: Page = yield from alloc_page(machine, FrameKind.USER)
     yield "copy_page"
     machine.copy_page(new.address, pte_pfn(pte) << 12, pfn=new.pfn)
+    yield from mm.notifiers.at(_NAME, Point.START, vpn)
     yield Acquire(ptl)
     same = mm.tables.get(vpn) == pte
     notified = same and (old is not None or machine.policy.notifies_without_page)
@@ -114,14 +116,13 @@ def _copy(
         yield from _switch(machine, mm, vma, vpn, old, new, notified)
     # Of a copied page both the mapping's reference and ours go; after a lost race, ours and the unused new page.
     dropped = [page for page in (old if same else new, old) if page is not None]
-    late = machine.policy.cow_puts_unlocked
-    if not late:
-        yield from _put(machine, dropped)
+    locked = machine.policy.cow_puts_locked
+    yield from _put(machine, dropped[:locked])
     yield from pte_unmap_unlock(machine, ptl)
     if notified:
         yield from mm.notifiers.at(_NAME, Point.UNLOCKED, vpn)
-    if late:
-        yield from _put(machine, dropped)
+    yield from mm.notifiers.at(_NAME, Point.END, vpn)
+    yield from _put(machine, dropped[locked:])
     return same
 
 
@@ -135,14 +136,31 @@ def _switch(
     notified: bool,
 ) -> Steps:
     """Put the new page in the old one's place. 2.6.25-rc4 drops the old mapcount first (review note S3)."""
-    if old is not None:
-        yield "rmap"
-        page_remove_rmap(machine, old)
+    policy = machine.policy
+    if policy.cow_unmaps_first:
+        yield from _unmap_old(machine, old)
     yield from ptep_clear_flush(machine, mm, vpn)
     if notified:
         yield from mm.notifiers.at(_NAME, Point.CLEARED, vpn)
+    if policy.cow_maps_first:
+        yield from _map_new(machine, vma, vpn, new)
+    word = user_pte(vma, new.pfn, write=vma.write, dirty=True)
+    yield from mm.notifiers.at(_NAME, Point.REPLACING, vpn, pte=word)
     yield "pte_write"
-    mm.tables.set(vpn, user_pte(vma, new.pfn, write=vma.write, dirty=True))
+    mm.tables.set(vpn, word)
+    if not policy.cow_maps_first:
+        yield from _map_new(machine, vma, vpn, new)
+    if not policy.cow_unmaps_first:
+        yield from _unmap_old(machine, old)
+
+
+def _unmap_old(machine: "Machine", old: Page | None) -> Steps:
+    if old is not None:
+        yield "rmap"
+        page_remove_rmap(machine, old)
+
+
+def _map_new(machine: "Machine", vma: "Vma", vpn: int, new: Page) -> Steps:
     yield "lru"
     machine.lru.add(new, active=True)
     yield "rmap"

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING
 
 from hostmm.locks import Acquire
-from hostmm.mm.frames import Page
 from hostmm.mm.space import MmStruct
-from hostmm.paths.zap import free_gathered, zap_vma
+from hostmm.paths.gather import MmuGather
+from hostmm.paths.zap import zap_vma
 from hostmm.scheduler import Steps
 from hostmm.timeline import Row
 from hostmm.vmas import detach, unlink
@@ -28,12 +28,12 @@ def exit_mmap(machine: "Machine", mm: MmStruct) -> Steps:
         vmas = list(mm.vmas)
         detach(mm, vmas)
         machine.sched.log(Row.TEARDOWN, mm=mm.number)
-        gathered: list[Page] = []
+        gather = MmuGather(machine, mm, None)
         for vma in vmas:
-            yield from zap_vma(machine, vma, vma.start, vma.end - 1, gathered)
+            yield from zap_vma(machine, vma, vma.start, vma.end - 1, gather)
         for vma in vmas:
             yield from unlink(machine, vma)
-        yield from free_gathered(machine, mm, gathered)
+        yield from gather.finish()
         mm.tables.free_tables()
         machine.sched.release(mm.mmap_sem)
-        result.append(len(gathered))
+        result.append(gather.total)

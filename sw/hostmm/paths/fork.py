@@ -13,7 +13,9 @@ from hostmm.mm.pagetable import (
     software_value,
 )
 from hostmm.mm.space import MmStruct, Vma
+from hostmm.paths.exit_mmap import exit_mmap
 from hostmm.paths.ptes import pte_unmap_unlock
+from hostmm.paths.tlb import flush_tlb_mm
 from hostmm.policies import Point
 from hostmm.reclaim import pte_alloc
 from hostmm.scheduler import Steps
@@ -26,46 +28,60 @@ __all__ = ["dup_mmap"]
 
 
 def dup_mmap(machine: "Machine", parent: MmStruct) -> Steps:
-    """Return a new address space with a copy of the parent's; takes the parent's mmap_sem."""
+    """Return a new address space with a copy of the parent's, None for -ENOMEM; takes the parent's mmap_sem."""
     yield Acquire(parent.mmap_sem)
     child = machine.new_mm()
-    yield Acquire(child.mmap_sem)
+    # Nobody else knows the child yet.
+    yield Acquire(child.mmap_sem, ordered=False)
+    complete = True
     child.cpus = parent.cpus
     for vma in list(parent.vmas):
         copy = copy_vma(vma, child, vma.start, vma.end, vma.pgoff)
         copy.locked = False
         yield from link(machine, copy)
         if vma.anon_vma is not None or vma.nonlinear or vma.pfnmap:
-            yield from _copy_page_range(machine, vma, child)
-    yield machine.costs.flush_tlb_ns(parent.cpus)
+            complete = yield from _copy_page_range(machine, vma, child)
+        if not complete:
+            break
+    yield from flush_tlb_mm(machine, parent)
     machine.sched.release(child.mmap_sem)
     machine.sched.release(parent.mmap_sem)
-    return child
+    if not complete:
+        yield from exit_mmap(machine, child)
+    return child if complete else None
 
 
 def _copy_page_range(machine: "Machine", vma: Vma, child: MmStruct) -> Steps:
+    """Copy one vma's PTEs; returns whether there was memory for the child's tables."""
     parent, first, last = vma.mm, vma.start, vma.end - 1
     with machine.sched.path("fork") as result:
         # Pages that are shared anyway keep their rights, so nobody needs to know.
         if vma.cow:
             yield from parent.notifiers.at("fork", Point.START, first, last)
-        copied = 0
+        copied, complete = 0, True
         for low, high, _ in parent.tables.leaves(first, last):
-            copied += yield from _copy_ptes(machine, vma, child, low, high)
-        if vma.cow:
+            count = yield from _copy_ptes(machine, vma, child, low, high)
+            complete = count is not None
+            if not complete:
+                break
+            copied += count
+        if vma.cow and (complete or not machine.policy.fork_unpaired):
             yield from parent.notifiers.at("fork", Point.END, first, last)
         result.append(copied)
+        return complete
 
 
 def _copy_ptes(machine: "Machine", vma: Vma, child: MmStruct, first: int, last: int) -> Steps:
-    """Copy the PTEs under one leaf table; returns how many."""
-    yield from pte_alloc(machine, child, first)
+    """Copy the PTEs under one leaf table; returns how many, None where no table can be allocated."""
+    if (yield from pte_alloc(machine, child, first, may_fail=True)) is None:
+        return None
     parent = vma.mm
     target, source = child.tables.lock(first), parent.tables.lock(first)
     assert target is not None
     assert source is not None
     yield Acquire(target)
-    yield Acquire(source)
+    # The child's first, always (SINGLE_DEPTH_NESTING).
+    yield Acquire(source, ordered=False)
     copied = 0
     for vpn, _ in parent.tables.entries(first, last):
         yield "pte_read"

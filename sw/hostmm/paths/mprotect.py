@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire
+from hostmm.locks import Acquire, Lock
 from hostmm.mm.pagetable import PTE_D, PTE_R, PTE_U, PTE_V, PTE_W, PTE_X
-from hostmm.mm.space import Vma
+from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.ptes import pte_unmap_unlock
+from hostmm.paths.tlb import flush_tlb_range
 from hostmm.policies import Point
 from hostmm.scheduler import Steps
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from hostmm.machine import Machine
 
 __all__ = ["change_protection", "modified"]
+
+_NAME = "mprotect"
 
 
 def modified(vma: Vma, pte: int) -> int:
@@ -32,21 +35,45 @@ def modified(vma: Vma, pte: int) -> int:
 
 
 def change_protection(machine: "Machine", vma: Vma, first: int, last: int) -> Steps:
-    """Give the present PTEs of ``first`` to ``last`` the vma's rights; the caller holds mmap_sem exclusive."""
-    mm = vma.mm
-    with machine.sched.path("mprotect") as result:
-        yield from mm.notifiers.at("mprotect", Point.START, first, last)
-        changed = 0
+    """Give the present PTEs of ``first`` to ``last`` the vma's rights; the caller holds mmap_sem exclusive.
+
+    A lazy policy opens its bracket at the first table that is there, and closes it before it flushes.
+    """
+    mm, lazy = vma.mm, machine.policy.protect_is_lazy
+    with machine.sched.path(_NAME) as result:
+        changed, begin = 0, None if lazy else first
+        if begin is not None:
+            yield from mm.notifiers.at(_NAME, Point.START, begin, last)
         for low, high, lock in mm.tables.leaves(first, last):
-            yield Acquire(lock)
-            for vpn, word in mm.tables.entries(low, high):
-                if word & PTE_V:
-                    yield "pte_clear"
-                    pte = mm.tables.clear(vpn)
-                    yield "pte_write"
-                    mm.tables.set(vpn, modified(vma, pte))
-                    changed += 1
-            yield from pte_unmap_unlock(machine, lock)
-        yield machine.costs.flush_tlb_ns(mm.cpus)
-        yield from mm.notifiers.at("mprotect", Point.END, first, last)
+            if begin is None:
+                begin = low
+                yield from mm.notifiers.at(_NAME, Point.START, begin, last)
+            changed += yield from _change_ptes(machine, vma, low, high, lock)
+        if changed or not lazy:
+            if lazy:
+                yield from _close(mm, begin, last)
+            yield from flush_tlb_range(machine, mm, first, last)
+        if not (lazy and changed):
+            yield from _close(mm, begin, last)
         result.append(changed)
+
+
+def _close(mm: MmStruct, begin: int | None, last: int) -> Steps:
+    """Close the bracket, if one was opened."""
+    if begin is not None:
+        yield from mm.notifiers.at(_NAME, Point.END, begin, last)
+
+
+def _change_ptes(machine: "Machine", vma: Vma, low: int, high: int, lock: Lock) -> Steps:
+    """Change the present PTEs under one leaf table; returns how many."""
+    tables, changed = vma.mm.tables, 0
+    yield Acquire(lock)
+    for vpn, word in tables.entries(low, high):
+        if word & PTE_V:
+            yield "pte_clear"
+            pte = tables.clear(vpn)
+            yield "pte_write"
+            tables.set(vpn, modified(vma, pte))
+            changed += 1
+    yield from pte_unmap_unlock(machine, lock)
+    return changed

@@ -40,8 +40,10 @@ def page_mkclean(machine: "Machine", page: Page) -> Steps:
 
 def _page_mkclean_one(machine: "Machine", page: Page, mm: MmStruct, vpn: int) -> Steps:
     with machine.sched.path(_NAME) as result:
+        yield from mm.notifiers.at(_NAME, Point.START, vpn)
         ptl = yield from page_check_address(machine, page, mm, vpn)
         if ptl is None:
+            yield from mm.notifiers.at(_NAME, Point.END, vpn)
             return 0
         cleaned = int(bool(mm.tables.get(vpn) & (PTE_D | PTE_W)))
         if cleaned:
@@ -49,8 +51,10 @@ def _page_mkclean_one(machine: "Machine", page: Page, mm: MmStruct, vpn: int) ->
             yield from mm.notifiers.at(_NAME, Point.CLEARED, vpn)
             yield "pte_write"
             mm.tables.set(vpn, old & ~(PTE_D | PTE_W))
+            yield from mm.notifiers.at(_NAME, Point.UNLOCKING, vpn)
         yield from pte_unmap_unlock(machine, ptl)
         if cleaned:
             yield from mm.notifiers.at(_NAME, Point.UNLOCKED, vpn)
+        yield from mm.notifiers.at(_NAME, Point.END, vpn)
         result.append(cleaned)
         return cleaned

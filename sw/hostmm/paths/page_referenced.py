@@ -76,6 +76,7 @@ def _page_referenced_one(machine: "Machine", page: Page, vma: Vma, vpn: int) -> 
         ptl = yield from page_check_address(machine, page, mm, vpn)
         if ptl is None:
             return False, 0
+        young = False
         if vma.locked:
             referenced = 1
         else:
@@ -83,7 +84,7 @@ def _page_referenced_one(machine: "Machine", page: Page, vma: Vma, vpn: int) -> 
             # Under the lock the device's answer is OR-ed to the CPU's; behind it, added (review note S11).
             referenced = int(young | (yield from mm.notifiers.at(_NAME, Point.YOUNG, vpn)))
         yield from pte_unmap_unlock(machine, ptl)
-        if not vma.locked:
+        if not vma.locked and not (young and machine.policy.asks_old_only):
             referenced += yield from mm.notifiers.at(_NAME, Point.UNLOCKED, vpn)
         result.append(referenced)
         return True, referenced

@@ -79,8 +79,10 @@ def _try_to_unmap_one(machine: "Machine", page: Page, vma: Vma, vpn: int) -> Ste
     mm = vma.mm
     with machine.sched.path(_NAME) as path:
         result = SwapResult.AGAIN
+        yield from mm.notifiers.at(_NAME, Point.START, vpn)
         ptl = yield from page_check_address(machine, page, mm, vpn)
         if ptl is None:
+            yield from mm.notifiers.at(_NAME, Point.END, vpn)
             path.append(result)
             return result
         if (yield from _must_stay(machine, vma, vpn)):
@@ -90,6 +92,7 @@ def _try_to_unmap_one(machine: "Machine", page: Page, vma: Vma, vpn: int) -> Ste
         yield from pte_unmap_unlock(machine, ptl)
         if result is not SwapResult.FAIL:
             yield from mm.notifiers.at(_NAME, Point.UNLOCKED, vpn)
+        yield from mm.notifiers.at(_NAME, Point.END, vpn)
         path.append(result)
         return result
 
@@ -120,3 +123,4 @@ def _unmap(machine: "Machine", page: Page, vma: Vma, vpn: int) -> Steps:
     page_remove_rmap(machine, page)
     yield "refcount"
     machine.frames.put(page)
+    yield from mm.notifiers.at(_NAME, Point.UNLOCKING, vpn)

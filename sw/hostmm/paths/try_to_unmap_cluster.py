@@ -34,7 +34,13 @@ def try_to_unmap_nonlinear(machine: "Machine", file: AddressSpace, wanted: int) 
     -------
     bool
         False if every mapping is locked into memory.
+
+    Raises
+    ------
+    HostError
+        The policy's kernel has no nonlinear mappings.
     """
+    machine.policy.require(_NAME)
     vmas = [vma for vma in file.nonlinear if not vma.locked]
     if not vmas:
         return False

@@ -27,8 +27,10 @@ def xip_unmap(machine: "Machine", file: AddressSpace, index: int) -> Steps:
     Raises
     ------
     HostError
-        A PTE of the sparse page is dirty: somebody has written into every hole of every file.
+        A PTE of the sparse page is dirty: somebody has written into every hole of every file. Or the policy's
+        kernel has no such path.
     """
+    machine.policy.require(_NAME)
     page = machine.sparse_page
     if page is None:
         return 0
@@ -39,10 +41,12 @@ def xip_unmap(machine: "Machine", file: AddressSpace, index: int) -> Steps:
             vpn = vma.vpn_of(index)
             if vpn is None:
                 continue
+            yield from vma.mm.notifiers.at(_NAME, Point.START, vpn)
             ptl = yield from page_check_address(machine, page, vma.mm, vpn)
             if ptl is not None:
                 yield from _unmap_one(machine, page, vma.mm, vpn, ptl)
                 unmapped += 1
+            yield from vma.mm.notifiers.at(_NAME, Point.END, vpn)
         machine.sched.release(file.i_mmap_lock)
         result.append(unmapped)
         return unmapped

@@ -1,17 +1,19 @@
-"""Unmapping ranges: ``unmap_region`` (munmap), ``zap_page_range`` (madvise, truncate); 2.6.25-rc4, #v11's brackets.
+"""Unmapping ranges: ``unmap_region`` (munmap), ``zap_page_range`` (madvise); docs/contract.md 1.7.
 
-Order (docs/contract.md 1.7): START; per leaf table { PTL; per PTE: clear, dirty and young to the page, mapcount,
-queue the page; unlock }; leave the reverse maps (munmap); flush the CPUs' TLBs; free; END. So every page is freed
-inside the bracket. Page tables stay until exit.
+Until 2.6.26: START; per leaf table { PTL; per PTE: clear, dirty and young to the page, mapcount, queue the page;
+unlock }; leave the reverse maps (munmap); flush the CPUs' TLBs; free; END: every page is freed inside the bracket.
+From 2.6.27 on END stands behind the last table, so that the last pages are freed behind it; no PTE maps them any
+more. Page tables stay until exit.
 """
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire
+from hostmm.locks import Acquire, Lock
 from hostmm.mm.frames import Page
 from hostmm.mm.pages import is_anon, page_remove_rmap, set_page_dirty, vm_normal_page
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_V, is_swap_entry, software_value
 from hostmm.mm.space import MmStruct, Vma
+from hostmm.paths.gather import MmuGather
 from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.policies import Point
 from hostmm.scheduler import Steps
@@ -20,50 +22,84 @@ from hostmm.vmas import unlink
 if TYPE_CHECKING:
     from hostmm.machine import Machine
 
-__all__ = ["free_gathered", "unmap_region", "zap_page_range", "zap_vma"]
+__all__ = ["free_swap_and_cache", "unmap_region", "zap_page_range", "zap_vma"]
 
 
 def unmap_region(machine: "Machine", mm: MmStruct, vmas: list[Vma], first: int, last: int) -> Steps:
     """Unmap ``vmas``, already detached, that lie in ``first`` to ``last``; the caller holds mmap_sem exclusive."""
+    inside = machine.policy.frees_inside
     with machine.sched.path("unmap_region") as result:
         yield from mm.notifiers.at("unmap_region", Point.START, first, last)
-        gathered: list[Page] = []
+        gather = MmuGather(machine, mm, "unmap_region")
         for vma in vmas:
-            yield from zap_vma(machine, vma, vma.start, vma.end - 1, gathered)
+            yield from zap_vma(machine, vma, vma.start, vma.end - 1, gather)
+        if not inside:
+            yield from mm.notifiers.at("unmap_region", Point.END, first, last)
         for vma in vmas:
             yield from unlink(machine, vma)
-        yield from free_gathered(machine, mm, gathered)
-        yield from mm.notifiers.at("unmap_region", Point.END, first, last)
-        result.append(len(gathered))
+        yield from gather.finish()
+        if inside:
+            yield from mm.notifiers.at("unmap_region", Point.END, first, last)
+        result.append(gather.total)
 
 
-def zap_page_range(machine: "Machine", vma: Vma, first: int, last: int) -> Steps:
-    """Drop the pages ``first`` to ``last`` of ``vma``, which stays mapped; the caller holds mmap_sem."""
-    mm = vma.mm
-    with machine.sched.path("zap_page_range") as result:
-        yield from mm.notifiers.at("zap_page_range", Point.START, first, last)
-        gathered: list[Page] = []
-        yield from zap_vma(machine, vma, first, last, gathered)
-        yield from free_gathered(machine, mm, gathered)
-        yield from mm.notifiers.at("zap_page_range", Point.END, first, last)
-        result.append(len(gathered))
+def zap_page_range(
+    machine: "Machine", vma: Vma, first: int, last: int, *, path: str = "zap_page_range"
+) -> Steps:
+    """Drop the pages ``first`` to ``last`` of ``vma``, which stays mapped; the caller holds mmap_sem, or its rmap lock.
+
+    ``path`` is the mm path that this is part of.
+    """
+    mm, inside = vma.mm, machine.policy.frees_inside
+    with machine.sched.path(path) as result:
+        yield from mm.notifiers.at(path, Point.START, first, last)
+        gather = MmuGather(machine, mm, path)
+        yield from zap_vma(machine, vma, first, last, gather)
+        if not inside:
+            yield from mm.notifiers.at(path, Point.END, first, last)
+        yield from gather.finish()
+        if inside:
+            yield from mm.notifiers.at(path, Point.END, first, last)
+        result.append(gather.total)
 
 
-def zap_vma(machine: "Machine", vma: Vma, first: int, last: int, gathered: list[Page]) -> Steps:
-    """Clear every PTE of ``vma`` from ``first`` to ``last``; queue the pages in ``gathered``, with their references."""
+def zap_vma(machine: "Machine", vma: Vma, first: int, last: int, gather: MmuGather) -> Steps:
+    """Clear every PTE of ``vma`` from ``first`` to ``last``; queue the pages, with their references."""
     for low, high, lock in vma.mm.tables.leaves(first, last):
-        yield Acquire(lock)
-        for vpn, _ in vma.mm.tables.entries(low, high):
-            yield "pte_clear"
-            pte = vma.mm.tables.clear(vpn)
-            if pte & PTE_V:
-                page = vm_normal_page(machine, vma, pte)
-                if page is not None:
-                    yield from _unmap_page(machine, page, pte)
-                    gathered.append(page)
-            elif is_swap_entry(pte):
-                _free_swap_and_cache(machine, software_value(pte))
-        yield from pte_unmap_unlock(machine, lock)
+        start: int | None = low
+        while start is not None:
+            start = yield from _zap_ptes(machine, vma, start, high, lock, gather)
+
+
+def _zap_ptes(
+    machine: "Machine", vma: Vma, first: int, last: int, lock: Lock, gather: MmuGather
+) -> Steps:
+    """Zap under one leaf table; returns the vpn to go on at, after the gather was full, or None."""
+    tables, dirty, left = vma.mm.tables, False, None
+    yield Acquire(lock)
+    for vpn, _ in tables.entries(first, last):
+        if gather.full:
+            left = vpn
+            break
+        yield "pte_clear"
+        pte = tables.clear(vpn)
+        if pte & PTE_V:
+            gather.cleared(vpn, vpn)
+            page = vm_normal_page(machine, vma, pte)
+            if page is not None:
+                dirty |= bool(pte & PTE_D) and not is_anon(page)
+                yield from _unmap_page(machine, page, pte)
+                gather.queue(page)
+        elif is_swap_entry(pte):
+            free_swap_and_cache(machine, software_value(pte))
+    # Whoever cleans the page next must not find a CPU that still writes through its TLB (I7).
+    early = dirty and machine.policy.flushes_dirty_locked
+    if early:
+        yield from gather.flush()
+    yield from pte_unmap_unlock(machine, lock)
+    if early or left is not None:
+        yield from gather.finish()
+    return left
 
 
 def _unmap_page(machine: "Machine", page: Page, pte: int) -> Steps:
@@ -76,7 +112,7 @@ def _unmap_page(machine: "Machine", page: Page, pte: int) -> Steps:
     page_remove_rmap(machine, page)
 
 
-def _free_swap_and_cache(machine: "Machine", slot: int) -> None:
+def free_swap_and_cache(machine: "Machine", slot: int) -> None:
     """Drop a PTE's use of a swap slot, and the cached page with it if nobody else wants it."""
     page = machine.swap.cache.get(slot)
     machine.swap.free(slot)
@@ -84,15 +120,3 @@ def _free_swap_and_cache(machine: "Machine", slot: int) -> None:
         return
     if page.refcount == 1 and not machine.swap.count(page):
         machine.swap.delete_from_cache(page)
-
-
-def free_gathered(machine: "Machine", mm: MmStruct, gathered: list[Page]) -> Steps:
-    """Flush the CPUs' TLBs, then drop the queued references (``tlb_finish_mmu``)."""
-    if gathered:
-        yield machine.costs.flush_tlb_ns(mm.cpus)
-    for page in gathered:
-        yield "free_page"
-        # Who holds the page lock is reclaim, which frees the page itself when it finds it unused.
-        if not page.lock.held and not page.under_writeback:
-            machine.swap.remove_exclusive(page)
-        machine.frames.put(page)

@@ -11,6 +11,7 @@ from hostmm.faults import touch
 from hostmm.locks import Signal, Wait
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.fork import dup_mmap
+from hostmm.policies import Point
 from hostmm.scenarios.base import (
     ALLOWED,
     FORBIDDEN,
@@ -39,6 +40,20 @@ def _stalled(machine: "Machine") -> Gate:
     gate = Gate("C0", "do_wp_page", "unlocked", Signal("C0 stalls"), Signal("C0 may go on"))
     machine.sched.gates.append(gate)
     return gate
+
+
+def _load_while_stalled(machine: "Machine", mm: MmStruct, gate: Gate) -> Steps:
+    """Have the device load the address before C0 goes on.
+
+    Where C0 has opened a bracket the load is kept out until it closes it, so C0 goes on once the load is under way.
+    """
+    transfer = yield from machine.driver.submit(0, mm.number, _VPN << 12, 1, write=False)
+    bracket = machine.policy.call("do_wp_page", Point.START) is not None
+    if bracket:
+        machine.sched.fire(gate.opened)
+    yield from machine.driver.wait(transfer)
+    if not bracket:
+        machine.sched.fire(gate.opened)
 
 
 class L1(LoadScenario):
@@ -75,8 +90,7 @@ class L1(LoadScenario):
             yield from device_load(machine, mm, _VPN)
             machine.sched.fire(warm)
             yield Wait(stored)
-            yield from device_load(machine, mm, _VPN)
-            machine.sched.fire(gate.opened)
+            yield from _load_while_stalled(machine, mm, gate)
 
         spawn(machine, C0=c0(), C1=c1(), D=device())
 
@@ -112,8 +126,7 @@ class L3(LoadScenario):
             yield from device_load(machine, parent, _VPN)
             machine.sched.fire(warm)
             yield Wait(stored)
-            yield from device_load(machine, parent, _VPN)
-            machine.sched.fire(gate.opened)
+            yield from _load_while_stalled(machine, parent, gate)
 
         spawn(machine, C0=c0(), C1=c1(), D=device())
 
