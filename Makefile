@@ -66,7 +66,7 @@ format: $(STAMP) ## Rewrite the sources in the house format
 	@$(VENV)/bin/ruff format --quiet hdl sw tb tests
 
 lock: $(STAMP) ## Resolve the dependencies again into the lock file
-	@$(VENV)/bin/uv pip compile pyproject.toml --extra test --extra dev --generate-hashes --python-version 3.11 \
+	@$(VENV)/bin/uv pip compile pyproject.toml --extra test --extra eda --extra dev --generate-hashes --python-version 3.11 \
 		--universal --no-header --quiet --upgrade -o $(LOCK)
 
 clean: ## Remove results and tool caches; the model cache and .venv stay
