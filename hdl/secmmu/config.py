@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 from amaranth.utils import exact_log2
 
-__all__ = ["MUTANTS", "EmulatorConfig", "SecmmuConfig"]
+__all__ = ["MUTANTS", "PRESETS", "EmulatorConfig", "SecmmuConfig"]
+
+VPN_BITS_PER_LEVEL = 9
+"""Bits of a page number that index one level of a page table."""
 
 MUTANTS = (
     "rtl-no-drain",
@@ -33,66 +36,112 @@ def _power_of_two(value: int) -> bool:
     return isinstance(value, int) and value > 0 and value & (value - 1) == 0
 
 
+_RANGES = {
+    "levels": (3, 5),
+    "asid_bits": (1, 8),
+    "id_bits": (1, 8),
+    "tlb_ways": (1, 8),
+    "large_entries": (1, 64),
+    "use_slots": (1, 64),
+    "walks": (1, 16),
+    "walk_cache": (1, 16),
+    "waiters": (2, 64),
+    "stalls": (0, 32),
+    "commands": (1, 16),
+    "filters": (1, 16),
+    "tag_bits": (1, 16),
+    "log": (1, 64),
+}
+"""Least and greatest value of each plain integer parameter."""
+
+_POWERS_OF_TWO = {"contexts": (2, 256), "outstanding": (1, 1024), "write_beats": (2, 256)}
+"""The same of those that must be powers of two."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SecmmuConfig:
-    """Parameters of one secondary MMU.
+    """Parameters of one secondary MMU; as they are by default, a small one for simulation.
 
     Parameters
     ----------
+    levels : int
+        Deepest page table: 3 serves Sv39, 4 Sv48 too, 5 Sv57 too.
+    svadu : bool
+        Whether the walker sets A and D itself (Svadu); otherwise a PTE that lacks them faults (Svade).
     asid_bits : int
-        Width of an address-space id, 1 to 8. The context table has one row per asid.
+        Width of an address-space id, 1 to 8.
+    contexts : int
+        Rows of the context table, one per asid from 0: a power of two, 2 to ``2**asid_bits``. Higher asids are refused.
     id_bits : int
         Width of AxID on the device side and on the memory side, 1 to 8.
+    outstanding : int
+        Bursts on the memory side in each direction, a power of two from 1 to 1024, shared out evenly among the ids.
     tlb_sets, tlb_ways : int
-        Geometry of the TLB; sets a power of two, at least 2; ways 1 to 8.
+        Block RAM that holds 4 KiB entries: sets a power of two from 2 to 256, ways 1 to 8. No sets: none.
+    large_entries : int
+        Fully associative entries for the other sizes, and for 4 KiB where ``tlb_sets`` is 0. 1 to 64.
     use_slots : int
         Translations that may be in flight at once, 1 to 64.
+    walks : int
+        Walks at once, 1 to 16, not more than ``waiters``.
+    walk_cache : int
+        Non-leaf entries kept of each level, 1 to 16.
+    waiters : int
+        Accesses that may wait for a walk, a hold, older ones of their id or a resume. 2 to 64.
+    stalls : int
+        Faults that may await a resume, 0 to half of ``waiters``.
+    write_beats : int
+        Beats of W kept for writes that wait, a power of two from 2 to 256.
     commands : int
         Invalidation commands that may be accepted and not yet drained, 1 to 16.
     filters : int
-        Held ranges kept apart; when they run out the whole asid is held. 1 to 16.
+        Spans being swept, and spans held, 1 to 16 each; when they run out a superset is taken.
     tag_bits : int
         Width of the opaque tag of a command, 1 to 16.
+    log : int
+        Commands that a drop-in is compared with, 1 to 64.
     observe : bool
         Whether the observation lanes exist.
     mutant : str or None
         One of :data:`MUTANTS`: a fault built in on purpose.
     """
 
+    levels: int = 3
+    svadu: bool = False
     asid_bits: int = 4
+    contexts: int = 16
     id_bits: int = 4
+    outstanding: int = 128
     tlb_sets: int = 16
     tlb_ways: int = 4
+    large_entries: int = 8
     use_slots: int = 16
+    walks: int = 4
+    walk_cache: int = 4
+    waiters: int = 16
+    stalls: int = 8
+    write_beats: int = 32
     commands: int = 8
     filters: int = 8
     tag_bits: int = 16
+    log: int = 16
     observe: bool = True
     mutant: str | None = None
 
     def __post_init__(self) -> None:
-        for name, low, high in (
-            ("asid_bits", 1, 8),
-            ("id_bits", 1, 8),
-            ("tlb_ways", 1, 8),
-            ("use_slots", 1, 64),
-            ("commands", 1, 16),
-            ("filters", 1, 16),
-            ("tag_bits", 1, 16),
+        for name, (low, high) in _RANGES.items():
+            self._check(name, low, high)
+        for name, (low, high) in _POWERS_OF_TWO.items():
+            self._check(name, low, high, power_of_two=True)
+        if self.tlb_sets != 0:
+            self._check("tlb_sets", 2, 256, power_of_two=True)
+        for name, other, limit in (
+            ("contexts", "2**asid_bits", 1 << self.asid_bits),
+            ("walks", "waiters", self.waiters),
+            ("stalls", "half of waiters", self.waiters // 2),
         ):
             value = getattr(self, name)
-            _require(
-                isinstance(value, int) and low <= value <= high,
-                name,
-                f"an integer from {low} to {high}",
-                value,
-            )
-        _require(
-            _power_of_two(self.tlb_sets) and 2 <= self.tlb_sets <= 256,
-            "tlb_sets",
-            "a power of two from 2 to 256",
-            self.tlb_sets,
-        )
+            _require(value <= limit, name, f"at most {other}, which is {limit}", value)
         _require(
             self.mutant is None or self.mutant in MUTANTS,
             "mutant",
@@ -100,20 +149,79 @@ class SecmmuConfig:
             self.mutant,
         )
 
+    def _check(self, name: str, low: int, high: int, *, power_of_two: bool = False) -> None:
+        value = getattr(self, name)
+        kind = "a power of two" if power_of_two else "an integer"
+        fits = isinstance(value, int) and low <= value <= high
+        fits = fits and (not power_of_two or _power_of_two(value))
+        _require(fits, name, f"{kind} from {low} to {high}", value)
+
+    @property
+    def vpn_bits(self) -> int:
+        """Width of a virtual page number inside: the page-table indices, without the sign extension."""
+        return VPN_BITS_PER_LEVEL * self.levels
+
     @property
     def tlb_entries(self) -> int:
-        """Entries of the TLB."""
-        return self.tlb_sets * self.tlb_ways
+        """Entries of the TLB. Their indices: the block RAM first (set * ways + way), then the associative ones."""
+        return self.tlb_sets * self.tlb_ways + self.large_entries
 
     @property
     def set_bits(self) -> int:
-        """Width of a TLB set index."""
-        return exact_log2(self.tlb_sets)
+        """Width of a TLB set index; 0 without block RAM."""
+        return exact_log2(self.tlb_sets) if self.tlb_sets else 0
 
     @property
-    def contexts(self) -> int:
-        """Rows of the context table: one per asid."""
-        return 1 << self.asid_bits
+    def context_bits(self) -> int:
+        """Width of the number of a context row."""
+        return exact_log2(self.contexts)
+
+    @property
+    def walk_bits(self) -> int:
+        """Width of the number of a walk, which is the id of its reads and writes; at least 1."""
+        return max(1, (self.walks - 1).bit_length())
+
+    @property
+    def outstanding_per_id(self) -> int:
+        """Bursts of one id on the memory side in each direction."""
+        return max(1, self.outstanding >> self.id_bits)
+
+    @property
+    def lookup_latency(self) -> int:
+        """Cycles from the lookup of an access to its decision."""
+        return 3 if self.tlb_sets else 1
+
+
+PRESETS = {
+    "tiny": SecmmuConfig(
+        id_bits=3,
+        outstanding=16,
+        tlb_sets=0,
+        large_entries=16,
+        use_slots=4,
+        walks=4,
+        walk_cache=2,
+        waiters=8,
+        stalls=2,
+        write_beats=16,
+        commands=4,
+        filters=2,
+        tag_bits=8,
+        log=4,
+        observe=False,
+    ),
+    "default": SecmmuConfig(
+        svadu=True,
+        asid_bits=8,
+        contexts=64,
+        tlb_sets=256,
+        large_entries=16,
+        walks=8,
+        observe=False,
+    ),
+    "test": SecmmuConfig(),
+}
+"""Ready configurations: beside a small SoC; for throughput; for simulation."""
 
 
 @dataclass(frozen=True, kw_only=True)

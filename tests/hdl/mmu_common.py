@@ -17,7 +17,21 @@ from tests.rtl import RtlCases
 __all__ = ["DEFAULT", "SMALL", "design", "environment", "mmu_cases"]
 
 SMALL = SecmmuConfig(
-    asid_bits=2, id_bits=2, tlb_sets=4, tlb_ways=2, use_slots=4, commands=4, filters=2
+    asid_bits=2,
+    contexts=4,
+    id_bits=2,
+    outstanding=16,
+    tlb_sets=4,
+    tlb_ways=2,
+    large_entries=4,
+    use_slots=4,
+    walks=2,
+    walk_cache=2,
+    waiters=8,
+    stalls=2,
+    write_beats=16,
+    commands=4,
+    filters=2,
 )
 DEFAULT = SecmmuConfig()
 
