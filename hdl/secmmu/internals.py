@@ -10,12 +10,13 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
-from secmmu.layouts import PPN_BITS, VA_BITS, VPN_BITS, Cause
+from secmmu.layouts import PPN_BITS, VA_BITS, VPN_BITS
 
 __all__ = [
     "GROUP_BITS",
     "INDEX_BITS",
     "LEVELS",
+    "MODE_BITS",
     "SV39_MODE",
     "SV39_VPN_BITS",
     "AccessLayout",
@@ -32,8 +33,8 @@ __all__ = [
     "RefusalLayout",
     "TranslationLayout",
     "UseLayout",
+    "WalkAnswerLayout",
     "WalkRequestLayout",
-    "WalkResultLayout",
     "WalkSignature",
     "WriteBeatLayout",
     "WriteResponseLayout",
@@ -50,13 +51,23 @@ INDEX_BITS = 9
 SV39_VPN_BITS = LEVELS * INDEX_BITS
 SV39_MODE = 8
 GROUP_BITS = 8
+MODE_BITS = 4
+"""Width of the mode of a context: 8 is Sv39, 9 Sv48, 10 Sv57."""
 
 
 class ContextLayout(data.StructLayout):
-    """One row of the context table, as software writes it."""
+    """One row of the context table, as software writes it; with ``stall`` faults await a resume."""
 
     def __init__(self) -> None:
-        super().__init__({"root_ppn": PPN_BITS, "global_group": GROUP_BITS, "_0": 8, "mode": 4})
+        super().__init__(
+            {
+                "root_ppn": PPN_BITS,
+                "global_group": GROUP_BITS,
+                "stall": 1,
+                "_0": 7,
+                "mode": MODE_BITS,
+            }
+        )
 
 
 class AccessLayout(data.StructLayout):
@@ -256,77 +267,101 @@ class FillSignature(wiring.Signature):
         )
 
 
-class Outcome(enum.Enum, shape=2):
+class Outcome(enum.Enum, shape=3):
     """How a walk ended.
 
-    ``FILLED``  the translation is in the TLB
-    ``KILLED``  an invalidation overlapped it: walk again
-    ``HELD``    the leaf found reaches into a held range: walk again after a release
-    ``FAULT``   the access is refused
+    ``GRANTED``       ``entry`` translates the page, and lets it be written when the walk was for a write
+    ``PAGE_FAULT``    the tables refuse what the walk was for: a write, if it was for one
+    ``ACCESS_FAULT``  a table cannot be read or updated
+    ``HELD``          the leaf found reaches into a held range: look up again after a release
+    ``AGAIN``         an invalidation overlapped it: look up again
     """
 
-    FILLED = 0
-    KILLED = 1
-    HELD = 2
-    FAULT = 3
+    GRANTED = 0
+    PAGE_FAULT = 1
+    ACCESS_FAULT = 2
+    HELD = 3
+    AGAIN = 4
 
 
 class WalkRequestLayout(data.StructLayout):
-    """A page to walk for; ``id`` and ``beats`` only tell the observer whose walk it is.
+    """A page to walk for; ``write`` asks for a page that may be written. ``beats`` and ``id`` are for the observer.
 
     Parameters
     ----------
     config : SecmmuConfig
-        ``asid_bits``, ``id_bits``.
+        ``levels``, ``asid_bits``, ``id_bits``.
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
         super().__init__(
             {
-                "vpn": SV39_VPN_BITS,
+                "vpn": config.vpn_bits,
                 "asid": config.asid_bits,
                 "group": GROUP_BITS,
                 "root_ppn": PPN_BITS,
+                "mode": MODE_BITS,
+                "write": 1,
                 "id": config.id_bits,
                 "beats": 9,
             }
         )
 
 
-class WalkResultLayout(data.StructLayout):
-    """How a walk ended; ``cause`` is meaningful where the outcome is ``FAULT``."""
-
-    def __init__(self) -> None:
-        super().__init__({"outcome": Outcome, "cause": Cause})
-
-
-class WalkSignature(wiring.Signature):
-    """A translator's door to the walker, seen from the translator.
+class WalkAnswerLayout(data.StructLayout):
+    """How a walk ended; ``entry`` is meaningful where ``outcome`` is ``GRANTED``.
 
     Parameters
     ----------
     config : SecmmuConfig
-        ``asid_bits``, ``id_bits``.
+        ``levels``, ``asid_bits``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        super().__init__({"outcome": Outcome, "write": 1, "entry": EntryLayout(config)})
+
+
+class WalkSignature(wiring.Signature):
+    """The door to the walker, seen from the datapath.
+
+    A request is given the number of its walk, a new one or one that it joins. From the next cycle on, until it has
+    taken the answer, the asker keeps the bit of that number in ``referred`` high: a walk to which nothing refers may
+    be replaced. The answer may be taken in each cycle in which the number's bit in ``answered`` is high; that bit
+    drops in the very cycle of an overlapping invalidation, and comes back with ``AGAIN``. A read may have joined a
+    walk for a write (``answer.write``): a fault of that speaks for writes only, the read looks up again.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``levels``, ``asid_bits``, ``id_bits``, ``walks``.
 
     Members
     -------
     request : Out(stream of WalkRequestLayout)
-        The walk begins in the cycle of the handshake.
-    done : In(1)
-        High for one cycle when the walk of the last request ended.
-    result : In(WalkResultLayout)
-        Valid with ``done``.
-    filled : In(1)
-        Some walk, of either translator, fills in this cycle.
+        The page; its mode is one of Sv39 up to what ``levels`` allows. The context must still be as in ``request``:
+        one that was read before an invalidation of kind CONTEXT is not walked with.
+    held : In(1)
+        With the handshake: the page is inside a held range, there is no walk.
+    number : In
+        With the handshake, unless ``held``: the walk.
+    referred : Out(walks)
+        Walks whose answers are still awaited.
+    answered : In(walks)
+        Walks whose answers stand.
+    select : Out, answer : In(WalkAnswerLayout)
+        The answer of one walk, in the same cycle.
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
         super().__init__(
             {
                 "request": Out(stream.Signature(WalkRequestLayout(config))),
-                "done": In(1),
-                "result": In(WalkResultLayout()),
-                "filled": In(1),
+                "held": In(1),
+                "number": In(config.walk_bits),
+                "referred": Out(config.walks),
+                "answered": In(config.walks),
+                "select": Out(config.walk_bits),
+                "answer": In(WalkAnswerLayout(config)),
             }
         )
 
