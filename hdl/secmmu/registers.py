@@ -1,4 +1,7 @@
-"""The register file: identity, control, status, event counters and the context table, over AXI4-Lite."""
+"""The register file: identity, control, time-out, fences, counters, histograms and the context table, over AXI4-Lite."""
+
+from functools import reduce
+from operator import or_
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 from amaranth.lib import data, wiring
@@ -7,45 +10,114 @@ from amaranth.utils import exact_log2
 
 from secmmu.axi import Axi4LiteSignature
 from secmmu.config import SecmmuConfig
-from secmmu.contexts import ContextReadSignature, Contexts
-from secmmu.csr import CONTEXT_BASE, CONTEXT_STRIDE, REGISTERS
+from secmmu.counters import AGE_BITS, CounterBank, Histogram, LatencyLayout
+from secmmu.csr import COUNTERS, HISTOGRAMS, REGISTERS, Register
 from secmmu.internals import ContextLayout
 from secmmu.layouts import WORD_BITS, Response
 
-__all__ = ["Registers"]
+__all__ = ["ContextBusSignature", "EventsLayout", "FenceLayout", "LatenciesLayout", "Registers"]
 
-IDENTITY = 0x5ECC_0001
+DESIGN = 0x5ECC
+VERSION = 2
 ADDRESS_BITS = 12
-EVENT_BITS = 2
+BYTE_BITS = exact_log2(WORD_BITS // 8)
+
+
+def _field(name: str) -> str:
+    return name.removeprefix("mmu.").replace(".", "_")
 
 
 class EventsLayout(data.StructLayout):
-    """How often each counted event happens in this cycle, by the part of the counter's name after ``mmu.``."""
+    """How often each counted event happens in this cycle, by the part of the counter's name after ``mmu.``.
+
+    All are single bits but ``walks_killed``: one invalidation may kill all walks.
+    """
 
     def __init__(self) -> None:
-        super().__init__({_field(name): EVENT_BITS for name in _counters()})
+        super().__init__(_widths())
+
+
+class LatenciesLayout(data.StructLayout):
+    """What ends in this cycle, one :class:`secmmu.counters.LatencyLayout` a histogram: translation, walk, shootdown."""
+
+    def __init__(self) -> None:
+        super().__init__({name.rpartition(".")[2]: LatencyLayout() for name in HISTOGRAMS})
+
+
+class FenceLayout(data.StructLayout):
+    """An asid that is to be fenced off.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``contexts``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        super().__init__({"valid": 1, "asid": config.context_bits})
+
+
+class ContextBusSignature(wiring.Signature):
+    """The register bus' way to the context table, seen from the bus.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``contexts``.
+
+    Members
+    -------
+    asid : Out
+        The row; it stays while anything happens to it.
+    strobes : Out(8), word : Out(ContextLayout)
+        Writes these bytes of it now.
+    en : Out(1), row : In(ContextLayout)
+        Reads it: ``row`` is there from the next cycle until the next ``en``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        super().__init__(
+            {
+                "asid": Out(config.context_bits),
+                "strobes": Out(WORD_BITS // 8),
+                "word": Out(ContextLayout()),
+                "en": Out(1),
+                "row": In(ContextLayout()),
+            }
+        )
 
 
 class Registers(wiring.Component):
     """The registers of :data:`secmmu.csr.REGISTERS`.
 
-    A write takes effect in the cycle in which AW and W are both taken; its B is offered in the next. A read is
-    answered two cycles after AR. Writes to read-only registers do nothing; an address without a register
-    answers SLVERR.
+    Address, data and answer channels are registered. A write takes effect two cycles after the later one of its AW and
+    W was taken, its B follows in the next cycle. A read is answered in a fixed number of cycles. Writes to read-only
+    registers do nothing; a write-only one reads 0; an address without a register answers SLVERR.
 
     Parameters
     ----------
     config : SecmmuConfig
-        ``asid_bits``.
+        All parameters.
 
     Members
     -------
     csr : In(Axi4LiteSignature)
         The bus.
-    events : In(EventsLayout)
-        What happens in this cycle.
-    read, write, command : In(ContextReadSignature)
-        Readers of the context table.
+    context : Out(ContextBusSignature)
+        To the context table.
+    events : In(EventsLayout), latencies : In(LatenciesLayout)
+        What happens, and what ends, in this cycle.
+    now : Out(20)
+        The clock that latencies are measured with; it counts cycles.
+    timeout : Out(32)
+        Cycles after which a command is given up; 0 means never.
+    fence : In(FenceLayout)
+        Fences an asid off.
+    fenced : Out(contexts)
+        Those fenced off.
+    unfence : Out, left : In(1)
+        The asid that software wants unfenced, and whether a use of it is left, in the same cycle; read in the cycle
+        after ``unfence`` has changed.
     quiet : In(1)
         Nothing is in flight, walked or waited for.
     stop : Out(1)
@@ -53,14 +125,19 @@ class Registers(wiring.Component):
     clear : Out(1)
         Its last cycle, everything being quiet: clear.
     busy : Out(1)
-        A register access is going on.
+        A register access is going on, or the counters are being cleared after a reset.
     """
 
     csr: wiring.PureInterface
+    context: wiring.PureInterface
     events: data.View
-    read: wiring.PureInterface
-    write: wiring.PureInterface
-    command: wiring.PureInterface
+    latencies: data.View
+    now: Signal
+    timeout: Signal
+    fence: data.View
+    fenced: Signal
+    unfence: Signal
+    left: Signal
     quiet: Signal
     stop: Signal
     clear: Signal
@@ -71,10 +148,15 @@ class Registers(wiring.Component):
         super().__init__(
             {
                 "csr": In(Axi4LiteSignature(addr_bits=ADDRESS_BITS)),
+                "context": Out(ContextBusSignature(config)),
                 "events": In(EventsLayout()),
-                "read": In(ContextReadSignature(config)),
-                "write": In(ContextReadSignature(config)),
-                "command": In(ContextReadSignature(config)),
+                "latencies": In(LatenciesLayout()),
+                "now": Out(AGE_BITS),
+                "timeout": Out(32),
+                "fence": In(FenceLayout(config)),
+                "fenced": Out(config.contexts),
+                "unfence": Out(config.context_bits),
+                "left": In(1),
                 "quiet": In(1),
                 "stop": Out(1),
                 "clear": Out(1),
@@ -83,108 +165,166 @@ class Registers(wiring.Component):
         )
 
     def elaborate(self, platform: object) -> Module:
-        """Build the counters, the context table and the two bus directions."""
+        """Build the bus and what it reaches."""
         m = Module()
         csr = self.csr
-        values = {
-            "identity": IDENTITY,
-            "control": self.stop,
-            "status": self.quiet,
-        }
-        for name in _counters():
-            count = Signal(WORD_BITS, name=f"count_{_field(name)}")
-            m.d.sync += count.eq(count + self.events[_field(name)])
-            values[name] = count
-
-        writes = Signal()
-        write_ok = Signal()
-        m.d.comb += [
-            writes.eq(csr.awvalid & csr.wvalid & (~csr.bvalid | csr.bready)),
-            csr.awready.eq(writes),
-            csr.wready.eq(writes),
-            write_ok.eq(self._exists(csr.awaddr)),
-        ]
-        with m.If(csr.bready):
-            m.d.sync += csr.bvalid.eq(0)
-        with m.If(writes):
-            m.d.sync += [
-                csr.bvalid.eq(1),
-                csr.bresp.eq(Mux(write_ok, Response.OKAY, Response.SLVERR)),
-            ]
-
-        row = self._build_contexts(m, writes)
-        self._read_bus(m, values, row)
-        m.d.comb += [
-            self.clear.eq(self.stop & self.quiet),
-            self.busy.eq(
-                csr.awvalid | csr.wvalid | csr.bvalid | csr.arvalid | csr.rvalid | self.stop
-            ),
-        ]
-        control = REGISTERS["control"].address
-        with m.If(writes & (csr.awaddr[3:] == control >> 3) & csr.wstrb[0] & csr.wdata[0]):
-            m.d.sync += self.stop.eq(1)
-        with m.Elif(self.clear):
+        self._address = Signal(ADDRESS_BITS)
+        m.submodules.bank = self._bank = CounterBank(_widths())
+        m.d.sync += [self.now.eq(self.now + 1), self._bank.events.eq(self.events)]
+        m.d.comb += self.clear.eq(self.stop & self.quiet)
+        with m.If(self.clear):
             m.d.sync += self.stop.eq(0)
-        return m
-
-    def _is_context(self, address: Signal) -> Value:
-        top = CONTEXT_BASE + self.config.contexts * CONTEXT_STRIDE
-        return (address >= CONTEXT_BASE) & (address < top)
-
-    def _exists(self, address: Signal) -> Value:
-        known = Cat(address[3:] == register.address >> 3 for register in REGISTERS.values()).any()
-        return known | self._is_context(address)
-
-    def _build_contexts(self, m: Module, writes: Signal) -> Value:
-        """Build the context table; return the row that the bus reads, one cycle after its AR."""
-        csr = self.csr
-        m.submodules.contexts = contexts = Contexts(self.config)
-        shift = exact_log2(CONTEXT_STRIDE)
-        unused = ContextLayout().const({"_0": -1}).as_bits()
-        m.d.comb += [
-            contexts.strobes.eq(Mux(writes & self._is_context(csr.awaddr), csr.wstrb, 0)),
-            contexts.asid.eq(csr.awaddr[shift:]),
-            contexts.word.eq(csr.wdata & ~Const(unused, WORD_BITS)),
-            contexts.bus.en.eq(csr.arvalid & csr.arready),
-            contexts.bus.asid.eq(csr.araddr[shift:]),
-        ]
-        for name in ("read", "write", "command"):
-            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(contexts, name))
-        return contexts.bus.row.as_value()
-
-    def _read_bus(self, m: Module, values: dict[str, ValueLike], row: Value) -> None:
-        """Answer reads: the register's word is latched in the cycle after its AR."""
-        csr = self.csr
-        address = Signal(ADDRESS_BITS)
-        word = Signal(WORD_BITS)
-        with m.Switch(address[3:]):
-            for name, register in REGISTERS.items():
-                with m.Case(register.address >> 3):
-                    m.d.comb += word.eq(values[name])
-            with m.Default():
-                m.d.comb += word.eq(Mux(self._is_context(address), row, 0))
+        aw_valid, awaddr = self._slot(m, "aw", csr.awaddr)
+        w_valid, (wdata, wstrb) = self._slot(m, "w", csr.wdata, csr.wstrb)
+        ar_valid, araddr = self._slot(m, "ar", csr.araddr)
+        m.d.comb += self.busy.eq(
+            csr.awvalid
+            | csr.wvalid
+            | csr.arvalid
+            | aw_valid
+            | w_valid
+            | ar_valid
+            | self.stop
+            | self._bank.busy
+        )
         with m.FSM():
             with m.State("Idle"):
-                m.d.comb += csr.arready.eq(1)
-                with m.If(csr.arvalid):
-                    m.d.sync += address.eq(csr.araddr)
-                    m.next = "Read"
-            with m.State("Read"):
-                m.d.sync += [
-                    csr.rvalid.eq(1),
-                    csr.rdata.eq(word),
-                    csr.rresp.eq(Mux(self._exists(address), Response.OKAY, Response.SLVERR)),
-                ]
-                m.next = "Answer"
-            with m.State("Answer"), m.If(csr.rready):
-                m.d.sync += csr.rvalid.eq(0)
+                with m.If(aw_valid & w_valid):
+                    m.d.sync += self._address.eq(awaddr[0])
+                    m.next = "Write"
+                with m.Elif(ar_valid):
+                    m.d.sync += self._address.eq(araddr[0])
+                    m.next = "Look"
+            self._write(m, wdata, wstrb)
+            with m.State("Written"), m.If(csr.bready):
+                m.d.sync += [csr.bvalid.eq(0), aw_valid.eq(0), w_valid.eq(0)]
                 m.next = "Idle"
+            self._read(m)
+            with m.State("Answered"), m.If(csr.rready):
+                m.d.sync += [csr.rvalid.eq(0), ar_valid.eq(0)]
+                m.next = "Idle"
+        with m.If(self.fence.valid):
+            m.d.sync += self.fenced.bit_select(self.fence.asid, 1).eq(1)
+        return m
+
+    def _slot(self, m: Module, channel: str, *fields: Signal) -> tuple[Signal, list[Signal]]:
+        """Take one beat of ``channel`` and keep it until its ``valid`` is cleared."""
+        valid = Signal(name=f"{channel}_taken")
+        kept = [Signal.like(field, name=f"{channel}_kept") for field in fields]
+        m.d.comb += getattr(self.csr, f"{channel}ready").eq(~valid)
+        with m.If(getattr(self.csr, f"{channel}valid") & ~valid):
+            m.d.sync += [
+                valid.eq(1),
+                *(to.eq(field) for to, field in zip(kept, fields, strict=True)),
+            ]
+        return valid, kept
+
+    def _is(self, name: str) -> Value:
+        """Whether the access is of register ``name``, any of them if there are several."""
+        low, size = REGISTERS[name].address, REGISTERS[name].count * (WORD_BITS // 8)
+        if name == "context":
+            size = self.config.contexts * (WORD_BITS // 8)
+        # All of several have an address aligned to their size.
+        return self._address[exact_log2(size) :] == low >> exact_log2(size)
+
+    def _write(self, m: Module, word: Signal, strobes: Signal) -> None:
+        """Perform a write in its state ``Write``; what needs an answer is judged in the next."""
+        unfencing = Signal()
+        inside = Signal()
+        context = self.context
+        m.d.comb += [
+            context.asid.eq(self._address[BYTE_BITS:]),
+            context.word.eq(_masked(word, REGISTERS["context"])),
+            unfencing.eq(self._is("mmu.unfence") & strobes[0]),
+            inside.eq(word[:8] < self.config.contexts),
+        ]
+        with m.State("Write"):
+            m.next = "Judge"
+            m.d.sync += self.unfence.eq(word)
+            m.d.comb += context.strobes.eq(Mux(self._is("context"), strobes, 0))
+            with m.If(self._is("control") & strobes[0] & word[0]):
+                m.d.sync += self.stop.eq(1)
+            for byte in range(4):
+                with m.If(self._is("mmu.timeout") & strobes[byte]):
+                    m.d.sync += self.timeout.word_select(byte, 8).eq(word.word_select(byte, 8))
+        with m.State("Judge"):
+            m.next = "Written"
+            refused = Signal()
+            m.d.comb += refused.eq(unfencing & (self.left | ~inside))
+            with m.If(unfencing & ~refused):
+                m.d.sync += self.fenced.bit_select(self.unfence, 1).eq(0)
+            m.d.sync += [
+                self.csr.bvalid.eq(1),
+                self.csr.bresp.eq(Mux(self._exists() & ~refused, Response.OKAY, Response.SLVERR)),
+            ]
+
+    def _exists(self) -> Value:
+        return Cat(self._is(name) for name in REGISTERS).any()
+
+    def _read(self, m: Module) -> None:
+        """Perform a read: look the word up, latch it, answer."""
+        csr, bank = self.csr, self._bank
+        counting = Signal()
+        first = REGISTERS[next(iter(COUNTERS))].address >> BYTE_BITS
+        m.d.comb += [
+            counting.eq(Cat(self._is(name) for name in COUNTERS).any()),
+            bank.index.eq(self._address[BYTE_BITS:] - first),
+        ]
+        word = self._word(m)
+        m.d.sync += csr.rresp.eq(Mux(self._exists(), Response.OKAY, Response.SLVERR))
+        with m.State("Look"):
+            m.d.comb += self.context.en.eq(1)
+            m.next = "Read"
+        with m.State("Read"):
+            m.d.comb += bank.request.eq(counting)
+            m.d.sync += csr.rdata.eq(Mux(counting, bank.value, word))
+            with m.If(~counting | bank.done):
+                m.d.sync += csr.rvalid.eq(1)
+                m.next = "Answered"
+
+    def _word(self, m: Module) -> Value:
+        """Choose the word of the register that is read, but for the counters."""
+        config = self.config
+        features = REGISTERS["features"]
+        built = {
+            field.name: config.tlb_entries
+            if field.name == "tlb_entries"
+            else getattr(config, field.name)
+            for field in features.fields
+        }
+        index = self._address[BYTE_BITS:]
+        values: dict[str, ValueLike] = {
+            "identity": REGISTERS["identity"].pack(design=DESIGN, version=VERSION),
+            "control": self.stop,
+            "status": self.quiet,
+            "features": features.pack(**{name: int(value) for name, value in built.items()}),
+            "mmu.timeout": self.timeout,
+            "mmu.fenced": Cat(self.fenced, Const(0, 256 - config.contexts)).word_select(
+                index[:2], WORD_BITS
+            ),
+            "context": self.context.row.as_value(),
+        }
+        for name in HISTOGRAMS:
+            key = name.rpartition(".")[2]
+            m.submodules[key] = histogram = Histogram()
+            m.d.comb += [
+                histogram.now.eq(self.now),
+                histogram.latency.eq(self.latencies[key]),
+                histogram.bucket.eq(index),
+            ]
+            values[name] = histogram.count
+        # One at most is chosen, so that no register waits for the comparison of another.
+        chosen = Signal(WORD_BITS)
+        m.d.comb += chosen.eq(
+            reduce(or_, (Mux(self._is(name), value, 0) for name, value in values.items()))
+        )
+        return chosen
 
 
-def _counters() -> list[str]:
-    """Return the names of the event counters."""
-    return [name for name in REGISTERS if name.startswith("mmu.")]
+def _widths() -> dict[str, int]:
+    return {_field(name): 5 if name == "mmu.walks.killed" else 1 for name in COUNTERS}
 
 
-def _field(name: str) -> str:
-    return name.removeprefix("mmu.").replace(".", "_")
+def _masked(word: Signal, register: Register) -> Value:
+    """Return ``word`` without the bits that ``register`` does not have."""
+    return word & Const(sum(field.mask for field in register.fields), WORD_BITS)

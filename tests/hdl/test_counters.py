@@ -1,0 +1,113 @@
+"""Counters and histograms: nothing that happens is lost, whatever is read meanwhile."""
+
+from random import Random
+from typing import Any
+
+import pytest
+from amaranth.hdl import ResetInserter, Signal
+from amaranth.sim import Simulator
+
+from secmmu.counters import CounterBank, Histogram
+
+WIDTHS = {"one": 1, "two": 1, "many": 5, "four": 1, "five": 1}
+
+
+def simulate(dut: Any, testbench: Any) -> None:
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(testbench)
+    simulator.run()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_read_counts_everything_before_it(seed: int) -> None:
+    """Events in every cycle, reads at any time: each answer is what happened until the counter was visited."""
+    random = Random(seed)
+    dut = CounterBank(WIDTHS)
+
+    async def testbench(context: Any) -> None:
+        totals = dict.fromkeys(WIDTHS, 0)
+        names = list(WIDTHS)
+        history: list[dict[str, int]] = []
+
+        async def tick() -> None:
+            for name, width in WIDTHS.items():
+                count = random.choice([0, 1, (1 << width) - 1])
+                context.set(dut.events[name], count)
+                totals[name] += count
+            await context.tick()
+            history.append(dict(totals))
+
+        latencies = set()
+        while context.get(dut.busy):
+            await tick()
+        for _ in range(40):
+            for _ in range(random.randrange(4, 12)):
+                await tick()
+            name = random.choice(names)
+            context.set(dut.index, names.index(name))
+            context.set(dut.request, 1)
+            waited = 0
+            while not context.get(dut.done):
+                await tick()
+                waited += 1
+            # Visited three cycles before the answer.
+            assert context.get(dut.value) == history[-4][name]
+            await tick()
+            context.set(dut.request, 0)
+            latencies.add(waited)
+        assert latencies == {6}
+
+    simulate(dut, testbench)
+
+
+def test_words_of_before_a_reset_do_not_show() -> None:
+    """The memory keeps its words over a reset: the first round clears them."""
+    dut = CounterBank(WIDTHS)
+    reset = Signal()
+
+    async def testbench(context: Any) -> None:
+        await context.tick().repeat(3 * len(WIDTHS))
+        assert not context.get(dut.busy)
+        context.set(dut.events.four, 1)
+        await context.tick().repeat(30)
+        context.set(dut.events.four, 0)
+        context.set(dut.index, 3)
+        for expected in (30, 0):
+            context.set(dut.request, 1)
+            *_, value = await context.tick().sample(dut.value).until(dut.done)
+            assert value == expected
+            context.set(dut.request, 0)
+            context.set(reset, 1)
+            await context.tick()
+            context.set(reset, 0)
+            assert context.get(dut.busy)
+
+    simulate(ResetInserter(reset)(dut), testbench)
+
+
+def test_buckets_are_powers_of_two() -> None:
+    """Latencies back to back, the same and different ones, land in the bucket of their logarithm."""
+    dut = Histogram()
+    random = Random(1)
+    latencies = [0, 1, 2, 3, 4, 7, 8, 1 << 14, 1 << 15, (1 << 20) - 1, *[5] * 20]
+    latencies += [random.randrange(1, 40) for _ in range(200)]
+    expected = [0] * 16
+    for latency in latencies:
+        expected[min(max(latency, 1).bit_length() - 1, 15)] += 1
+
+    async def testbench(context: Any) -> None:
+        for now, latency in enumerate(latencies):
+            context.set(dut.now, now)
+            context.set(dut.latency, {"valid": 1, "began": now - latency & (1 << 20) - 1})
+            await context.tick()
+        context.set(dut.latency.valid, 0)
+        await context.tick().repeat(3)
+        counts = []
+        for bucket in range(16):
+            context.set(dut.bucket, bucket)
+            await context.delay(0)
+            counts.append(context.get(dut.count))
+        assert counts == expected
+
+    simulate(dut, testbench)
