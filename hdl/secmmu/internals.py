@@ -1,8 +1,8 @@
 """What the blocks inside the MMU say to each other: layouts, signatures and the comparison of spans.
 
-An Sv39 address is canonical, so the blocks carry 27-bit virtual page numbers; the order of the 52-bit numbers of
-the ports, unsigned, is the order of their low 27 bits. A *span* is a naturally aligned leaf: its first page and
-its level (0: 4 KiB, 1: 2 MiB, 2: 1 GiB).
+A canonical address is known by its page-table indices, so the blocks carry virtual page numbers of ``config.vpn_bits``
+bits; the order of the 52-bit numbers of the ports, unsigned, is the order of their low bits. A *span* is a naturally
+aligned leaf: its first page and its *grain*, an index into :data:`~secmmu.layouts.GRAIN_SHIFTS`.
 """
 
 from amaranth.hdl import Cat, Const, Value
@@ -10,15 +10,14 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
-from secmmu.layouts import PPN_BITS, VA_BITS, VPN_BITS
+from secmmu.layouts import GRAIN_SHIFTS, PPN_BITS, VA_BITS, VPN_BITS, WORD_BITS
 
 __all__ = [
+    "GRAIN_BITS",
     "GROUP_BITS",
     "INDEX_BITS",
-    "LEVELS",
     "MODE_BITS",
     "SV39_MODE",
-    "SV39_VPN_BITS",
     "AccessLayout",
     "ContextLayout",
     "EndSignature",
@@ -38,17 +37,18 @@ __all__ = [
     "WalkSignature",
     "WriteBeatLayout",
     "WriteResponseLayout",
+    "YoungSignature",
     "is_killed",
     "killed_asid",
+    "may_kill_asid",
     "sign_extended",
     "span_last",
     "span_mask",
 ]
 
-LEVELS = 3
 INDEX_BITS = 9
 """VPN bits that index one page table."""
-SV39_VPN_BITS = LEVELS * INDEX_BITS
+GRAIN_BITS = 3
 SV39_MODE = 8
 GROUP_BITS = 8
 MODE_BITS = 4
@@ -101,14 +101,14 @@ class TranslationLayout(data.StructLayout):
     Parameters
     ----------
     config : SecmmuConfig
-        ``asid_bits``.
+        ``levels``, ``asid_bits``.
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
         super().__init__(
             {
-                "vpn": SV39_VPN_BITS,
-                "level": 2,
+                "vpn": config.vpn_bits,
+                "grain": GRAIN_BITS,
                 "shared": 1,
                 "asid": config.asid_bits,
                 "group": GROUP_BITS,
@@ -117,12 +117,14 @@ class TranslationLayout(data.StructLayout):
 
 
 class EntryLayout(data.StructLayout):
-    """A TLB entry. Every entry may be read by the device; ``writable`` is W and D of the leaf.
+    """A TLB entry: every one may be read by the device, ``writable`` is W and D of the leaf.
+
+    ``ppn`` is aligned to the grain: the low bits of the page number come from the access.
 
     Parameters
     ----------
     config : SecmmuConfig
-        ``asid_bits``.
+        ``levels``, ``asid_bits``.
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
@@ -132,13 +134,19 @@ class EntryLayout(data.StructLayout):
 class KillLayout(data.StructLayout):
     """The invalidation that is applied in this cycle, pages ``first`` to ``last`` inclusive.
 
-    ``valid`` is high for one cycle, the cycle after the command's handshake. ``everything`` means every asid.
-    A span that holds no canonical page has ``last`` just below ``first`` and so overlaps no span.
+    ``valid`` is high for one cycle, the cycle after the command's handshake. A span that holds no canonical page has
+    ``last`` just below ``first`` and so overlaps no span.
+
+    ``everything``   every asid
+    ``keep_global``  translations that are ``shared`` live, whoever's; never with ``everything`` or ``context``
+    ``context``      whatever came of the asid's context row: non-leaf entries whatever ``leaf_only`` says
+    ``leaf_only``    non-leaf entries of the walk cache live
+    ``page``         ``first`` equals ``last``
 
     Parameters
     ----------
     config : SecmmuConfig
-        ``asid_bits``.
+        ``levels``, ``asid_bits``.
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
@@ -146,22 +154,25 @@ class KillLayout(data.StructLayout):
             {
                 "valid": 1,
                 "everything": 1,
+                "keep_global": 1,
+                "context": 1,
+                "leaf_only": 1,
+                "page": 1,
                 "asid": config.asid_bits,
                 "group": GROUP_BITS,
-                "first": SV39_VPN_BITS,
-                "last": SV39_VPN_BITS,
-                "leaf_only": 1,
+                "first": config.vpn_bits,
+                "last": config.vpn_bits,
             }
         )
 
 
 class HoldLayout(data.StructLayout):
-    """A hold to place or to release, in the cycle in which its command is applied.
+    """A hold to place or to release, in the cycle in which its command is applied; the span as in KillLayout.
 
     Parameters
     ----------
     config : SecmmuConfig
-        ``asid_bits``.
+        ``levels``, ``asid_bits``.
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
@@ -171,8 +182,8 @@ class HoldLayout(data.StructLayout):
                 "release": 1,
                 "asid": config.asid_bits,
                 "group": GROUP_BITS,
-                "first": VPN_BITS,
-                "last": VPN_BITS,
+                "first": config.vpn_bits,
+                "last": config.vpn_bits,
             }
         )
 
@@ -183,14 +194,14 @@ class HoldCheckSignature(wiring.Signature):
     Parameters
     ----------
     config : SecmmuConfig
-        ``asid_bits``.
+        ``levels``, ``asid_bits``.
 
     Members
     -------
     asid, group, shared, first, last : Out
         The span; ``shared`` asks for holds of any asid of the group as well.
     held : In(1)
-        A hold overlaps it.
+        A hold overlaps it. A hold that is placed in this cycle shows in the next.
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
@@ -199,72 +210,95 @@ class HoldCheckSignature(wiring.Signature):
                 "asid": Out(config.asid_bits),
                 "group": Out(GROUP_BITS),
                 "shared": Out(1),
-                "first": Out(VPN_BITS),
-                "last": Out(VPN_BITS),
+                "first": Out(config.vpn_bits),
+                "last": Out(config.vpn_bits),
                 "held": In(1),
             }
         )
 
 
+class YoungSignature(wiring.Signature):
+    """Test and clear of used bits, seen from the asker.
+
+    Members
+    -------
+    ask : Out(1)
+        The kill's ``asid``, ``group`` and ``first`` name a page whose entries are asked about; its ``valid`` is low.
+    answered : In(1)
+        One cycle for each question, in order, at most three cycles after it.
+    used : In(1)
+        With ``answered``: an entry of the page hit since it was filled or last asked about.
+    """
+
+    def __init__(self) -> None:
+        super().__init__({"ask": Out(1), "answered": In(1), "used": In(1)})
+
+
 class LookupSignature(wiring.Signature):
-    """TLB lookup, seen from the asker.
+    """TLB lookup, seen from the asker, who moves it on: LL = ``config.lookup_latency`` cycles of ``advance`` long.
 
     Parameters
     ----------
     config : SecmmuConfig
-        ``asid_bits``.
+        ``levels``, ``asid_bits``, ``lookup_latency``.
 
     Members
     -------
-    en : Out(1)
-        Look up ``asid`` and ``vpn`` now.
-    asid, vpn : Out
-        The page.
+    advance : Out(1)
+        Every stage passes its access on at the end of this cycle; while low, all stand still.
+    en, asid, vpn : Out
+        The page to look up, taken with ``advance``.
     group : Out(8)
-        Global group of that asid, given in the cycle *after* ``en``.
+        Global group of the asid that was taken last: of the access behind the first stage.
     hit : In(1)
-        Valid in the cycle after ``en`` only: an entry translates the page, and is not being killed.
+        Of the access that was taken LL advances ago, for as long as it stands there: an entry translates the page, and
+        no invalidation applied in an earlier cycle took it.
     entry : In(EntryLayout)
-        That entry; 0 when there is none.
+        That entry; meaningless when there is none.
+    dies : In(1)
+        The invalidation applied in this cycle takes ``entry``: it must not be used any more.
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
         super().__init__(
             {
+                "advance": Out(1),
                 "en": Out(1),
                 "asid": Out(config.asid_bits),
-                "vpn": Out(SV39_VPN_BITS),
+                "vpn": Out(config.vpn_bits),
                 "group": Out(GROUP_BITS),
                 "hit": In(1),
                 "entry": In(EntryLayout(config)),
+                "dies": In(1),
             }
         )
 
 
 class FillSignature(wiring.Signature):
-    """TLB fill, seen from the walker.
+    """TLB fill, seen from the one who fills.
 
     Parameters
     ----------
     config : SecmmuConfig
-        ``asid_bits``.
+        ``levels``, ``asid_bits``, ``observe``.
 
     Members
     -------
     en : Out(1)
-        Write ``entry`` now. Only while ``busy`` is low.
+        Take ``entry`` when ``ready``. It does not depend on ``ready``, and may be withdrawn.
     entry : Out(EntryLayout)
-        The entry.
-    busy : In(1)
-        An invalidation has the comparators, or killed entries are still being shown.
-    index : In(16)
-        Where the entry is written.
+        The entry. The TLB drops it when an invalidation of this cycle or of a later one overlaps it.
+    ready : In(1)
+        It is taken in this cycle. The TLB may still not keep it.
+    pte : Out(64)
+        With ``observe``: the leaf.
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
-        super().__init__(
-            {"en": Out(1), "entry": Out(EntryLayout(config)), "busy": In(1), "index": In(16)}
-        )
+        members = {"en": Out(1), "entry": Out(EntryLayout(config)), "ready": In(1)}
+        if config.observe:
+            members |= {"pte": Out(WORD_BITS)}
+        super().__init__(members)
 
 
 class Outcome(enum.Enum, shape=3):
@@ -450,34 +484,40 @@ class WriteResponseLayout(data.StructLayout):
 
 
 def sign_extended(vpn: Value) -> Value:
-    """Return the 52-bit page number of a canonical 27-bit one."""
-    return Cat(vpn, vpn[-1].replicate(VPN_BITS - SV39_VPN_BITS))
+    """Return the 52-bit page number of a canonical one."""
+    return Cat(vpn, vpn[-1].replicate(VPN_BITS - len(vpn)))
 
 
-def span_last(vpn: Value, level: Value) -> Value:
-    """Return the last page of the span that begins at (or holds) ``vpn``."""
-    return (vpn | span_mask(level))[: len(vpn)]
-
-
-def span_mask(level: Value) -> Value:
-    """Return the page number bits that a span of ``level`` leaves free, as wide as a physical page number."""
+def span_mask(grain: Value) -> Value:
+    """Return the page number bits that a span of ``grain`` leaves free, as wide as a physical page number."""
     # Full width, so that its complement keeps the upper bits of what it is applied to.
-    return Cat(
-        level.any().replicate(INDEX_BITS),
-        level[1].replicate(INDEX_BITS),
-        Const(0, PPN_BITS - 2 * INDEX_BITS),
-    )
+    groups = [
+        (grain >= finer + 1).replicate(shift - GRAIN_SHIFTS[finer])
+        for finer, shift in enumerate(GRAIN_SHIFTS[1:])
+    ]
+    return Cat(*groups, Const(0, PPN_BITS - GRAIN_SHIFTS[-1]))
+
+
+def span_last(vpn: Value, grain: Value) -> Value:
+    """Return the last page of the span that begins at (or holds) ``vpn``."""
+    return (vpn | span_mask(grain))[: len(vpn)]
 
 
 def killed_asid(kill: data.View, *, asid: Value, group: Value, shared: Value) -> Value:
     """Return whether ``kill`` speaks of this address space: its own asid, or a global page of its group."""
     named = (kill.asid == asid) | (shared & (kill.group == group))
+    return kill.valid & (kill.everything | named) & ~(shared & kill.keep_global)
+
+
+def may_kill_asid(kill: data.View, *, asid: Value, group: Value) -> Value:
+    """Return whether ``kill`` may speak of this address space, where it is not known whether the page is shared."""
+    named = (kill.asid == asid) | (~kill.keep_global & (kill.group == group))
     return kill.valid & (kill.everything | named)
 
 
 def is_killed(kill: data.View, translation: data.View, config: SecmmuConfig) -> Value:
     """Return whether ``kill`` overlaps ``translation``, whole spans compared (docs/secmmu.md, point 4)."""
-    last = span_last(translation.vpn, translation.level)
+    last = span_last(translation.vpn, translation.grain)
     if config.mutant == "rtl-no-span-compare":
         last = translation.vpn
     asid = killed_asid(
