@@ -8,15 +8,21 @@ __all__ = [
     "CONTEXT_BASE",
     "CONTEXT_STRIDE",
     "COUNTERS",
+    "DESIGN",
     "EMULATOR_REGISTERS",
     "HISTOGRAMS",
     "REGISTERS",
+    "VERSION",
+    "WORD_BYTES",
     "Field",
     "Register",
     "context_register",
 ]
 
 WORD_BYTES = 8
+DESIGN = 0x5ECC
+VERSION = 2
+"""Of the register map."""
 BUCKETS = 16
 """Buckets of a histogram: bucket ``i`` counts latencies of ``2**i`` to ``2**(i+1) - 1`` cycles, the last one all above."""
 
@@ -185,8 +191,8 @@ REGISTERS = _table(
         "ro",
         "what this is",
         (
-            Field("version", 0, 16, "of the register map: 2"),
-            Field("design", 16, 16, "0x5ecc"),
+            Field("version", 0, 16, f"of the register map: {VERSION}"),
+            Field("design", 16, 16, f"{DESIGN:#x}"),
         ),
     ),
     Register(

@@ -11,14 +11,12 @@ from amaranth.utils import exact_log2
 from secmmu.axi import Axi4LiteSignature
 from secmmu.config import SecmmuConfig
 from secmmu.counters import AGE_BITS, CounterBank, Histogram, LatencyLayout
-from secmmu.csr import COUNTERS, HISTOGRAMS, REGISTERS, Register
+from secmmu.csr import COUNTERS, DESIGN, HISTOGRAMS, REGISTERS, VERSION, Register
 from secmmu.internals import ContextLayout
 from secmmu.layouts import WORD_BITS, Response
 
 __all__ = ["ContextBusSignature", "EventsLayout", "FenceLayout", "LatenciesLayout", "Registers"]
 
-DESIGN = 0x5ECC
-VERSION = 2
 ADDRESS_BITS = 12
 BYTE_BITS = exact_log2(WORD_BITS // 8)
 

@@ -1,0 +1,26 @@
+"""Files that a command writes for its user: whole or not at all."""
+
+import os
+from pathlib import Path
+
+from shootdown.errors import UsageError
+
+__all__ = ["write_whole"]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write ``text`` to ``path`` by one rename.
+
+    Raises
+    ------
+    UsageError
+        It cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        temporary.replace(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
