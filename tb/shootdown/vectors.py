@@ -7,8 +7,6 @@ from pathlib import Path
 
 __all__ = ["Vector", "Vectors", "load_vectors"]
 
-_NAPOT = 1 << 63
-
 
 @dataclass(frozen=True)
 class Vector:
@@ -24,27 +22,16 @@ class Vector:
 
 @dataclass(frozen=True)
 class Vectors:
-    """A set: words of the image that are not zero, the image's size in bytes, the accesses."""
+    """A set: words of the image that are not zero, the image's size in bytes, the accesses, the words they change."""
 
     words: dict[int, int]
     image_bytes: int
     accesses: list[Vector]
+    changed: dict[int, int]
 
     def read(self, address: int) -> int | None:
         """Give a word of the image; None outside."""
         return self.words.get(address, 0) if address < self.image_bytes else None
-
-    def meets_napot(self, vector: Vector) -> bool:
-        """Say whether the walk of an access meets a PTE with N set, which means nothing without Svnapot."""
-        table = vector.root_ppn
-        for level in (2, 1, 0):
-            pte = self.read(table * 4096 + (vector.va >> 12 + 9 * level & 0x1FF) * 8)
-            if pte is None or pte & _NAPOT:
-                return pte is not None
-            if not pte & 1 or pte & 0b1010:
-                return False
-            table = pte >> 10 & (1 << 44) - 1
-        return False
 
 
 def load_vectors(folder: Path, name: str) -> Vectors:
@@ -61,4 +48,6 @@ def load_vectors(folder: Path, name: str) -> Vectors:
         accesses.append(
             Vector(int(asid), int(root, 16), int(va, 16), kind == "w", pa, answer.get("cause"))
         )
-    return Vectors({at: word for at, word in words.items() if word}, len(image), accesses)
+    text = json.loads((folder / f"{name}.changed.json").read_text())
+    changed = {int(at, 16): int(word, 16) for at, word in text.items()}
+    return Vectors({at: word for at, word in words.items() if word}, len(image), accesses, changed)

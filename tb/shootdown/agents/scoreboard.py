@@ -7,7 +7,7 @@ from secmmu.layouts import CommandKind
 from shootdown.agents.control import Command, Control, Fault
 from shootdown.agents.memory import PhysicalMemory, beat_addresses
 from shootdown.agents.monitors import Burst, PortMonitor
-from shootdown.agents.sv39 import Answer, translate
+from shootdown.agents.translation import Answer, translate
 
 __all__ = ["CONTEXT_ROWS", "Scoreboard", "Use"]
 

@@ -10,7 +10,7 @@ from cocotb import parametrize
 from shootdown.agents.device import Access
 from shootdown.agents.memory import beat_addresses
 from shootdown.agents.pins import always, sometimes
-from shootdown.agents.sv39 import PAGE, USER_RO
+from shootdown.agents.translation import PAGE, USER_RO
 from shootdown.cases.mmu_bench import Bench, reached
 
 BASE = 0x10_0000_0000

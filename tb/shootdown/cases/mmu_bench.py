@@ -20,7 +20,7 @@ from shootdown.agents.memory import PhysicalMemory, Responder, pattern
 from shootdown.agents.monitors import ChannelMonitor, PortMonitor
 from shootdown.agents.pins import Pins, Stepped
 from shootdown.agents.scoreboard import CONTEXT_ROWS, Scoreboard
-from shootdown.agents.sv39 import PAGE, USER_RW, Tables
+from shootdown.agents.translation import PAGE, USER_RW, Tables
 
 __all__ = ["CONFIG_VARIABLE", "TABLE_FRAMES", "Bench", "reached"]
 

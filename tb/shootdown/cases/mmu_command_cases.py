@@ -7,7 +7,7 @@ import cocotb
 
 from secmmu.layouts import CommandKind
 from shootdown.agents.pins import always, never
-from shootdown.agents.sv39 import PAGE
+from shootdown.agents.translation import PAGE
 from shootdown.cases.mmu_bench import reached
 from shootdown.cases.mmu_mapped import BASE, KINDS, MIDDLE, Mapped, stalled
 

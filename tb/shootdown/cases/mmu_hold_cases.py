@@ -6,7 +6,7 @@ import cocotb
 from cocotb import parametrize
 
 from secmmu.layouts import CommandKind
-from shootdown.agents.sv39 import PAGE
+from shootdown.agents.translation import PAGE
 from shootdown.cases.mmu_mapped import BASE, MIDDLE, Mapped
 
 

@@ -8,7 +8,7 @@ from cocotb import parametrize
 from secmmu.layouts import CommandKind
 from shootdown.agents.device import Access
 from shootdown.agents.pins import always, never
-from shootdown.agents.sv39 import PAGE, USER_RO, USER_RW, G, leaf, pointer
+from shootdown.agents.translation import PAGE, USER_RO, USER_RW, G, leaf, pointer
 from shootdown.cases.mmu_bench import Bench, reached
 from shootdown.cases.mmu_mapped import BASE, BIG, GIB, KINDS, MIDDLE, Mapped, stalled
 

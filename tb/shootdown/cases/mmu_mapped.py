@@ -6,7 +6,7 @@ from typing import Any
 from secmmu.layouts import CommandKind
 from shootdown.agents.control import Command
 from shootdown.agents.pins import always, never
-from shootdown.agents.sv39 import PAGE, USER_RW, leaf
+from shootdown.agents.translation import PAGE, USER_RW, leaf
 from shootdown.cases.mmu_bench import Bench
 
 __all__ = ["BASE", "BIG", "GIB", "KINDS", "MIDDLE", "Mapped", "stalled"]

@@ -6,7 +6,7 @@ import cocotb
 
 from secmmu.layouts import CommandKind
 from shootdown.agents.pins import always, never, sometimes
-from shootdown.agents.sv39 import PAGE, leaf
+from shootdown.agents.translation import PAGE, leaf
 from shootdown.cases.mmu_axi_cases import prepared, random_access
 from shootdown.cases.mmu_bench import Bench
 from shootdown.cases.mmu_soak_cases import Soak

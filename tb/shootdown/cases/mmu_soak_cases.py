@@ -9,7 +9,7 @@ from cocotb import parametrize
 from secmmu.layouts import CommandKind
 from shootdown.agents.control import Command
 from shootdown.agents.pins import always, sometimes
-from shootdown.agents.sv39 import PAGE, USER_RO, USER_RW, G, leaf
+from shootdown.agents.translation import PAGE, USER_RO, USER_RW, G, leaf
 from shootdown.cases.mmu_bench import Bench
 
 BASE = 0x10_0000_0000

@@ -15,7 +15,7 @@ from secmmu.layouts import CommandKind
 from shootdown.agents.control import Command
 from shootdown.agents.device import Access
 from shootdown.agents.pins import always, sometimes
-from shootdown.agents.sv39 import PAGE, USER_RW, leaf
+from shootdown.agents.translation import PAGE, USER_RW, leaf
 from shootdown.cases.mmu_bench import Bench, reached
 
 __all__ = ["STRIDE_VARIABLE"]

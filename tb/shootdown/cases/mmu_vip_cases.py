@@ -7,7 +7,7 @@ from typing import Any
 import cocotb
 from cocotb.triggers import Combine
 
-from shootdown.agents.sv39 import PAGE
+from shootdown.agents.translation import PAGE
 from shootdown.cases.mmu_bench import Bench
 
 with warnings.catch_warnings():
