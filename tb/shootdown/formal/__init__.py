@@ -1,0 +1,1 @@
+"""Proofs over the RTL: harnesses with assertions, handed to SymbiYosys and z3."""

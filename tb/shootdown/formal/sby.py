@@ -1,0 +1,141 @@
+"""Runs one proof: an Amaranth harness with ``Assert`` and ``Assume`` in it, through SymbiYosys and z3.
+
+SymbiYosys, Yosys and the solver come from the wheels of the extra ``eda``: Debian's Yosys is too old for the ``$check``
+cells that Amaranth emits.
+"""
+
+import enum
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from amaranth.back import rtlil
+from amaranth.hdl import ClockDomain, Module
+from amaranth.lib import wiring
+
+from shootdown.errors import ShootdownError, ToolError
+from shootdown.processes import run_group
+
+__all__ = ["Answer", "Proof", "Verdict", "prove"]
+
+_SCRIPT = """\
+[options]
+mode {mode}
+depth {depth}
+expect pass,fail,unknown
+[engines]
+smtbmc z3
+[script]
+read_rtlil harness.il
+prep -top harness
+[files]
+harness.il
+"""
+_STEP = re.compile(r"Checking assertions in step (\d+)")
+
+
+class Answer(enum.Enum):
+    """What the solver says of a proof: it holds, there is a counterexample, or the induction does not close."""
+
+    PROVEN = "proven"
+    REFUTED = "refuted"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """A property and how it is proven.
+
+    Parameters
+    ----------
+    name : str
+        As on the command line.
+    says : str
+        The property, in one sentence.
+    harness : callable
+        Makes the component that asserts it, with a named fault built in (None: with none).
+    depth : int
+        Cycles from reset that are searched; with ``induction`` the length of the induction, too.
+    induction : bool
+        Whether it holds in every reachable state (k-induction), not just up to ``depth``.
+    mutants : tuple of str
+        Faults that it must find, or it proves nothing.
+    """
+
+    name: str
+    says: str
+    harness: Callable[[str | None], wiring.Component]
+    depth: int
+    induction: bool = False
+    mutants: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The answer; ``step`` is the cycle of the counterexample, ``folder`` holds log and, where refuted, its trace."""
+
+    answer: Answer
+    step: int | None
+    folder: Path
+
+
+def _tool(name: str) -> Path:
+    found = Path(sys.executable).with_name(name)
+    if not found.exists():
+        raise ToolError(f"{name} is missing: pip install 'shootdown[eda]'")
+    return found
+
+
+def _emit(harness: wiring.Component) -> str:
+    """Return the harness as RTLIL; its registers start from their initial values, and there is no reset."""
+    m = Module()
+    m.domains.sync = sync = ClockDomain("sync", reset_less=True)
+    m.submodules.dut = harness
+    # A clock that is no port would never tick, and everything would hold.
+    ports = [sync.clk, *(value for _path, _member, value in harness.signature.flatten(harness))]
+    return rtlil.convert(m, name="harness", ports=ports, emit_src=False)
+
+
+def prove(proof: Proof, folder: Path, *, mutant: str | None = None, timeout_s: float) -> Verdict:
+    """Run a proof in ``folder``, which is replaced.
+
+    Raises
+    ------
+    ToolError
+        SymbiYosys, Yosys or z3 is not installed.
+    ShootdownError
+        The tools fail, or take longer than ``timeout_s``; the message names the log.
+    """
+    tools = [str(_tool(f"yowasp-{name}")) for name in ("sby", "yosys", "yosys-smtbmc")]
+    environment = {**os.environ, "PATH": f"{_tool('z3').parent}{os.pathsep}{os.environ['PATH']}"}
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "harness.il").write_text(_emit(proof.harness(mutant)))
+    mode = "prove" if proof.induction else "bmc"
+    (folder / "proof.sby").write_text(_SCRIPT.format(mode=mode, depth=proof.depth))
+    sby, yosys, smtbmc = tools
+    command = [sby, "--yosys", yosys, "--smtbmc", smtbmc, "-f", "-d", "sby", "proof.sby"]
+    log = folder / "log.txt"
+    try:
+        with log.open("wb") as sink:
+            run_group(command, cwd=folder, env=environment, log=sink, timeout_s=timeout_s)
+    except TimeoutError:
+        raise ShootdownError(f"{proof.name}: no answer within {timeout_s:g} s; see {log}") from None
+    return _read(proof, folder, log)
+
+
+def _read(proof: Proof, folder: Path, log: Path) -> Verdict:
+    text = log.read_text(errors="replace")
+    for word, answer in (
+        ("PASS", Answer.PROVEN),
+        ("FAIL", Answer.REFUTED),
+        ("UNKNOWN", Answer.OPEN),
+    ):
+        if f"DONE ({word}" in text:
+            steps = _STEP.findall(text) if answer is Answer.REFUTED else []
+            return Verdict(answer, int(steps[-1]) if steps else None, folder)
+    raise ShootdownError(f"{proof.name}: the solver gave no answer; see {log}")
