@@ -12,10 +12,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from amaranth.back import rtlil
+from amaranth.back.rtlil import convert
 from amaranth.hdl import ClockDomain, Module
-from amaranth.lib import wiring
 
 from shootdown.errors import ShootdownError, ToolError
 from shootdown.processes import run_group
@@ -68,7 +68,7 @@ class Proof:
 
     name: str
     says: str
-    harness: Callable[[str | None], wiring.Component]
+    harness: Callable[[str | None], Any]
     depth: int
     induction: bool = False
     mutants: tuple[str, ...] = ()
@@ -90,14 +90,15 @@ def _tool(name: str) -> Path:
     return found
 
 
-def _emit(harness: wiring.Component) -> str:
+def _emit(harness: Any) -> str:
     """Return the harness as RTLIL; its registers start from their initial values, and there is no reset."""
     m = Module()
-    m.domains.sync = sync = ClockDomain("sync", reset_less=True)
+    sync: Any = ClockDomain("sync", reset_less=True)
+    m.domains.sync = sync
     m.submodules.dut = harness
     # A clock that is no port would never tick, and everything would hold.
     ports = [sync.clk, *(value for _path, _member, value in harness.signature.flatten(harness))]
-    return rtlil.convert(m, name="harness", ports=ports, emit_src=False)
+    return convert(m, name="harness", ports=ports, emit_src=False)
 
 
 def prove(proof: Proof, folder: Path, *, mutant: str | None = None, timeout_s: float) -> Verdict:
