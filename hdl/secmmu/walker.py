@@ -1,322 +1,521 @@
-"""The page-table walker: Sv39, one walk at a time, checks of the privileged spec, killed by invalidations."""
+"""The page-table walker: several walks at once, killed by invalidations, joined by those who miss the same page."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import data, wiring
+from amaranth.lib import data, memory, wiring
 from amaranth.lib.enum import EnumView
 from amaranth.lib.wiring import In, Out
 
-from secmmu.axi import Axi4Signature
+from secmmu.axi import Axi4Signature, Burst
 from secmmu.config import SecmmuConfig
+from secmmu.counters import AGE_BITS, LatencyLayout
 from secmmu.internals import (
     INDEX_BITS,
-    LEVELS,
     FillSignature,
     HoldCheckSignature,
     KillLayout,
     Outcome,
-    WalkRequestLayout,
     WalkSignature,
-    killed_asid,
-    sign_extended,
     span_last,
     span_mask,
 )
-from secmmu.layouts import PA_BITS, PAGE_BITS, PPN_BITS, Cause, PteLayout
+from secmmu.layouts import PA_BITS, PAGE_BITS, WORD_BITS, PteLayout, Response
+from secmmu.picks import chosen, in_turn, lowest, number
+from secmmu.pte import PteJudge, PteVerdict
+from secmmu.pte_update import PteUpdate
+from secmmu.walk_cache import WalkCache
+from secmmu.walk_layouts import (
+    LeafLayout,
+    OwnerLayout,
+    PointerLayout,
+    ProgressLayout,
+    StepLayout,
+    WalkEventsLayout,
+    WalkRecordLayout,
+)
+from secmmu.walk_reads import WalkReads, word_address
+from secmmu.walk_slot import WalkSlot
 
 __all__ = ["Walker"]
 
+WORD_SIZE = PAGE_BITS - INDEX_BITS
+"""AxSIZE of a PTE."""
+
 
 class Walker(wiring.Component):
-    """Walks page tables for the two translators, in turn.
+    """Walks page tables, ``walks`` at once.
 
-    A page-table read is 8 bytes; L cycles from its address to its data make a walk of n levels take n (L + 2) + 1
-    cycles or so. An invalidation of the page kills the walk: the read it owes is absorbed, then it ends as
-    ``KILLED``. An invalidation of another page that the leaf may turn out to span is remembered, and kills the
-    fill if it does. Either way the translator begins again from the root.
+    A request taken in cycle t has its first read offered in t + 2, with the walk cache's help that of the last level.
+    The data that comes in cycle r is judged in r + 1; the next read is offered, or the answer stands, in r + 2. One
+    step, of whichever walk, is made in each cycle, and one read offered. An entry's data is taken at once, always.
 
-    ============  ==============================================================================================
-    state         meaning
-    ============  ==============================================================================================
-    ``Idle``      a request is taken
-    ``Request``   the address of a page-table read is offered
-    ``Data``      its data is awaited
-    ``Check``     the entry is judged
-    ``Fill``      a good leaf waits for the TLB, one cycle when no invalidation is applied in it
-    ============  ==============================================================================================
+    A step that ends a walk makes it an answer that stands until nothing refers to it, its slot is needed and the TLB
+    has it. An invalidation that overlaps a walk, or its answer, makes it ``AGAIN``; a read that it still owes is
+    absorbed first, and the invalidation waits for that (``owed``, ``settled``).
 
     Parameters
     ----------
     config : SecmmuConfig
-        Widths, ``observe``, ``mutant``.
+        ``walks``, ``walk_cache``, ``levels``, ``svadu``, widths, ``observe``, ``mutant``.
 
     Members
     -------
-    read, write : In(WalkSignature)
-        The translators' doors.
+    walk : In(WalkSignature)
+        The datapath's door.
     bus : Out(Axi4Signature)
-        Page-table reads.
+        Page-table reads and A/D writes; the id is the number of the walk.
     kill : In(KillLayout)
         The invalidation applied in this cycle.
-    fill : Out(FillSignature), hold : Out(HoldCheckSignature)
-        The TLB, and the question whether the leaf's span is held.
-    owed : Out(1)
-        The invalidation applied in this cycle must wait for ``retired`` before its pages are free: a table that
-        it may have unlinked can still be read by this walk.
-    begun, retired, killed : Out(1)
-        A walk begins; ends; ends as ``KILLED`` or ``HELD``.
+    young : In(1)
+        Whether pages were used is asked in this cycle: later accesses must go through the TLB.
+    clear : In(1)
+        Forget everything; only while ``idle``.
+    fill : Out(FillSignature)
+        The TLB.
+    page, span : Out(HoldCheckSignature)
+        The questions whether the page of a request, and the span of a leaf found, are held.
+    owed, settled : Out(walks)
+        Walks for whose end the invalidation of this cycle must wait; walks that end in this cycle.
     idle : Out(1)
-        No walk.
-    subject : Out(WalkRequestLayout), writing : Out(1), pte : Out(64)
-        With ``observe``: whose walk begins or ends in this cycle, and with a fill its leaf.
+        No walk goes on, and no answer is left for the TLB.
+    events : Out(WalkEventsLayout), latency : Out(LatencyLayout), now : In
+        For counters; what ended with an answer, and the clock that it is measured with.
+    began, ended : Out(WalkRecordLayout)
+        With ``observe``: a walk begins in this cycle; one ended, its answer stands from this cycle on.
     """
 
-    read: wiring.PureInterface
-    write: wiring.PureInterface
+    walk: wiring.PureInterface
     bus: wiring.PureInterface
     kill: data.View
+    young: Signal
+    clear: Signal
     fill: wiring.PureInterface
-    hold: wiring.PureInterface
+    page: wiring.PureInterface
+    span: wiring.PureInterface
     owed: Signal
-    begun: Signal
-    retired: Signal
-    killed: Signal
+    settled: Signal
     idle: Signal
-    subject: data.View
-    writing: Signal
-    pte: Signal
+    events: data.View
+    latency: data.View
+    now: Signal
+    began: data.View
+    ended: data.View
 
     def __init__(self, config: SecmmuConfig) -> None:
         self.config = config
+        self._depth = 1 << config.walk_bits
+        bus = Axi4Signature(
+            addr_bits=PA_BITS,
+            id_bits=config.walk_bits,
+            user_bits=config.asid_bits,
+            write=config.svadu,
+        )
         members = {
-            "read": In(WalkSignature(config)),
-            "write": In(WalkSignature(config)),
-            "bus": Out(
-                Axi4Signature(addr_bits=PA_BITS, id_bits=1, user_bits=config.asid_bits, write=False)
-            ),
+            "walk": In(WalkSignature(config)),
+            "bus": Out(bus),
             "kill": In(KillLayout(config)),
+            "young": In(1),
+            "clear": In(1),
             "fill": Out(FillSignature(config)),
-            "hold": Out(HoldCheckSignature(config)),
-            "owed": Out(1),
-            "begun": Out(1),
-            "retired": Out(1),
-            "killed": Out(1),
+            "page": Out(HoldCheckSignature(config)),
+            "span": Out(HoldCheckSignature(config)),
+            "owed": Out(config.walks),
+            "settled": Out(config.walks),
             "idle": Out(1),
+            "events": Out(WalkEventsLayout()),
+            "latency": Out(LatencyLayout()),
+            "now": In(AGE_BITS),
         }
         if config.observe:
-            members |= {
-                "subject": Out(WalkRequestLayout(config)),
-                "writing": Out(1),
-                "pte": Out(64),
-            }
+            members |= {name: Out(WalkRecordLayout(config)) for name in ("began", "ended")}
         super().__init__(members)
+        self._slots = [WalkSlot(config) for _ in range(config.walks)]
+        self._cache = WalkCache(config)
+        self._reads = WalkReads(config)
+        self._judge = PteJudge(config)
+        self._update = PteUpdate(config)
+        self._owners = memory.Memory(shape=OwnerLayout(config), depth=self._depth, init=[])
+        self._begins = memory.Memory(shape=AGE_BITS, depth=self._depth, init=[])
+        self._progress = memory.Memory(shape=ProgressLayout(config), depth=self._depth, init=[])
+        self._leaves = memory.Memory(shape=LeafLayout(config), depth=self._depth, init=[])
 
     def elaborate(self, platform: object) -> Module:
-        """Build the state machine around one walk."""
+        """Build the slots around the one step that is made in a cycle."""
         m = Module()
-        config = self.config
-        walk = Signal(WalkRequestLayout(config))
-        writing = Signal()
-        level = Signal(range(LEVELS))
-        table = Signal(PPN_BITS)
-        shared = Signal()
-        pte = Signal(PteLayout())
-        failed = Signal()
-        touched = Signal(LEVELS)
-        touching = self._touching(m, walk, level)
-        touched_now = Signal(LEVELS)
-        stale = Signal()
-        outcome = Signal(Outcome)
-        cause = Signal(Cause, init=Cause.LOAD_ACCESS)
-        bad, leaf = self._judge(m, pte, level, writing)
-
-        with m.FSM() as fsm:
-            with m.State("Idle"):
-                self._take(m, walk, writing, level, table, shared, touched)
-                with m.If(self.begun):
-                    m.next = "Request"
-            with m.State("Request"):
-                m.d.comb += self.bus.arvalid.eq(1)
-                with m.If(self.bus.arready):
-                    m.next = "Data"
-            with m.State("Data"):
-                m.d.comb += self.bus.rready.eq(1)
-                with m.If(self.bus.rvalid):
-                    m.d.sync += [pte.eq(self.bus.rdata), failed.eq(self.bus.rresp[1])]
-                    m.next = "Check"
-            with m.State("Check"):
-                # A pointer is stale with the page alone: what it leads to is judged when it is read.
-                with m.If(touched_now[0] | failed | bad):
-                    m.d.comb += [
-                        self.retired.eq(1),
-                        outcome.eq(Mux(stale, Outcome.KILLED, Outcome.FAULT)),
-                    ]
-                    m.next = "Idle"
-                with m.Elif(leaf):
-                    m.next = "Fill"
-                with m.Else():
-                    m.d.sync += [level.eq(level - 1), table.eq(pte.ppn), shared.eq(shared | pte.g)]
-                    m.next = "Request"
-            with m.State("Fill"):
-                with m.If(stale):
-                    m.d.comb += [self.retired.eq(1), outcome.eq(Outcome.KILLED)]
-                with m.Elif(self.hold.held):
-                    m.d.comb += [self.retired.eq(1), outcome.eq(Outcome.HELD)]
-                with m.Elif(self._may_fill()):
-                    m.d.comb += [self.retired.eq(1), outcome.eq(Outcome.FILLED), self.fill.en.eq(1)]
-                with m.If(self.retired):
-                    m.next = "Idle"
-
-        filling = fsm.ongoing("Fill")
-        now = (
-            touching & ~filling.replicate(LEVELS)
-            if config.mutant == "rtl-no-fill-kill"
-            else touching
-        )
-        if config.mutant == "rtl-no-walk-kill":
-            now = touching & filling.replicate(LEVELS)
-        m.d.comb += [
-            touched_now.eq(touched | now),
-            # The page itself, or a page that a leaf of this level spans.
-            stale.eq(touched_now[0] | touched_now.bit_select(level, 1)),
-            cause.eq(self._cause(writing, failed)),
-            self.idle.eq(fsm.ongoing("Idle")),
-            self.killed.eq(
-                self.retired & ((outcome == Outcome.KILLED) | (outcome == Outcome.HELD))
-            ),
-        ]
-        with m.If(~fsm.ongoing("Idle")):
-            m.d.sync += touched.eq(touched_now)
-        self._drive_bus(m, walk, table, level)
-        self._drive_fill(m, walk, level, pte, shared | pte.g)
-        self._answer(m, writing, outcome, cause)
-        if config.observe:
-            m.d.comb += self.pte.eq(pte)
-            with m.If(~self.begun):
-                m.d.comb += [self.subject.eq(walk), self.writing.eq(writing)]
+        m.submodules.cache = self._cache
+        m.submodules.reads = self._reads
+        m.submodules.judge = self._judge
+        m.submodules.update = self._update
+        m.submodules.owners = self._owners
+        m.submodules.begins = self._begins
+        m.submodules.progress = self._progress
+        m.submodules.leaves = self._leaves
+        for i, slot in enumerate(self._slots):
+            m.submodules[f"slot{i}"] = slot
+            m.d.comb += [
+                slot.request.eq(self.walk.request.payload),
+                slot.kill.eq(self.kill),
+                slot.young.eq(self.young),
+                slot.clear.eq(self.clear),
+                slot.referred.eq(self.walk.referred[i]),
+                self.owed[i].eq(slot.owed),
+                self.settled[i].eq(slot.end),
+            ]
+        step = Signal(StepLayout(self.config))
+        pointer = Signal(PointerLayout(self.config))
+        begin = self._take(m, pointer)
+        self._load(m, step, begin)
+        self._make(m, step, pointer)
+        self._answer(m)
+        self._fill(m)
+        self._drive_bus(m)
+        m.d.comb += self.idle.eq(~Cat([slot.running | slot.filling for slot in self._slots]).any())
         return m
 
-    def _take(
+    def _of(self, member: str) -> Value:
+        """Return one bit of all slots."""
+        return Cat(getattr(slot, member) for slot in self._slots)
+
+    def _take(self, m: Module, pointer: data.View) -> Signal:
+        """Take a request: it is held, joins a walk, or begins one, which the returned one-hot names."""
+        walk, cache, page = self.walk, self._cache, self.page
+        request = walk.request.payload
+        joined = lowest(self._of("joinable"))
+        begin = Signal(self.config.walks)
+        able = Signal()
+        begins = Signal()
+        free = in_turn(m, self._of("free"), begins, name="free")
+        owner = Signal(OwnerLayout(self.config))
+        m.d.comb += [
+            page.asid.eq(request.asid),
+            page.group.eq(request.group),
+            page.first.eq(request.vpn),
+            page.last.eq(request.vpn),
+            walk.held.eq(page.held),
+            # The step goes to data that comes, the comparators to a pointer to be kept, both before a request.
+            able.eq(~self.bus.rvalid & ~pointer.valid & ~self._update.answered),
+            walk.request.ready.eq(page.held | (able & (joined.any() | free.any()))),
+            walk.number.eq(number(Mux(joined.any(), joined, free))),
+            begins.eq(walk.request.valid & able & ~page.held & ~joined.any() & free.any()),
+            begin.eq(Mux(begins, free, 0)),
+            cache.key.vpn.eq(Mux(pointer.valid, pointer.owner.vpn, request.vpn)),
+            cache.key.asid.eq(Mux(pointer.valid, pointer.owner.asid, request.asid)),
+            cache.insert.valid.eq(pointer.valid & chosen(pointer.at, self._of("pure"))),
+            cache.insert.level.eq(pointer.level),
+            cache.insert.group.eq(pointer.owner.group),
+            cache.insert.pointer.eq(pointer.pointer),
+            cache.kill.eq(self.kill),
+            cache.clear.eq(self.clear),
+            owner.vpn.eq(request.vpn),
+            owner.asid.eq(request.asid),
+            owner.group.eq(request.group),
+            owner.write.eq(request.write),
+        ]
+        for place, word in ((self._owners, owner), (self._begins, self.now)):
+            writer = place.write_port()
+            m.d.comb += [
+                writer.en.eq(begins),
+                writer.addr.eq(number(free)),
+                writer.data.eq(word),
+            ]
+        m.d.comb += [slot.begin.eq(begin[i]) for i, slot in enumerate(self._slots)]
+        return begin
+
+    def _load(self, m: Module, step: data.View, begin: Signal) -> None:
+        """Choose the step of the next cycle: data that comes now, or else the start of a walk."""
+        bus, request, cache = self.bus, self.walk.request.payload, self._cache
+        owner, began, progress = (
+            place.read_port(domain="comb") for place in (self._owners, self._begins, self._progress)
+        )
+        for reader in (owner, began, progress):
+            m.d.comb += reader.addr.eq(bus.rid)
+        root = Signal(PteLayout())
+        m.d.comb += root.ppn.eq(request.root_ppn)
+        m.d.sync += step.valid.eq(bus.rvalid | begin.any())
+        with m.If(bus.rvalid):
+            m.d.sync += [
+                step.start.eq(0),
+                step.walk.eq(bus.rid),
+                step.at.eq(Cat(bus.rid == i for i in range(self.config.walks))),
+                step.owner.eq(owner.data),
+                step.progress.eq(progress.data),
+                step.next.eq(progress.data.level - 1),
+                step.began.eq(began.data),
+                step.found.eq(0),
+                step.exclusive.eq(self._update.locked & (self._update.walk == bus.rid)),
+                step.pte.eq(bus.rdata),
+                step.response.eq(bus.rresp),
+            ]
+        with m.Else():
+            m.d.sync += [
+                step.start.eq(1),
+                step.walk.eq(number(begin)),
+                step.at.eq(begin),
+                step.owner.vpn.eq(request.vpn),
+                step.owner.asid.eq(request.asid),
+                step.owner.group.eq(request.group),
+                step.owner.write.eq(request.write),
+                step.progress.shared.eq(0),
+                # Sv39, Sv48 and Sv57 are modes 8, 9 and 10, their root tables of level 2, 3 and 4.
+                step.next.eq(Mux(cache.found, cache.place.level, request.mode[:2] + 2)),
+                step.began.eq(self.now),
+                step.found.eq(cache.found),
+                step.place.eq(cache.place),
+                step.exclusive.eq(0),
+                step.pte.eq(root),
+            ]
+
+    def _make(self, m: Module, step: data.View, pointer: data.View) -> None:
+        """Make a step, or close an update when there is none: read on, update the leaf, or end the walk."""
+        judge, update, reads, cache = self._judge, self._update, self._reads, self._cache
+        writer = self._progress.write_port()
+        doomed, failed, moves, updates = Signal(), Signal(), Signal(), Signal()
+        closes, lost = Signal(), Signal()
+        going = step.valid & ~doomed
+        came = ~step.start & ~failed
+        shared = step.progress.shared | step.pte.g | (step.found & cache.pointer.shared)
+        m.d.comb += [
+            judge.pte.eq(step.pte),
+            judge.level.eq(step.progress.level),
+            judge.write.eq(step.owner.write),
+            doomed.eq(chosen(step.at, self._of("doomed"))),
+            failed.eq(_failed(step.response) | (step.exclusive & (step.response == Response.OKAY))),
+            moves.eq(going & (step.start | (came & (judge.verdict == PteVerdict.POINTER)))),
+            updates.eq(going & came & (judge.verdict == PteVerdict.UPDATE) & ~self.span.held),
+            closes.eq(update.answered & ~step.valid),
+            lost.eq(closes & (update.response == Response.OKAY)),
+            cache.read.eq(step.place),
+            reads.walk.eq(Mux(step.valid, step.walk, update.walk)),
+            reads.want.eq(moves),
+            reads.word.index.eq(step.owner.vpn.word_select(step.next, INDEX_BITS)),
+            reads.word.ppn.eq(Mux(step.found, cache.pointer.ppn, step.pte.ppn)),
+            reads.word.asid.eq(step.owner.asid),
+            reads.retry.eq((updates & ~step.exclusive) | lost),
+            reads.locked.eq(update.locked),
+            update.locking.eq(reads.locking),
+            update.locker.eq(reads.locker),
+            update.word.eq(reads.locked_word),
+            update.store.eq(updates & step.exclusive),
+            update.release.eq((step.valid & step.exclusive & ~updates) | closes),
+            writer.en.eq(moves),
+            writer.addr.eq(step.walk),
+            writer.data.level.eq(step.next),
+            writer.data.shared.eq(shared),
+        ]
+        m.d.sync += [
+            pointer.valid.eq(moves & ~step.start),
+            pointer.at.eq(step.at),
+            pointer.owner.eq(step.owner),
+            pointer.level.eq(step.next),
+            pointer.pointer.ppn.eq(step.pte.ppn),
+            pointer.pointer.shared.eq(shared),
+        ]
+        leaf = self._note(m, step, step.valid & ~moves, failed, shared)
+        outcome = self._outcome(m, step, doomed, failed)
+        ends = step.valid & ~moves & ~updates
+        ending = Signal(self.config.walks)
+        closing = Cat((update.walk == i) & closes & ~lost for i in range(self.config.walks))
+        m.d.comb += ending.eq(Mux(ends, step.at, closing))
+        for i, slot in enumerate(self._slots):
+            m.d.comb += [
+                slot.step.eq(moves & step.at[i]),
+                slot.level.eq(step.next),
+                slot.updating.eq(update.locked & (update.walk == i)),
+                slot.end.eq(ending[i]),
+                slot.outcome.eq(outcome),
+            ]
+        self._report(m, step, leaf, ending, outcome, lost)
+
+    def _note(
+        self, m: Module, step: data.View, found: Value, failed: Value, shared: Value
+    ) -> data.View:
+        """Note the leaf that a step found, or an entry that refuses."""
+        judge, span, update = self._judge, self.span, self._update
+        vpn = step.owner.vpn
+        writer = self._leaves.write_port()
+        leaf = Signal(LeafLayout(self.config))
+        updated = Signal(PteLayout())
+        m.d.comb += [
+            updated.eq(step.pte),
+            leaf.ppn.eq(judge.ppn),
+            leaf.grain.eq(judge.grain),
+            leaf.shared.eq(shared),
+            leaf.writable.eq(updated.w & updated.d),
+            writer.en.eq(found),
+            writer.addr.eq(step.walk),
+            writer.data.eq(leaf),
+            update.pte.eq(updated),
+            span.asid.eq(step.owner.asid),
+            span.group.eq(step.owner.group),
+            span.shared.eq(shared),
+            span.first.eq(vpn & ~span_mask(judge.grain)[: len(vpn)]),
+            span.last.eq(span_last(vpn, judge.grain)),
+        ]
+        if self.config.svadu:
+            m.d.comb += [updated.a.eq(1), updated.d.eq(step.pte.d | step.owner.write)]
+        if self.config.observe:
+            m.d.comb += leaf.pte.eq(updated)
+        refused = failed | (judge.verdict == PteVerdict.REFUSED)
+        for i, slot in enumerate(self._slots):
+            m.d.comb += [
+                slot.leaf.eq(found & step.at[i]),
+                slot.grain.eq(Mux(refused, 0, judge.grain)),
+                slot.writable.eq(leaf.writable),
+            ]
+        return leaf
+
+    def _outcome(
+        self, m: Module, step: data.View, doomed: Value, failed: Value
+    ) -> "EnumView[Outcome]":
+        """Return how the walk ends if it ends now."""
+        outcome = Signal(Outcome)
+        with m.If(~step.valid), m.If(_failed(self._update.response)):
+            m.d.comb += outcome.eq(Outcome.ACCESS_FAULT)
+        with m.Elif(doomed):
+            m.d.comb += outcome.eq(Outcome.AGAIN)
+        with m.Elif(failed):
+            m.d.comb += outcome.eq(Outcome.ACCESS_FAULT)
+        with m.Elif(self._judge.verdict == PteVerdict.REFUSED):
+            m.d.comb += outcome.eq(Outcome.PAGE_FAULT)
+        with m.Elif(self.span.held):
+            m.d.comb += outcome.eq(Outcome.HELD)
+        return outcome
+
+    def _entry(self, m: Module, entry: data.View, number: Value) -> tuple[data.View, data.View]:
+        """Put together the entry that a walk found; return what it was for and the leaf."""
+        owner = self._owners.read_port(domain="comb")
+        leaf = self._leaves.read_port(domain="comb")
+        translation = entry.translation
+        m.d.comb += [
+            owner.addr.eq(number),
+            leaf.addr.eq(number),
+            entry.ppn.eq(leaf.data.ppn),
+            entry.writable.eq(leaf.data.writable),
+            translation.vpn.eq(owner.data.vpn & ~span_mask(leaf.data.grain)),
+            translation.grain.eq(leaf.data.grain),
+            translation.shared.eq(leaf.data.shared),
+            translation.asid.eq(owner.data.asid),
+            translation.group.eq(owner.data.group),
+        ]
+        return owner.data, leaf.data
+
+    def _answer(self, m: Module) -> None:
+        """Show the answer asked for."""
+        walk = self.walk
+        owner, _ = self._entry(m, walk.answer.entry, walk.select)
+        m.d.comb += [
+            walk.answered.eq(self._of("answered")),
+            walk.answer.write.eq(owner.write),
+        ]
+        for i, slot in enumerate(self._slots):
+            with m.If(walk.select == i):
+                m.d.comb += walk.answer.outcome.eq(slot.result)
+
+    def _fill(self, m: Module) -> None:
+        """Offer the TLB a good answer that it does not have."""
+        fill = self.fill
+        pick = Signal(self.config.walks)
+        _, leaf = self._entry(m, fill.entry, number(pick))
+        m.d.comb += [pick.eq(lowest(self._of("filling"))), fill.en.eq(pick.any())]
+        for i, slot in enumerate(self._slots):
+            m.d.comb += slot.filled.eq(pick[i] & fill.ready)
+        if self.config.observe:
+            m.d.comb += fill.pte.eq(leaf.pte)
+
+    def _drive_bus(self, m: Module) -> None:
+        bus, read, update = self.bus, self._reads.read, self._update
+        m.d.comb += [
+            bus.arvalid.eq(read.valid),
+            read.ready.eq(bus.arready),
+            bus.arid.eq(read.payload.walk),
+            bus.araddr.eq(word_address(read.payload.word)),
+            bus.aruser.eq(read.payload.word.asid),
+            bus.arlock.eq(read.payload.lock),
+            bus.arsize.eq(WORD_SIZE),
+            bus.arburst.eq(Burst.INCR),
+            bus.rready.eq(1),
+        ]
+        if self.config.svadu:
+            m.d.comb += [
+                bus.awvalid.eq(update.address.valid),
+                update.address.ready.eq(bus.awready),
+                bus.awid.eq(update.walk),
+                bus.awaddr.eq(word_address(update.address.payload)),
+                bus.awuser.eq(update.address.payload.asid),
+                bus.awlock.eq(1),
+                bus.awsize.eq(WORD_SIZE),
+                bus.awburst.eq(Burst.INCR),
+                bus.wvalid.eq(update.beat.valid),
+                update.beat.ready.eq(bus.wready),
+                bus.wdata.eq(update.beat.payload),
+                bus.wstrb.eq(Const(-1, 8)),
+                bus.wlast.eq(1),
+                update.reply.valid.eq(bus.bvalid),
+                update.reply.payload.eq(bus.bresp),
+                bus.bready.eq(update.reply.ready),
+            ]
+
+    def _report(
         self,
         m: Module,
-        walk: data.View,
-        writing: Signal,
-        level: Signal,
-        table: Signal,
-        shared: Signal,
-        touched: Signal,
+        step: data.View,
+        leaf: data.View,
+        ending: Value,
+        outcome: "EnumView[Outcome]",
+        lost: Value,
     ) -> None:
-        """Take a request, the direction that did not have the last walk first."""
-        chooses_write = Signal()
-        m.d.comb += [
-            chooses_write.eq(self.write.request.valid & ~(self.read.request.valid & writing)),
-            self.read.request.ready.eq(~chooses_write),
-            self.write.request.ready.eq(chooses_write),
-            self.begun.eq(self.read.request.valid | self.write.request.valid),
-        ]
-        chosen = Signal(WalkRequestLayout(self.config))
-        m.d.comb += chosen.eq(
-            Mux(
-                chooses_write,
-                self.write.request.payload.as_value(),
-                self.read.request.payload.as_value(),
-            )
+        """Tell the counters and the observer."""
+        walk, update = self.walk, self._update
+        record = data.StructLayout(
+            {"walk": self.config.walk_bits, "owner": step.owner.shape(), "began": AGE_BITS}
+            | ({"pte": WORD_BITS} if self.config.observe else {})
         )
+        now, stored, last = Signal(record), Signal(record), Signal(record)
+        at = Signal(self.config.walks)
+        ended = Signal(Outcome)
+        killed = Signal()
+        m.d.comb += [
+            now.walk.eq(step.walk),
+            now.owner.eq(step.owner),
+            now.began.eq(step.began),
+            killed.eq(chosen(at, self._of("lost")) | (at.any() & (ended == Outcome.HELD))),
+            self.events.walks.eq(self._of("begin").any()),
+            self.events.walks_killed.eq(killed),
+            self.events.walks_joined.eq(
+                walk.request.valid & walk.request.ready & ~walk.held & self._of("joinable").any()
+            ),
+            self.events.walk_cache_hits.eq(step.valid & step.found),
+            self.events.updates.eq(
+                (update.response == Response.EXOKAY) & update.release & ~step.valid
+            ),
+            self.events.updates_lost.eq(lost),
+            self.latency.valid.eq(at.any() & ~killed),
+            self.latency.began.eq(last.began),
+        ]
+        with m.If(update.store):
+            m.d.sync += stored.eq(now)
+        m.d.sync += [at.eq(ending), ended.eq(outcome), last.eq(Mux(step.valid, now, stored))]
         if self.config.observe:
-            with m.If(self.begun):
-                m.d.comb += [self.subject.eq(chosen), self.writing.eq(chooses_write)]
-        with m.If(self.begun):
-            m.d.sync += [
-                walk.eq(chosen),
-                writing.eq(chooses_write),
-                level.eq(LEVELS - 1),
-                table.eq(chosen.root_ppn),
-                shared.eq(0),
-                touched.eq(0),
-            ]
+            m.d.comb += now.pte.eq(leaf.pte)
+            self._observe(m, last, at.any(), Mux(killed, Outcome.AGAIN, ended))
 
-    def _touching(self, m: Module, walk: data.View, level: Signal) -> Value:
-        """Return, for each level, whether the invalidation overlaps the span of a leaf there; drive ``owed``."""
-        kill = self.kill
-        # Until the leaf is read it may be global: the whole group's invalidations count.
-        space = killed_asid(kill, asid=walk.asid, group=walk.group, shared=Const(1))
-        touching = Signal(LEVELS)
-        for i in range(LEVELS):
-            bits = i * INDEX_BITS
-            first, last = kill.first[bits:], kill.last[bits:]
-            page = walk.vpn[bits:]
-            m.d.comb += touching[i].eq(space & (first <= page) & (page <= last))
-        # A table that maps 2 MiB is being read at level 0; before that, one that maps 1 GiB may be about to be.
-        table = Mux(level == 0, touching[1], touching[2])
-        m.d.comb += self.owed.eq(
-            ~self.idle & ~self.retired & (touching[0] | (~kill.leaf_only & table))
-        )
-        return touching
-
-    def _judge(
-        self, m: Module, pte: data.View, level: Signal, writing: Signal
-    ) -> tuple[Signal, Signal]:
-        """Return whether the entry refuses the access, and whether it is a leaf (privileged spec, 4.3.2)."""
-        leaf = Signal()
-        bad = Signal()
-        m.d.comb += leaf.eq(pte.r | pte.x)
-        m.d.comb += bad.eq(~pte.v | (pte.w & ~pte.r) | pte.reserved.any() | pte.pbmt.any() | pte.n)
-        with m.If(leaf):
-            forbidden = ~pte.u | ~pte.r | (writing & ~pte.w) | ~pte.a | (writing & ~pte.d)
-            misaligned = (pte.ppn & span_mask(level)).any()
-            with m.If(forbidden | misaligned):
-                m.d.comb += bad.eq(1)
-        with m.Elif(pte.d | pte.a | pte.u | (level == 0)):
-            m.d.comb += bad.eq(1)
-        return bad, leaf
-
-    def _may_fill(self) -> Value:
-        """Return whether the fill may go in: not beside an invalidation, which has the TLB's comparators."""
-        if self.config.mutant == "rtl-no-fill-kill":
-            return self.kill.valid | ~self.fill.busy
-        return ~self.fill.busy
-
-    def _cause(self, writing: Signal, failed: Signal) -> Value:
-        return Mux(
-            failed,
-            Mux(writing, Cause.STORE_ACCESS, Cause.LOAD_ACCESS),
-            Mux(writing, Cause.STORE_PAGE, Cause.LOAD_PAGE),
-        )
-
-    def _drive_bus(self, m: Module, walk: data.View, table: Signal, level: Signal) -> None:
-        index = walk.vpn.word_select(level, INDEX_BITS)
+    def _observe(self, m: Module, last: data.View, valid: Value, outcome: Value) -> None:
+        request = self.walk.request.payload
         m.d.comb += [
-            self.bus.araddr.eq(Cat(Const(0, PAGE_BITS - INDEX_BITS), index, table)),
-            self.bus.arsize.eq(PAGE_BITS - INDEX_BITS),
-            self.bus.arburst.eq(1),
-            self.bus.aruser.eq(walk.asid),
+            self.began.valid.eq(self.events.walks),
+            self.began.walk.eq(self.walk.number),
+            self.began.vpn.eq(request.vpn),
+            self.began.asid.eq(request.asid),
+            self.began.write.eq(request.write),
+            self.ended.valid.eq(valid),
+            self.ended.walk.eq(last.walk),
+            self.ended.vpn.eq(last.owner.vpn),
+            self.ended.asid.eq(last.owner.asid),
+            self.ended.write.eq(last.owner.write),
+            self.ended.outcome.eq(outcome),
+            self.ended.pte.eq(last.pte),
         ]
 
-    def _drive_fill(
-        self, m: Module, walk: data.View, level: Signal, pte: data.View, shared: Value
-    ) -> None:
-        entry = self.fill.entry
-        m.d.comb += [
-            entry.ppn.eq(pte.ppn),
-            entry.writable.eq(pte.w & pte.d),
-            entry.translation.vpn.eq(walk.vpn & ~span_mask(level)),
-            entry.translation.level.eq(level),
-            entry.translation.shared.eq(shared),
-            entry.translation.asid.eq(walk.asid),
-            entry.translation.group.eq(walk.group),
-            self.hold.asid.eq(walk.asid),
-            self.hold.group.eq(walk.group),
-            self.hold.shared.eq(shared),
-            self.hold.first.eq(sign_extended(entry.translation.vpn)),
-            self.hold.last.eq(sign_extended(span_last(walk.vpn, level))),
-        ]
 
-    def _answer(
-        self, m: Module, writing: Signal, outcome: "EnumView[Outcome]", cause: "EnumView[Cause]"
-    ) -> None:
-        for door, mine in ((self.read, ~writing), (self.write, writing)):
-            m.d.comb += [
-                door.done.eq(self.retired & mine),
-                door.result.outcome.eq(outcome),
-                door.result.cause.eq(cause),
-                door.filled.eq(self.fill.en),
-            ]
+def _failed(response: Value) -> Value:
+    """Return whether a response is SLVERR or DECERR."""
+    return (response == Response.SLVERR) | (response == Response.DECERR)

@@ -1,0 +1,225 @@
+"""One walk: what it is for, what invalidations have touched since it began, and how it ended."""
+
+from itertools import pairwise
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.enum import EnumView
+from amaranth.lib.wiring import In, Out
+
+from secmmu.config import SecmmuConfig
+from secmmu.internals import (
+    GRAIN_BITS,
+    KillLayout,
+    Outcome,
+    WalkRequestLayout,
+    may_kill_asid,
+)
+from secmmu.layouts import GRAIN_SHIFTS
+
+__all__ = ["WalkSlot"]
+
+
+class WalkSlot(wiring.Component):
+    """A walk from its request until nothing refers to its answer; a good answer stays, to be joined, until replaced.
+
+    Until the leaf is read its span is unknown, and whether it is global. So a walk remembers for each grain whether an
+    invalidation that may speak of it overlapped a leaf of that grain. The page itself being touched dooms it; the rest
+    is decided when it has ended: a touched answer turns into ``AGAIN``. A table that a walk may still read is *owed*
+    to the invalidation that may have unlinked it, whether or not that takes the page.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``levels``, ``asid_bits``, ``mutant``.
+
+    Members
+    -------
+    request : In(WalkRequestLayout), begin : In(1)
+        The request on offer; it becomes this walk, which goes on from the next cycle.
+    joinable : Out(1)
+        The request on offer may share this walk.
+    kill : In(KillLayout)
+        The invalidation applied in this cycle.
+    step : In(1), level : In
+        A table of ``level`` is read next.
+    updating : In(1)
+        An A/D update of the leaf may be under way: it is owed to whatever overlaps the leaf.
+    leaf : In(1), grain : In(3), writable : In(1)
+        The leaf, or where a fault was found the grain 0, is noted.
+    end : In(1), outcome : In(Outcome)
+        The walk is over; what is noted in this cycle counts.
+    referred : In(1)
+        The answer is awaited.
+    young : In(1), clear : In(1)
+        The answer must not be joined any more; nor believed.
+    filled : In(1)
+        The TLB has taken the answer.
+    running, free : Out(1)
+        The walk goes on; the slot may be given to another.
+    doomed : Out(1)
+        An invalidation touched the page, this cycle's included.
+    touched : Out(levels + 1)
+        The same for each grain.
+    owed : Out(1)
+        The invalidation of this cycle must wait for the end of this walk.
+    pure : Out(1)
+        No table on the way may have been unlinked, by this cycle's invalidation neither.
+    answered : Out(1), result : Out(Outcome)
+        The answer stands. It does not in the cycle of an invalidation that overlaps it.
+    lost : Out(1)
+        It is, or from the next cycle on will be, ``AGAIN``.
+    filling : Out(1)
+        The answer is good and not yet in the TLB; whoever fills compares it with this cycle's invalidation.
+    """
+
+    request: data.View
+    begin: Signal
+    joinable: Signal
+    kill: data.View
+    step: Signal
+    level: Signal
+    updating: Signal
+    leaf: Signal
+    grain: Signal
+    writable: Signal
+    end: Signal
+    outcome: "EnumView[Outcome]"
+    referred: Signal
+    young: Signal
+    clear: Signal
+    filled: Signal
+    running: Signal
+    free: Signal
+    doomed: Signal
+    touched: Signal
+    owed: Signal
+    pure: Signal
+    answered: Signal
+    result: "EnumView[Outcome]"
+    lost: Signal
+    filling: Signal
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        self.config = config
+        ins = ("begin", "step", "updating", "leaf", "writable", "end", "referred", "young", "clear")
+        outs = (
+            "joinable",
+            "running",
+            "free",
+            "doomed",
+            "owed",
+            "pure",
+            "answered",
+            "lost",
+            "filling",
+        )
+        super().__init__(
+            {
+                "request": In(WalkRequestLayout(config)),
+                "kill": In(KillLayout(config)),
+                "level": In(range(config.levels)),
+                "grain": In(GRAIN_BITS),
+                "outcome": In(Outcome),
+                "filled": In(1),
+                "touched": Out(config.levels + 1),
+                "result": Out(Outcome, init=Outcome.AGAIN),
+            }
+            | {name: In(1) for name in ins}
+            | {name: Out(1) for name in outs}
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the walk's registers and its comparators."""
+        m = Module()
+        config = self.config
+        walk = Signal(WalkRequestLayout(config))
+        grain = Signal(config.levels + 1)
+        writable = Signal()
+        sharing = Signal()
+        unfilled = Signal()
+        before = Signal(config.levels + 1)
+        dead = Signal()
+        touching = self._touching(m, walk.vpn)
+        space = Signal()
+        m.d.comb += [
+            space.eq(may_kill_asid(self.kill, asid=walk.asid, group=walk.group)),
+            self.touched.eq(before | Mux(space & self._is_noticed(), touching, 0)),
+            self.doomed.eq(self.touched[0]),
+            dead.eq(~self.running & (self.touched & grain).any()),
+            self.lost.eq(~self.running & (dead | (self.result == Outcome.AGAIN))),
+            self.answered.eq(~self.running & (~dead | (self.result == Outcome.AGAIN))),
+            self.filling.eq(unfilled & ~(before & grain).any()),
+            self.free.eq(~self.running & ~self.referred & ~unfilled),
+        ]
+        m.d.sync += before.eq(self.touched)
+        with m.If(self.leaf):
+            m.d.sync += writable.eq(self.writable)
+            m.d.sync += [grain[i].eq(self.grain == i) for i in range(len(grain))]
+        with m.If(self.end):
+            m.d.sync += [self.running.eq(0), self.result.eq(self.outcome), sharing.eq(1)]
+            m.d.sync += unfilled.eq(self.outcome == Outcome.GRANTED)
+        with m.If(self.filled):
+            m.d.sync += unfilled.eq(0)
+        with m.If(self.young & ~self.running):
+            m.d.sync += sharing.eq(0)
+        with m.If(dead | self.clear):
+            m.d.sync += [self.result.eq(Outcome.AGAIN), unfilled.eq(0)]
+        with m.If(self.begin):
+            m.d.sync += [self.running.eq(1), walk.eq(self.request), before.eq(0)]
+        self._join(m, walk, before, writable, sharing)
+        self._owe(m, space, touching)
+        return m
+
+    def _is_noticed(self) -> Value:
+        """Return whether the walk takes notice of invalidations, as all but the mutant's do."""
+        return ~self.running if self.config.mutant == "rtl-no-walk-kill" else Const(1)
+
+    def _touching(self, m: Module, vpn: Value) -> Signal:
+        """Return, for each grain, whether the invalidation's pages overlap the leaf of that grain that holds ``vpn``."""
+        kill = self.kill
+        shifts = GRAIN_SHIFTS[: self.config.levels + 1]
+        pieces = [slice(low, high) for low, high in pairwise([*shifts, len(vpn)])]
+        same_first = Cat(kill.first[piece] == vpn[piece] for piece in pieces)
+        same_last = Cat(kill.last[piece] == vpn[piece] for piece in pieces)
+        touching = Signal(len(shifts))
+        not_before = Signal()
+        not_after = Signal()
+        m.d.comb += [not_before.eq(vpn >= kill.first), not_after.eq(vpn <= kill.last)]
+        for grain in range(len(shifts)):
+            reaches = not_before | same_first[grain:].all()
+            m.d.comb += touching[grain].eq(reaches & (not_after | same_last[grain:].all()))
+        return touching
+
+    def _join(
+        self, m: Module, walk: data.View, before: Signal, writable: Signal, sharing: Signal
+    ) -> None:
+        """Say whether the request on offer may share this walk: a write only one that lets it write."""
+        request = self.request
+        same = (walk.vpn == request.vpn) & (walk.asid == request.asid)
+        # One that is touched in this very cycle may be joined: it will end as AGAIN.
+        going_on = ~before[0] & (walk.write | ~request.write)
+        stands = sharing & (self.result == Outcome.GRANTED) & (writable | ~request.write)
+        m.d.comb += self.joinable.eq(same & Mux(self.running, going_on, stands))
+
+    def _owe(self, m: Module, space: Signal, touching: Signal) -> None:
+        """Follow the tables on the way."""
+        config = self.config
+        level = Signal(range(config.levels))
+        tainted = Signal()
+        # The leaf's span of the level above is what the table being read, or about to be, maps.
+        above = Signal()
+        for i in range(config.levels):
+            with m.If(level == i):
+                m.d.comb += above.eq(touching[min(i + 2, config.levels)])
+        table = space & above & (~self.kill.leaf_only | self.kill.context)
+        reached = (touching[0] & space) | table | (above & space & self.updating)
+        m.d.comb += [
+            self.owed.eq(self.running & ~self.end & reached),
+            self.pure.eq(~tainted & ~table),
+        ]
+        m.d.sync += tainted.eq(~self.pure)
+        with m.If(self.step):
+            m.d.sync += level.eq(self.level)
+        with m.If(self.begin):
+            m.d.sync += [level.eq(config.levels - 1), tainted.eq(0)]
