@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,16 +14,15 @@ __all__ = ["AGE_BITS", "BUCKET_BITS", "CounterBank", "Histogram", "LatencyLayout
 AGE_BITS = 20
 """Width of the clock that latencies are measured with: longer ones are counted modulo 2**20 cycles."""
 
-BUCKET_BITS = 40
+BUCKET_BITS = 32
 
 
 class CounterBank(wiring.Component):
     """Counters of 64 bits, one block RAM word each.
 
     Each counter has a small register in front that adds what happens in every cycle. A pointer goes round and pours one
-    of them a cycle into its word: read, add, write back, one cycle each. A request empties that pipeline and then
-    pours the register asked for, so the answer is exact, and takes the same time whenever three cycles or more lie
-    between two requests.
+    of them a cycle into its word: read, add, write back, one cycle each. After a round without an event it rests at the
+    first counter. A counter that is asked for is read when the pointer comes by, so the answer is exact.
 
     Parameters
     ----------
@@ -37,9 +36,9 @@ class CounterBank(wiring.Component):
     request : In(1), index : In
         Asks for a counter, until ``done``.
     done : Out(1), value : Out(64)
-        The counter, for one cycle.
+        The counter, for one cycle, at most three cycles more than one round later.
     busy : Out(1)
-        The first round after a reset, in which the words become zero, is going on.
+        The pointer does not rest. In the first round after a reset the words become zero.
     """
 
     events: data.View
@@ -66,69 +65,85 @@ class CounterBank(wiring.Component):
         """Build the registers in front, the pointer and the pipeline."""
         m = Module()
         count = len(self._widths)
-        words = memory.Memory(shape=WORD_BITS, depth=1 << (count - 1).bit_length(), init=[])
-        m.submodules.words = words
-        reader, writer = words.read_port(), words.write_port()
         pointer = Signal(range(count))
-        visited = Signal(range(count))
-        visit = Signal()
-        asking = Signal()
-        # What is under way in the stages read, add and write.
-        going = Signal(3)
+        # The same, one bit each: what each register in front looks at.
+        turn = Signal(count, init=1)
+        fresh = Signal(init=1)
+        lively = Signal()
+        last = turn[-1]
+        happening = self.events.as_value().any()
+        with m.If(self.busy):
+            m.d.sync += [
+                pointer.eq(Mux(last, 0, pointer + 1)),
+                turn.eq(turn.rotate_left(1)),
+                lively.eq(happening | (lively & ~last)),
+            ]
+            with m.If(last):
+                m.d.sync += [fresh.eq(0), self.busy.eq(fresh | lively | happening | self.request)]
+        with m.Elif(happening | self.request):
+            m.d.sync += [self.busy.eq(1), lively.eq(happening)]
         asked = Signal(3)
-        m.d.comb += [
-            asking.eq(self.request & ~self.busy),
-            visited.eq(Mux(asking, self.index, pointer)),
-            visit.eq(~asking | (going == 0)),
-            reader.addr.eq(visited),
-        ]
-        m.d.sync += [
-            going.eq(Cat(visit, going[:2])),
-            asked.eq(Cat(visit & asking, asked[:2])),
-        ]
-        with m.If(~asking):
-            m.d.sync += pointer.eq(Mux(pointer == count - 1, 0, pointer + 1))
-            with m.If(pointer == count - 1):
-                m.d.sync += self.busy.eq(0)
-        self._pour(m, visit, visited, reader, writer)
-        m.d.comb += [
-            writer.en.eq(going[2]),
-            self.done.eq(going[2] & asked[2]),
-            self.value.eq(writer.data),
-        ]
+        m.d.sync += asked.eq(
+            Cat(self.busy & ~fresh & self.request & (pointer == self.index), asked[:2])
+        )
+        sum_ = self._pour(m, pointer, turn, fresh)
+        m.d.comb += [self.done.eq(asked[2]), self.value.eq(sum_)]
         return m
 
-    def _pour(
-        self,
-        m: Module,
-        visit: Signal,
-        visited: Signal,
-        reader: memory.ReadPort,
-        writer: memory.WritePort,
-    ) -> None:
-        """Take what the register in front of ``visited`` holds and add it to its word."""
-        # A round takes at most twice as many cycles as there are counters, requests included.
-        margin = (2 * len(self._widths)).bit_length()
-        fronts = []
-        for position, (name, width) in enumerate(self._widths.items()):
-            front = Signal(width + margin, name=f"front_{name}")
-            kept = Mux(visit & (visited == position), 0, front)
-            m.d.sync += front.eq(kept + self.events[name])
-            fronts.append(front)
+    def _pour(self, m: Module, pointer: Signal, turn: Signal, fresh: Signal) -> Signal:
+        """Take what the register in front holds whose turn it is, and add it to its word; return the sum."""
+        words = memory.Memory(
+            shape=WORD_BITS,
+            depth=1 << len(pointer),
+            init=[],
+            # Left alone, synthesis takes twice as many LUTs for distributed RAM.
+            attrs={"ram_style": "block"},
+        )
+        m.submodules.words = words
+        reader, writer = words.read_port(), words.write_port()
+        fronts = self._fronts(m, turn)
+        going = Signal(3)
         taken = [Signal(max(map(len, fronts)), name=f"taken{stage}") for stage in range(2)]
-        place = [Signal.like(visited, name=f"place{stage}") for stage in range(2)]
-        fresh = Signal()
+        place = [Signal.like(pointer, name=f"place{stage}") for stage in range(2)]
+        clearing = Signal()
         word = Signal(WORD_BITS)
+        m.d.comb += [reader.addr.eq(pointer), writer.en.eq(going[2])]
         m.d.sync += [
-            taken[0].eq(Array(fronts)[visited]),
-            place[0].eq(visited),
-            fresh.eq(self.busy),
+            going.eq(Cat(self.busy, going[:2])),
+            taken[0].eq(Array(fronts)[pointer]),
+            place[0].eq(pointer),
+            clearing.eq(fresh),
             taken[1].eq(taken[0]),
             place[1].eq(place[0]),
-            word.eq(Mux(fresh, 0, reader.data)),
+            word.eq(Mux(clearing, 0, reader.data)),
             writer.addr.eq(place[1]),
             writer.data.eq(word + taken[1]),
         ]
+        return writer.data
+
+    def _fronts(self, m: Module, turn: Signal) -> list[Signal]:
+        """Build the registers in front, each wide enough for what may happen in two rounds."""
+        longest = 2 * len(self._widths)
+        fronts = []
+        for position, (name, width) in enumerate(self._widths.items()):
+            bits = (((1 << width) - 1) * longest).bit_length()
+            front = Signal(bits, name=f"front_{name}")
+            poured = turn[position] & self.busy
+            event = self.events[name]
+            if width == 1:
+                m.d.sync += front.eq(Mux(poured, event, _incremented(front, event)))
+            else:
+                m.d.sync += front.eq(Mux(poured, 0, front) + event)
+            fronts.append(front)
+        return fronts
+
+
+def _incremented(value: Signal, by: Signal) -> Value:
+    """Return ``value`` plus the bit ``by``, without a carry chain: for so few bits that would be larger."""
+    carries = [by]
+    for bit in value[:-1]:
+        carries.append(carries[-1] & bit)
+    return value ^ Cat(carries)
 
 
 class LatencyLayout(data.StructLayout):
@@ -149,14 +164,17 @@ class Histogram(wiring.Component):
         The clock.
     latency : In(LatencyLayout)
         What ends in this cycle.
-    bucket : In, count : Out(BUCKET_BITS)
+    bucket : In, count : Out(32)
         Reads a bucket, in the same cycle.
+    busy : Out(1)
+        The first cycles after a reset, in which the buckets become zero and nothing is counted.
     """
 
     now: Signal
     latency: data.View
     bucket: Signal
     count: Signal
+    busy: Signal
 
     def __init__(self) -> None:
         super().__init__(
@@ -165,6 +183,7 @@ class Histogram(wiring.Component):
                 "latency": In(LatencyLayout()),
                 "bucket": In(range(BUCKETS)),
                 "count": Out(BUCKET_BITS),
+                "busy": Out(1),
             }
         )
 
@@ -174,8 +193,8 @@ class Histogram(wiring.Component):
         m.submodules.counts = counts = memory.Memory(shape=BUCKET_BITS, depth=BUCKETS, init=[])
         reader, counter = (counts.read_port(domain="comb") for _ in range(2))
         writer = counts.write_port()
-        # A reset does not reach the memory.
-        known = Signal(BUCKETS)
+        # A reset does not reach the memory: the first cycles clear it.
+        clearing = Signal(range(BUCKETS + 1))
         age = Signal(AGE_BITS)
         aged = Signal()
         found = Signal(range(BUCKETS))
@@ -190,13 +209,14 @@ class Histogram(wiring.Component):
             with m.If(age[bit]):
                 m.d.sync += found.eq(min(bit, BUCKETS - 1))
         m.d.comb += [
+            self.busy.eq(~clearing[-1]),
             counter.addr.eq(found),
-            writer.addr.eq(found),
-            writer.data.eq(Mux(known.bit_select(found, 1), counter.data, 0) + 1),
-            writer.en.eq(counting),
+            writer.addr.eq(Mux(self.busy, clearing, found)),
+            writer.data.eq(Mux(self.busy, 0, counter.data + 1)),
+            writer.en.eq(counting | self.busy),
             reader.addr.eq(self.bucket),
-            self.count.eq(Mux(known.bit_select(self.bucket, 1), reader.data, 0)),
+            self.count.eq(reader.data),
         ]
-        with m.If(counting):
-            m.d.sync += known.bit_select(found, 1).eq(1)
+        with m.If(self.busy):
+            m.d.sync += clearing.eq(clearing + 1)
         return m

@@ -8,6 +8,7 @@ __all__ = [
     "CONTEXT_BASE",
     "CONTEXT_STRIDE",
     "COUNTERS",
+    "COUNTER_BASE",
     "DESIGN",
     "EMULATOR_REGISTERS",
     "HISTOGRAMS",
@@ -28,7 +29,7 @@ BUCKETS = 16
 
 CONTEXT_BASE = 0x800
 CONTEXT_STRIDE = WORD_BYTES
-_COUNTER_BASE = 0x100
+COUNTER_BASE = 0x200
 _HISTOGRAM_BASE = 0x400
 
 
@@ -168,7 +169,7 @@ HISTOGRAMS: Mapping[str, str] = {
     "mmu.latency.walk": "walks answered, by cycles from their beginning",
     "mmu.latency.shootdown": "commands, by cycles from their handshake to DRAINED or TIMED_OUT",
 }
-"""Latency histograms by name: :data:`BUCKETS` registers each, 40-bit counts, kept over a soft reset."""
+"""Latency histograms by name: :data:`BUCKETS` registers each, 32-bit counts that wrap, kept over a soft reset."""
 
 _CONTEXT = Register(
     "context",
@@ -248,7 +249,7 @@ REGISTERS = _table(
         count=4,
     ),
     *(
-        Register(name, _COUNTER_BASE + WORD_BYTES * index, "ro", doc)
+        Register(name, COUNTER_BASE + WORD_BYTES * index, "ro", doc)
         for index, (name, doc) in enumerate(COUNTERS.items())
     ),
     *(

@@ -11,13 +11,15 @@ from amaranth.utils import exact_log2
 from secmmu.axi import Axi4LiteSignature
 from secmmu.config import SecmmuConfig
 from secmmu.counters import AGE_BITS, CounterBank, Histogram, LatencyLayout
-from secmmu.csr import COUNTERS, DESIGN, HISTOGRAMS, REGISTERS, VERSION, Register
+from secmmu.csr import COUNTER_BASE, COUNTERS, DESIGN, HISTOGRAMS, REGISTERS, VERSION, Register
 from secmmu.internals import ContextLayout
 from secmmu.layouts import WORD_BITS, Response
 
 __all__ = ["ContextBusSignature", "EventsLayout", "FenceLayout", "LatenciesLayout", "Registers"]
 
 ADDRESS_BITS = 12
+COUNTER_BITS = 9
+"""Address bits of the room for counters."""
 BYTE_BITS = exact_log2(WORD_BITS // 8)
 
 
@@ -219,11 +221,18 @@ class Registers(wiring.Component):
 
     def _is(self, name: str) -> Value:
         """Whether the access is of register ``name``, any of them if there are several."""
-        low, size = REGISTERS[name].address, REGISTERS[name].count * (WORD_BITS // 8)
+        low, count = REGISTERS[name].address, REGISTERS[name].count
         if name == "context":
-            size = self.config.contexts * (WORD_BITS // 8)
+            count = self.config.contexts
         # All of several have an address aligned to their size.
-        return self._address[exact_log2(size) :] == low >> exact_log2(size)
+        bits = exact_log2(count) + BYTE_BITS
+        return self._address[bits:] == low >> bits
+
+    def _is_counter(self) -> Value:
+        index = self._address[BYTE_BITS:COUNTER_BITS]
+        return (self._address[COUNTER_BITS:] == COUNTER_BASE >> COUNTER_BITS) & (
+            index < len(COUNTERS)
+        )
 
     def _write(self, m: Module, word: Signal, strobes: Signal) -> None:
         """Perform a write in its state ``Write``; what needs an answer is judged in the next."""
@@ -257,66 +266,65 @@ class Registers(wiring.Component):
             ]
 
     def _exists(self) -> Value:
-        return Cat(self._is(name) for name in REGISTERS).any()
+        others = (name for name in REGISTERS if name not in COUNTERS)
+        return self._is_counter() | Cat(self._is(name) for name in others).any()
 
     def _read(self, m: Module) -> None:
         """Perform a read: look the word up, latch it, answer."""
         csr, bank = self.csr, self._bank
         counting = Signal()
-        first = REGISTERS[next(iter(COUNTERS))].address >> BYTE_BITS
-        m.d.comb += [
-            counting.eq(Cat(self._is(name) for name in COUNTERS).any()),
-            bank.index.eq(self._address[BYTE_BITS:] - first),
-        ]
+        asking = Signal()
+        m.d.comb += [bank.index.eq(self._address[BYTE_BITS:]), bank.request.eq(asking)]
         word = self._word(m)
-        m.d.sync += csr.rresp.eq(Mux(self._exists(), Response.OKAY, Response.SLVERR))
         with m.State("Look"):
             m.d.comb += self.context.en.eq(1)
+            m.d.sync += [
+                counting.eq(self._is_counter()),
+                asking.eq(self._is_counter()),
+                csr.rresp.eq(Mux(self._exists(), Response.OKAY, Response.SLVERR)),
+            ]
             m.next = "Read"
         with m.State("Read"):
-            m.d.comb += bank.request.eq(counting)
             m.d.sync += csr.rdata.eq(Mux(counting, bank.value, word))
             with m.If(~counting | bank.done):
-                m.d.sync += csr.rvalid.eq(1)
+                m.d.sync += [csr.rvalid.eq(1), asking.eq(0)]
                 m.next = "Answered"
 
     def _word(self, m: Module) -> Value:
         """Choose the word of the register that is read, but for the counters."""
         config = self.config
         features = REGISTERS["features"]
-        built = {
-            field.name: config.tlb_entries
-            if field.name == "tlb_entries"
-            else getattr(config, field.name)
-            for field in features.fields
-        }
+        built = {field.name: int(getattr(config, field.name)) for field in features.fields}
         index = self._address[BYTE_BITS:]
+        every_fence = Cat(self.fenced, Const(0, 4 * WORD_BITS - config.contexts))
         values: dict[str, ValueLike] = {
             "identity": REGISTERS["identity"].pack(design=DESIGN, version=VERSION),
             "control": self.stop,
             "status": self.quiet,
-            "features": features.pack(**{name: int(value) for name, value in built.items()}),
+            "features": features.pack(**built),
             "mmu.timeout": self.timeout,
-            "mmu.fenced": Cat(self.fenced, Const(0, 256 - config.contexts)).word_select(
-                index[:2], WORD_BITS
-            ),
+            "mmu.fenced": every_fence.word_select(index[:2], WORD_BITS),
             "context": self.context.row.as_value(),
         }
         for name in HISTOGRAMS:
-            key = name.rpartition(".")[2]
-            m.submodules[key] = histogram = Histogram()
-            m.d.comb += [
-                histogram.now.eq(self.now),
-                histogram.latency.eq(self.latencies[key]),
-                histogram.bucket.eq(index),
-            ]
-            values[name] = histogram.count
-        # One at most is chosen, so that no register waits for the comparison of another.
-        chosen = Signal(WORD_BITS)
-        m.d.comb += chosen.eq(
-            reduce(or_, (Mux(self._is(name), value, 0) for name, value in values.items()))
-        )
-        return chosen
+            values[name] = self._histogram(m, name.rpartition(".")[2], index)
+        words = []
+        for name, value in values.items():
+            chosen = Signal(name=f"chosen_{name.replace('.', '_')}")
+            # Decoded before it is used, and only one is ever set: no wide word waits for an address.
+            m.d.sync += chosen.eq(self._is(name))
+            words.append(Mux(chosen, value, 0))
+        return reduce(or_, words)
+
+    def _histogram(self, m: Module, key: str, index: Value) -> Value:
+        """Add a histogram; return its bucket ``index``."""
+        m.submodules[key] = histogram = Histogram()
+        m.d.comb += [
+            histogram.now.eq(self.now),
+            histogram.latency.eq(self.latencies[key]),
+            histogram.bucket.eq(index),
+        ]
+        return histogram.count
 
 
 def _widths() -> dict[str, int]:
