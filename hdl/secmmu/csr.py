@@ -65,6 +65,12 @@ REGISTERS = _table(
         "ro",
         "holds that took the whole asid because filters ran out",
     ),
+    Register(
+        "mmu.timeout",
+        0x068,
+        "rw",
+        "cycles after which a command that waits for a use ends as TIMED_OUT; 0: never",
+    ),
 )
 """Registers of the MMU, by name. The context table follows at :data:`CONTEXT_BASE`."""
 
@@ -73,10 +79,11 @@ CONTEXT_STRIDE = 8
 
 
 def context_register(asid: int) -> int:
-    """Byte address of the context row of ``asid``: root_ppn [43:0], global_group [51:44], mode [63:60].
+    """Byte address of the context row of ``asid``: root_ppn [43:0], global_group [51:44], stall [52], mode [63:60].
 
-    ``mode`` is satp's: 0 refuses every access (access fault), 8 is Sv39. Software that changes a live row
-    invalidates the asid afterwards.
+    ``mode`` is satp's: 0 refuses every access (access fault), 8 is Sv39. Where ``stall`` is 1, an access that faults
+    waits for its RESUME; where it is 0, it is answered SLVERR. Software that changes a live row sends CONTEXT
+    afterwards.
     """
     return CONTEXT_BASE + asid * CONTEXT_STRIDE
 

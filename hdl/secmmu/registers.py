@@ -95,6 +95,7 @@ class Registers(wiring.Component):
             count = Signal(WORD_BITS, name=f"count_{_field(name)}")
             m.d.sync += count.eq(count + self.events[_field(name)])
             values[name] = count
+        values["mmu.timeout"] = timeout = Signal(WORD_BITS)
 
         writes = Signal()
         write_ok = Signal()
@@ -120,6 +121,11 @@ class Registers(wiring.Component):
                 csr.awvalid | csr.wvalid | csr.bvalid | csr.arvalid | csr.rvalid | self.stop
             ),
         ]
+        for byte in range(WORD_BITS // 8):
+            lane = slice(8 * byte, 8 * byte + 8)
+            selected = csr.awaddr[3:] == REGISTERS["mmu.timeout"].address >> 3
+            with m.If(writes & selected & csr.wstrb[byte]):
+                m.d.sync += timeout[lane].eq(csr.wdata[lane])
         control = REGISTERS["control"].address
         with m.If(writes & (csr.awaddr[3:] == control >> 3) & csr.wstrb[0] & csr.wdata[0]):
             m.d.sync += self.stop.eq(1)
@@ -183,7 +189,9 @@ class Registers(wiring.Component):
 
 def _counters() -> list[str]:
     """Return the names of the event counters."""
-    return [name for name in REGISTERS if name.startswith("mmu.")]
+    return [
+        name for name, row in REGISTERS.items() if name.startswith("mmu.") and row.access == "ro"
+    ]
 
 
 def _field(name: str) -> str:
