@@ -9,7 +9,7 @@ from hostmm.errors import HostError
 from hostmm.locks import Signal, Wait
 from hostmm.pack import unpacker
 from hostmm.scheduler import Steps
-from hostmm.timeline import Row
+from hostmm.timeline import CommandFlag, Row
 from secmmu.layouts import CommandKind, Event, RecordLayout
 
 if TYPE_CHECKING:
@@ -78,10 +78,18 @@ class CommandQueue:
         yield from self._room()
         command = self._new_command()
         self._undrained[command.tag] = command
+        flags = CommandFlag.HOLD * hold | CommandFlag.LEAF_ONLY * leaf_only
+        flags |= CommandFlag.WHOLE_ASID * whole_asid
 
         def issue(ns: int) -> None:
             self._machine.sched.log(
-                Row.INV_ISSUE, mm=asid, vpn=first, tag=command.tag, a=last, b=callback
+                Row.INV_ISSUE,
+                mm=asid,
+                vpn=first,
+                tag=command.tag,
+                a=last,
+                b=callback,
+                c=flags,
             )
             self._machine.link.command(
                 ns,

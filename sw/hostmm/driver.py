@@ -7,6 +7,7 @@ from hostmm.dma import DmaQueue, Transfer
 from hostmm.errors import HostError
 from hostmm.mm.space import MmStruct
 from hostmm.scheduler import Steps
+from hostmm.timeline import Row
 from secmmu.csr import context_register
 from secmmu.layouts import VPN_BITS, CommandKind
 
@@ -58,9 +59,8 @@ class Driver:
         asid = mm.number
         mm.tables.rights.bind(asid)
         self._spaces[asid] = mm
-        yield from self._write_context(
-            asid, mm.tables.root | asid << _GROUP_SHIFT | _SV39 << _MODE_SHIFT
-        )
+        word = mm.tables.root | asid << _GROUP_SHIFT | _SV39 << _MODE_SHIFT
+        yield from self._write_context(asid, word, mm)
         return asid
 
     def detach(self, asid: int, *, callback: int = 0) -> Steps:
@@ -80,15 +80,17 @@ class Driver:
         whole = {"asid": asid, "first": 0, "last": _LAST_VPN, "callback": callback}
         command = yield from self.commands.send(CommandKind.ASID, **whole, hold=True)
         yield from self.commands.wait_drained(command)
-        yield from self._write_context(asid, 0)
+        yield from self._write_context(asid, 0, space)
         yield from self.commands.send(CommandKind.RELEASE, **whole, whole_asid=True)
         space.tables.rights.unbind()
         del self._spaces[asid]
 
-    def _write_context(self, asid: int, value: int) -> Steps:
-        self._machine.sched.post(
-            lambda ns: self._machine.link.csr_write(ns, context_register(asid), value)
-        )
+    def _write_context(self, asid: int, value: int, mm: MmStruct) -> Steps:
+        def write(ns: int) -> None:
+            self._machine.sched.log(Row.CONTEXT, mm=mm.number, tag=int(value != 0), a=asid)
+            self._machine.link.csr_write(ns, context_register(asid), value)
+
+        self._machine.sched.post(write)
         yield "mmio_write"
 
     # --- invalidation ------------------------------------------------------------------------------------

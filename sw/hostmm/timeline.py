@@ -13,7 +13,7 @@ import numpy as np
 
 from secmmu.layouts import Event
 
-__all__ = ["COLUMNS", "HARDWARE", "LockClass", "Notification", "Row", "Timeline"]
+__all__ = ["COLUMNS", "HARDWARE", "CommandFlag", "LockClass", "Notification", "Row", "Timeline"]
 
 COLUMNS = (
     "cycle",
@@ -29,6 +29,7 @@ COLUMNS = (
     "tag",
     "a",
     "b",
+    "c",
 )
 """Columns of the merged timeline, all int64 but ``a`` and ``b`` (uint64).
 
@@ -40,6 +41,7 @@ COLUMNS = (
 ``span``   number of the path instance (0: none); for hardware rows the record's ``arg``
 ``mm``     address-space number (0: none); ``vpn``, ``pfn`` -1 where they mean nothing
 ``tag``    see :class:`Row`; for hardware rows the record's tag
+``c``      see :class:`Row`; 0 for hardware rows
 """
 
 HARDWARE = 1
@@ -68,6 +70,14 @@ class Notification(enum.IntEnum):
     TEST_YOUNG = 7
 
 
+class CommandFlag(enum.IntFlag):
+    """What a command says beside its kind and span; the ``c`` of INV_ISSUE rows."""
+
+    HOLD = 1
+    LEAF_ONLY = 2
+    WHOLE_ASID = 4
+
+
 class Row(enum.IntEnum):
     """Kinds of host row. Columns not named are 0 (-1 for vpn and pfn).
 
@@ -83,9 +93,10 @@ class Row(enum.IntEnum):
     ``PAGE_DIRTY``        pfn; ``tag`` 1 set, 0 cleared; ``a`` 1 where PG_dirty changed
     ``WRITEBACK``         pfn; the page's content is taken for the store now (copied to ``a``, bytes)
     ``NOTIFY_BEGIN/END``  one callback to one subscriber: mm, vpn first page, ``tag`` Notification,
-                          ``a`` last page (inclusive), ``b`` callback number; END: ``a`` its result
+                          ``a`` last page (inclusive), ``b`` callback number, ``c`` the subscriber's number;
+                          END: ``a`` its result
     ``INV_ISSUE``         a command reaches the MMU's port: mm, vpn first, ``tag`` command tag, ``a`` last,
-                          ``b`` callback number
+                          ``b`` callback number, ``c`` :class:`CommandFlag`
     ``STORE``             a CPU stores: mm, vpn, pfn; ``a`` physical address, ``b`` value
     ``LOAD``              a CPU loads: mm, vpn, pfn; ``a`` physical address
     ``COPY``              pfn destination frame; ``tag`` words; ``a`` destination, ``b`` source (bytes)
@@ -105,6 +116,10 @@ class Row(enum.IntEnum):
     ``CPU_FLUSH``         the CPUs' TLBs have been flushed: mm, vpn first page, ``a`` last page; ``tag`` 1 where only
                           accessed bits changed
     ``CACHE_FLUSH``       flush_cache_page: mm, vpn
+    ``UNREGISTERED``      unregistration of a subscriber returns: mm; ``b`` its number
+    ``TABLE``             a page-table page is linked (``tag`` 1) or unlinked (0): mm, vpn first page below it, pfn its
+                          frame, ``a`` its level (0: it holds base PTEs)
+    ``CONTEXT``           the device is given an address space (``tag`` 1), or loses it (0): mm, ``a`` the asid
     ====================  ===============================================================================
     """
 
@@ -140,6 +155,9 @@ class Row(enum.IntEnum):
     LOCK_INVERSION = 93
     CPU_FLUSH = 94
     CACHE_FLUSH = 95
+    UNREGISTERED = 96
+    TABLE = 97
+    CONTEXT = 98
 
 
 @dataclass
@@ -194,9 +212,10 @@ class Timeline:
         tag: int = 0,
         a: int = 0,
         b: int = 0,
+        c: int = 0,
     ) -> None:
         """Append one host row; ``cycle`` is the cycle planned for it."""
-        self._rows.append((cycle, ns, 0, kind, thread, path, span, mm, vpn, pfn, tag, a, b))
+        self._rows.append((cycle, ns, 0, kind, thread, path, span, mm, vpn, pfn, tag, a, b, c))
 
     def append_records(self, records: np.ndarray) -> None:
         """Append a block of hardware records, shape (n, 4) uint64, as they came over the link."""
@@ -264,6 +283,7 @@ class Timeline:
             "tag": ((head >> np.uint64(16)) & np.uint64(0xFFFF)).astype(np.int64),
             "a": records[:, 2],
             "b": records[:, 3],
+            "c": zero,
         }
 
 

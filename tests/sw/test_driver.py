@@ -244,3 +244,17 @@ def test_only_as_many_address_spaces_as_the_tags_have_rights_for_can_be_bound():
         next(device.driver.detach(7))
     with pytest.raises(HostError, match="bound to a device already"):
         device.run(device.driver.attach(device.mm))
+
+
+def test_the_device_is_given_an_address_space_and_loses_it():
+    """Rows of the timeline, where the register is written."""
+    device = Device()
+
+    def main():
+        yield from Sva.bind(device.machine, device.mm)
+        yield from device.driver.detach(device.mm.number)
+
+    device.host.run(main())
+    rows = device.host.rows(Row.CONTEXT)
+    asid = device.mm.number
+    assert [(row["mm"], row["a"], row["tag"]) for row in rows] == [(asid, asid, 1), (asid, asid, 0)]

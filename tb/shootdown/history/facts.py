@@ -6,7 +6,7 @@ compared by cycle: a fill or a use that begins in the very cycle of a command's 
 
 from dataclasses import dataclass, field
 
-from hostmm.timeline import Notification
+from hostmm.timeline import CommandFlag, Notification
 from secmmu.layouts import PAGE_BITS, CommandKind, Event
 
 __all__ = ["NEVER", "Callback", "Command", "Entry", "Freed", "Use", "Walk"]
@@ -28,6 +28,7 @@ class Command:
         What it names; ``last`` inclusive.
     path, span, thread, callback : int
         Who issued it, from its INV_ISSUE row; ``callback`` 0 where no notifier did.
+    flags : CommandFlag
     entries, uses : list
         Overlapping TLB entries and uses in flight at its handshake.
     open_at_drained : list of Use
@@ -43,6 +44,7 @@ class Command:
     span: int
     thread: int
     callback: int
+    flags: CommandFlag
     issue: int
     issue_cycle: int
     accepted: int = NEVER
@@ -175,9 +177,13 @@ class Use:
 
 @dataclass(slots=True, eq=False)
 class Callback:
-    """One call of one subscriber; ``open_at_end`` are the uses of its pages in flight when it returned."""
+    """One call of one subscriber, with what it returned.
+
+    ``open_at_end`` are the uses of its pages in flight when it returned.
+    """
 
     number: int
+    subscriber: int
     kind: Notification
     mm: int
     first: int
@@ -187,6 +193,7 @@ class Callback:
     thread: int
     begin: int
     end: int = NEVER
+    result: int = 0
     commands: list[Command] = field(default_factory=list)
     open_at_end: list[Use] = field(default_factory=list)
 

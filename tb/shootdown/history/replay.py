@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from hostmm.pack import unpacker
-from hostmm.timeline import Notification, Row
+from hostmm.timeline import CommandFlag, Notification, Row
 from secmmu.layouts import (
     PAGE_BITS,
     AccessArg,
@@ -93,7 +93,20 @@ class Replay:
             Event.USE_BEGIN.value: self._use_begin,
             Event.USE_END.value: self._use_end,
         }
-        names = ("cycle", "kind", "thread", "path", "span", "mm", "vpn", "pfn", "tag", "a", "b")
+        names = (
+            "cycle",
+            "kind",
+            "thread",
+            "path",
+            "span",
+            "mm",
+            "vpn",
+            "pfn",
+            "tag",
+            "a",
+            "b",
+            "c",
+        )
         for values in rows.take(rows.of(*handlers), *names):
             if values[1] != self._cycle:
                 self._new_cycle(values[1])
@@ -126,9 +139,10 @@ class Replay:
             self._mapped[values[6], values[7]] = (values[8], values[0])
 
     def _notify_begin(self, values: _Values) -> None:
-        row, _, _, thread, path, span, mm, first, _, kind, last, number = values
+        row, _, _, thread, path, span, mm, first, _, kind, last, number, subscriber = values
         callback = Callback(
             number=number,
+            subscriber=subscriber,
             kind=Notification(kind),
             mm=mm,
             first=first,
@@ -148,7 +162,7 @@ class Replay:
 
     def _notify_end(self, values: _Values) -> None:
         callback = self._by_number[values[11]]
-        callback.end = values[0]
+        callback.end, callback.result = values[0], values[10]
         callback.open_at_end = [
             use for use in self._all_open_uses() if callback.covers(use.asid, use.vpn)
         ]
@@ -156,7 +170,7 @@ class Replay:
             self._brackets.append(callback)
 
     def _issue(self, values: _Values) -> None:
-        row, cycle, _, thread, path, span, mm, first, _, tag, last, number = values
+        row, cycle, _, thread, path, span, mm, first, _, tag, last, number, flags = values
         command = Command(
             tag=tag,
             kind=CommandKind.RANGE,
@@ -167,6 +181,7 @@ class Replay:
             span=span,
             thread=thread,
             callback=number,
+            flags=CommandFlag(flags),
             issue=row,
             issue_cycle=cycle,
         )
