@@ -59,8 +59,7 @@ class Driver:
         asid = mm.number
         mm.tables.rights.bind(asid)
         self._spaces[asid] = mm
-        word = mm.tables.root | asid << _GROUP_SHIFT | _SV39 << _MODE_SHIFT
-        yield from self._write_context(asid, word, mm)
+        yield from self._write_context(asid, mm, mm.tables.root)
         return asid
 
     def detach(self, asid: int, *, callback: int = 0) -> Steps:
@@ -80,14 +79,18 @@ class Driver:
         whole = {"asid": asid, "first": 0, "last": _LAST_VPN, "callback": callback}
         command = yield from self.commands.send(CommandKind.ASID, **whole, hold=True)
         yield from self.commands.wait_drained(command)
-        yield from self._write_context(asid, 0, space)
+        yield from self._write_context(asid, space, None)
         yield from self.commands.send(CommandKind.RELEASE, **whole, whole_asid=True)
         space.tables.rights.unbind()
         del self._spaces[asid]
 
-    def _write_context(self, asid: int, value: int, mm: MmStruct) -> Steps:
+    def _write_context(self, asid: int, mm: MmStruct, root: int | None) -> Steps:
+        """Give the device the tables that begin in frame ``root`` (None: none) for ``mm``."""
+        row = {"mm": mm.number, "pfn": -1 if root is None else root, "tag": int(root is not None)}
+        value = 0 if root is None else root | asid << _GROUP_SHIFT | _SV39 << _MODE_SHIFT
+
         def write(ns: int) -> None:
-            self._machine.sched.log(Row.CONTEXT, mm=mm.number, tag=int(value != 0), a=asid)
+            self._machine.sched.log(Row.CONTEXT, **row, a=asid)
             self._machine.link.csr_write(ns, context_register(asid), value)
 
         self._machine.sched.post(write)

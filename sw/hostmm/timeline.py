@@ -89,7 +89,7 @@ class Row(enum.IntEnum):
     ``UNLOCK``            the same, ``b`` ns held
     ``ALLOC`` ``FREE``    pfn; ``tag`` FrameKind at ALLOC
     ``GET`` ``PUT``       pfn; ``a`` references after it
-    ``MAPCOUNT``          pfn; ``tag`` 1 up, 0 down; ``a`` mapcount after it
+    ``MAPCOUNT``          pfn; ``tag`` 1 up, 0 down; ``a`` mapcount after it; ``c`` 1 anonymous
     ``PAGE_DIRTY``        pfn; ``tag`` 1 set, 0 cleared; ``a`` 1 where PG_dirty changed
     ``WRITEBACK``         pfn; the page's content is taken for the store now (copied to ``a``, bytes)
     ``NOTIFY_BEGIN/END``  one callback to one subscriber: mm, vpn first page, ``tag`` Notification,
@@ -119,7 +119,8 @@ class Row(enum.IntEnum):
     ``UNREGISTERED``      unregistration of a subscriber returns: mm; ``b`` its number
     ``TABLE``             a page-table page is linked (``tag`` 1) or unlinked (0): mm, vpn first page below it, pfn its
                           frame, ``a`` its level (0: it holds base PTEs)
-    ``CONTEXT``           the device is given an address space (``tag`` 1), or loses it (0): mm, ``a`` the asid
+    ``CONTEXT``           the device is given an address space (``tag`` 1), or loses it (0): mm, pfn the root of the
+                          tables that it walks, ``a`` the asid
     ====================  ===============================================================================
     """
 

@@ -258,3 +258,4 @@ def test_the_device_is_given_an_address_space_and_loses_it():
     rows = device.host.rows(Row.CONTEXT)
     asid = device.mm.number
     assert [(row["mm"], row["a"], row["tag"]) for row in rows] == [(asid, asid, 1), (asid, asid, 0)]
+    assert [row["pfn"] for row in rows] == [device.mm.tables.root, -1]
