@@ -176,12 +176,14 @@ class Scheduler:
         """Give back a lock that the running thread holds; the first waiters in the queue get it."""
         thread = self.current
         assert thread is not None, "a lock is released by a thread"
-        if lock.writer is thread:
-            since, lock.writer = lock.since_ns, None
-        else:
+        shared = lock.writer is not thread
+        if shared:
             since = lock.readers.pop(thread)
+        else:
+            since, lock.writer = lock.since_ns, None
         thread.context.held.remove(lock)
-        self.log(Row.UNLOCK, tag=lock.lock_class, a=lock.number, b=self.now - since)
+        row = {"mm": int(shared), "tag": lock.lock_class, "a": lock.number}
+        self.log(Row.UNLOCK, **row, b=self.now - since)
         while lock.queue and lock.admits(lock.queue[0][1]):
             waiter, shared, since = lock.queue.popleft()
             self._take(lock, waiter, shared)
@@ -431,6 +433,7 @@ class Scheduler:
 
     def _granted(self, lock: Lock, thread: Thread, since: int) -> None:
         self.current = thread
-        self.log(Row.LOCK, tag=lock.lock_class, a=lock.number, b=self.now - since)
+        row = {"mm": int(lock.writer is not thread), "tag": lock.lock_class, "a": lock.number}
+        self.log(Row.LOCK, **row, b=self.now - since)
         self._spend(thread, self.costs.ns("lock"))
         self.current = None

@@ -83,13 +83,17 @@ class Row(enum.IntEnum):
 
     ====================  ===============================================================================
     ``PATH_BEGIN/END``    an mm path begins / returns; ``a`` of END: its result
-    ``PTE_SET``           mm, vpn, pfn; ``a`` new PTE word, ``b`` old PTE word
-    ``PTE_CLEAR``         mm, vpn, pfn (of the old PTE); ``a`` old PTE word
-    ``LOCK``              ``tag`` LockClass, ``a`` lock number, ``b`` ns waited; pfn or vpn where it has one
+    ``PTE_SET``           mm, vpn, pfn; ``a`` new PTE word, ``b`` old PTE word; ``tag`` 1 where it is a base page of
+                          what ``PMD_SET`` or ``PMD_CLEAR``, just before it, changed as a whole
+    ``PTE_CLEAR``         mm, vpn, pfn (of the old PTE); ``a`` old PTE word; ``tag`` as PTE_SET
+    ``PMD_SET``           a 2 MiB leaf or a leaf table is put into the tables: as PTE_SET, ``a``, ``b`` the words there
+    ``PMD_CLEAR``         it is taken out: as PTE_CLEAR
+    ``LOCK``              ``tag`` LockClass, ``a`` lock number, ``b`` ns waited; ``mm`` 1 where it is taken shared
     ``UNLOCK``            the same, ``b`` ns held
     ``ALLOC`` ``FREE``    pfn; ``tag`` FrameKind at ALLOC
     ``GET`` ``PUT``       pfn; ``a`` references after it
     ``MAPCOUNT``          pfn; ``tag`` 1 up, 0 down; ``a`` mapcount after it; ``c`` 1 anonymous
+    ``RSS``               the mm maps ``a`` pages of a kind (``tag`` 1 anonymous, 0 of files), before it was ``b``
     ``PAGE_DIRTY``        pfn; ``tag`` 1 set, 0 cleared; ``a`` 1 where PG_dirty changed
     ``WRITEBACK``         pfn; the page's content is taken for the store now (copied to ``a``, bytes)
     ``NOTIFY_BEGIN/END``  one callback to one subscriber: mm, vpn first page, ``tag`` Notification,
@@ -159,6 +163,9 @@ class Row(enum.IntEnum):
     UNREGISTERED = 96
     TABLE = 97
     CONTEXT = 98
+    RSS = 99
+    PMD_SET = 100
+    PMD_CLEAR = 101
 
 
 @dataclass

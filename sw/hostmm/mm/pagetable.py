@@ -27,8 +27,10 @@ __all__ = [
     "PageTable",
     "file_entry",
     "is_file_entry",
+    "is_migration_entry",
     "is_swap_entry",
     "make_pte",
+    "migration_entry",
     "pte_pfn",
     "software_value",
     "swap_entry",
@@ -70,6 +72,11 @@ def file_entry(index: int) -> int:
     return index << 3 | 0b100
 
 
+def migration_entry(pfn: int, *, write: bool) -> int:
+    """Return the software entry (``v`` clear) of a page that is being migrated from ``pfn``."""
+    return (pfn << 1 | write) << 3 | 0b110
+
+
 def is_swap_entry(word: int) -> bool:
     """Whether a PTE word names a swap slot."""
     return word & 0b111 == 0b010
@@ -80,8 +87,13 @@ def is_file_entry(word: int) -> bool:
     return word & 0b111 == 0b100
 
 
+def is_migration_entry(word: int) -> bool:
+    """Whether a PTE word stands for a page that is being migrated."""
+    return word & 0b111 == 0b110
+
+
 def software_value(word: int) -> int:
-    """Return the slot or the file offset of a software entry."""
+    """Return the slot or the file offset of a software entry; of a migration entry ``pfn << 1 | write``."""
     return word >> 3
 
 

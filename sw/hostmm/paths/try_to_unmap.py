@@ -117,8 +117,11 @@ def _unmap(machine: "Machine", page: Page, vma: Vma, vpn: int) -> Steps:
         if page.swap_slot is None:
             raise HostError(f"frame {page.pfn:#x}: unmapped without a place in swap")
         machine.swap.duplicate(page.swap_slot)
+        mm.add_rss(-1, anon=True)
         yield "pte_write"
         mm.tables.set(vpn, swap_entry(page.swap_slot))
+    else:
+        mm.add_rss(-1, anon=False)
     yield "rmap"
     page_remove_rmap(machine, page)
     yield "refcount"

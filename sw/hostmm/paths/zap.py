@@ -75,7 +75,7 @@ def _zap_ptes(
     machine: "Machine", vma: Vma, first: int, last: int, lock: Lock, gather: MmuGather
 ) -> Steps:
     """Zap under one leaf table; returns the vpn to go on at, after the gather was full, or None."""
-    tables, dirty, left = vma.mm.tables, False, None
+    tables, dirty, left, gone = vma.mm.tables, False, None, [0, 0]
     yield Acquire(lock)
     for vpn, _ in tables.entries(first, last):
         if gather.full:
@@ -90,8 +90,11 @@ def _zap_ptes(
                 dirty |= bool(pte & PTE_D) and not is_anon(page)
                 yield from _unmap_page(machine, page, pte)
                 gather.queue(page)
+                gone[is_anon(page)] += 1
         elif is_swap_entry(pte):
             free_swap_and_cache(machine, software_value(pte))
+    for anon in (False, True):
+        vma.mm.add_rss(-gone[anon], anon=anon)
     # Whoever cleans the page next must not find a CPU that still writes through its TLB (I7).
     early = dirty and machine.policy.flushes_dirty_locked
     if early:
