@@ -100,7 +100,7 @@ def _try_to_free(machine: "Machine", page: Page, *, merciless: bool) -> Steps:
 
 def _unmap(machine: "Machine", page: Page) -> Steps:
     """Give the page a place to go to, and make nobody map it."""
-    if is_anon(page) and page.swap_slot is None:
+    if is_anon(page) and page.swap_slot is None and not page.lazyfree:
         if not page.mapcount:
             # Whoever unmapped it last is about to drop the last reference but ours.
             return SwapResult.AGAIN
@@ -136,13 +136,14 @@ def _free_written(machine: "Machine", page: Page) -> Steps:
 def _remove_mapping(machine: "Machine", page: Page) -> bool:
     """Take a clean, unmapped, locked page out of its cache and free it, if only the cache and we refer to it."""
     cached = page.swap_slot is not None or isinstance(page.mapping, AddressSpace)
-    if page.dirty or page.mapcount or not cached or page.refcount != 2:
+    kept = not cached and not page.lazyfree
+    if page.dirty or page.mapcount or kept or page.refcount != 1 + cached:
         machine.sched.release(page.lock)
         _put_back(machine, page, active=bool(page.mapcount))
         return False
     if page.swap_slot is not None:
         machine.swap.remove_mapping(page)
-    else:
+    elif not page.lazyfree:
         assert isinstance(page.mapping, AddressSpace)
         del page.mapping.pages[page.index]
         machine.frames.put(page)

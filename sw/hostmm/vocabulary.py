@@ -21,7 +21,7 @@ A ``.2M`` behind a word says that it was a 2 MiB leaf or a whole table, not a PT
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -55,7 +55,14 @@ _LOCKS = {
     LockClass.RMAP: ("RLK", "RLU"),
     LockClass.PAGE: ("PGL", "PGU"),
 }
-_SIMPLE = {Row.CACHE_FLUSH: "FC", Row.GET: "GET", Row.COPY: "COPY", Row.FILL: "ZERO"}
+_SIMPLE = {
+    Row.CACHE_FLUSH: "FC",
+    Row.GET: "GET",
+    Row.PUT: "PUT",
+    Row.COPY: "COPY",
+    Row.FILL: "ZERO",
+    Row.RSS: "RSS",
+}
 _PAIRS = {Row.PAGE_DIRTY: ("CLN", "DRT"), Row.MAPCOUNT: ("RM-", "RM+")}
 
 _Values = Mapping[str, int]
@@ -111,6 +118,22 @@ class _Reader:
             self.words.append("FLUSH")
 
 
+@dataclass
+class _Thread:
+    """The locks that a thread holds, by number, and the passages that it is in, by span."""
+
+    held: dict[int, str] = field(default_factory=dict)
+    inside: dict[int, _Reader] = field(default_factory=dict)
+
+    def hold(self, row: _Values) -> None:
+        if row["kind"] == Row.LOCK:
+            word = _lock(row)
+            if word is not None:
+                self.held[row["a"]] = word
+        elif row["kind"] == Row.UNLOCK:
+            self.held.pop(row["a"], None)
+
+
 def _size(kind: Row) -> str:
     return ".2M" if kind in (Row.PMD_CLEAR, Row.PMD_SET) else ""
 
@@ -125,8 +148,6 @@ def _word(kind: Row, row: _Values) -> str | None:
         return CALLS[Notification(tag)]
     if kind is Row.SUBSCRIBE:
         return None if tag else "UNHASH"
-    if kind is Row.PUT:
-        return "PUT"
     if kind in _PAIRS:
         return _PAIRS[kind][bool(tag)]
     return _SIMPLE.get(kind)
@@ -154,29 +175,23 @@ def _set(row: _Values) -> str:
 
 
 def passages(timeline: Timeline, *paths: str) -> list[Passage]:
-    """Return every passage through ``paths``, in the order in which they began."""
+    """Return every passage through ``paths``, in the order in which they began, with what they go through inside."""
     columns = timeline.columns()
     wanted = {number for number, name in enumerate(timeline.paths) if name in paths}
-    held: dict[int, dict[int, str]] = {}
-    readers: dict[int, tuple[str, _Reader]] = {}
+    threads: dict[int, _Thread] = {}
+    readers: list[tuple[str, _Reader]] = []
     for index in np.flatnonzero(columns["hw"] == 0):
         row = {name: int(column[index]) for name, column in columns.items()}
-        mine = held.setdefault(row["thread"], {})
-        if row["path"] in wanted:
-            if row["kind"] == Row.PATH_BEGIN:
-                readers[row["span"]] = timeline.paths[row["path"]], _Reader(mine.values())
-            readers[row["span"]][1].read(row)
-        _hold(mine, row)
-    return [Passage(path, reader.held, tuple(reader.words)) for path, reader in readers.values()]
-
-
-def _hold(held: dict[int, str], row: _Values) -> None:
-    if row["kind"] == Row.LOCK:
-        word = _lock(row)
-        if word is not None:
-            held[row["a"]] = word
-    elif row["kind"] == Row.UNLOCK:
-        held.pop(row["a"], None)
+        thread = threads.setdefault(row["thread"], _Thread())
+        if row["kind"] == Row.PATH_BEGIN and row["path"] in wanted:
+            thread.inside[row["span"]] = _Reader(thread.held.values())
+            readers.append((timeline.paths[row["path"]], thread.inside[row["span"]]))
+        for reader in thread.inside.values():
+            reader.read(row)
+        if row["kind"] == Row.PATH_END:
+            thread.inside.pop(row["span"], None)
+        thread.hold(row)
+    return [Passage(path, reader.held, tuple(reader.words)) for path, reader in readers]
 
 
 def fold(words: Sequence[str]) -> list[str]:

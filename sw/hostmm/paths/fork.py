@@ -36,22 +36,28 @@ def dup_mmap(machine: "Machine", parent: MmStruct) -> Steps:
     child = machine.new_mm()
     # Nobody else knows the child yet.
     yield Acquire(child.mmap_sem, ordered=False)
-    complete = True
     child.cpus = parent.cpus
-    for vma in list(parent.vmas):
-        copy = copy_vma(vma, child, vma.start, vma.end, vma.pgoff)
-        copy.locked = False
-        yield from link(machine, copy)
-        if vma.anon_vma is not None or vma.nonlinear or vma.pfnmap:
-            complete = yield from _copy_page_range(machine, vma, child)
-        if not complete:
-            break
-    yield from flush_tlb_mm(machine, parent)
+    with machine.sched.path("dup_mmap") as result:
+        complete = yield from _copy_vmas(machine, parent, child)
+        yield from flush_tlb_mm(machine, parent)
+        result.append(complete)
     machine.sched.release(child.mmap_sem)
     machine.sched.release(parent.mmap_sem)
     if not complete:
         yield from exit_mmap(machine, child)
     return child if complete else None
+
+
+def _copy_vmas(machine: "Machine", parent: MmStruct, child: MmStruct) -> Steps:
+    """Copy vma by vma; returns whether there was memory for all."""
+    for vma in list(parent.vmas):
+        copy = copy_vma(vma, child, vma.start, vma.end, vma.pgoff)
+        copy.locked = False
+        yield from link(machine, copy)
+        paged = vma.anon_vma is not None or vma.nonlinear or vma.pfnmap
+        if paged and not (yield from _copy_page_range(machine, vma, child)):
+            return False
+    return True
 
 
 def _copy_page_range(machine: "Machine", vma: Vma, child: MmStruct) -> Steps:
