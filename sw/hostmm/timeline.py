@@ -125,6 +125,8 @@ class Row(enum.IntEnum):
                           frame, ``a`` its level (0: it holds base PTEs)
     ``CONTEXT``           the device is given an address space (``tag`` 1), or loses it (0): mm, pfn the root of the
                           tables that it walks, ``a`` the asid
+    ``DROP_IN``           an entry is offered to the MMU: mm, vpn, pfn; ``tag`` its tag, ``a`` PTE, ``b`` epoch
+    ``RESUME``            a stalled access goes on: mm, vpn; ``tag`` its place, ``a`` 1 to try again, 0 to fail
     ====================  ===============================================================================
     """
 
@@ -166,6 +168,8 @@ class Row(enum.IntEnum):
     RSS = 99
     PMD_SET = 100
     PMD_CLEAR = 101
+    DROP_IN = 102
+    RESUME = 103
 
 
 @dataclass
@@ -298,8 +302,8 @@ class Timeline:
 def _exact_cycles(planned: np.ndarray, kinds: np.ndarray, accepted: np.ndarray) -> np.ndarray:
     """Replay the link's order: each row comes no earlier than its plan and than the row before it.
 
-    A command runs the clock until the port takes it (the n-th INV_ISSUE is the n-th ACCEPTED), a descriptor
-    for one cycle; what follows comes after that.
+    A command runs the clock until the port takes it (the n-th INV_ISSUE is the n-th ACCEPTED), a descriptor, a
+    drop-in and a resume for one cycle; what follows comes after that.
     """
     least = planned.copy()
     commands = np.flatnonzero(kinds == Row.INV_ISSUE)[: len(accepted)]
@@ -307,6 +311,7 @@ def _exact_cycles(planned: np.ndarray, kinds: np.ndarray, accepted: np.ndarray) 
     inside = after < len(least)
     np.maximum.at(least, after[inside], accepted[: len(commands)][inside] + 1)
     # exact[i] = max(least[i], exact[i - 1] + taken[i - 1]): a running maximum once the cycles taken are subtracted.
-    taken = np.concatenate([[0], np.cumsum(kinds[:-1] == Row.DMA_SUBMIT)]) if len(kinds) else 0
+    single = np.isin(kinds[:-1], (Row.DMA_SUBMIT, Row.DROP_IN, Row.RESUME))
+    taken = np.concatenate([[0], np.cumsum(single)]) if len(kinds) else 0
     exact: np.ndarray = np.maximum.accumulate(least - taken) + taken
     return exact
