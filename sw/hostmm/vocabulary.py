@@ -1,24 +1,4 @@
-"""What a path did, read off the timeline in the words of docs/contract.md 0.
-
-==========  ===========================================================================================
-word        what happened
-==========  ===========================================================================================
-PTL PTU     a page-table lock was taken, dropped; RLK RLU a lock of the reverse maps; PGL PGU a page lock;
-            MM-R MM-W mmap_sem shared, exclusive, MMU its release
-FC          flush_cache_page
-CLR         a PTE was cleared and the CPUs' TLBs were flushed at once; ``clr`` without the flush
-FLUSH       a range was flushed from the CPUs' TLBs
-SET(x)      a PTE was written: W or RO, D dirty; swap, file or migration for entries that are not present
-YNG         the CPU's young bit was cleared
-DRT CLN     PG_dirty was set, cleared
-GET PUT     a reference was taken, dropped; FREE the last one, COPY and ZERO what a page was filled with
-RM+ RM-     a mapcount went up, down; RSS the counters of the address space changed
-INVP ...    callbacks: invalidate_page, CFY clear_flush_young, RS RE range start and end, IVR
-            invalidate_range, CHG change_pte, REL release; UNHASH a subscriber left the chain
-==========  ===========================================================================================
-
-A ``.2M`` behind a word says that it was a 2 MiB leaf or a whole table, not a PTE.
-"""
+"""What a path did, read off the timeline in the words of docs/contract.md 0: :data:`WORDS`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +16,34 @@ from hostmm.mm.pagetable import (
 )
 from hostmm.timeline import LockClass, Notification, Row, Timeline
 
-__all__ = ["CALLS", "Passage", "fold", "passages"]
+__all__ = ["CALLS", "WORDS", "Passage", "fold", "passages"]
+
+WORDS = {
+    "PTL PTU": "a page-table lock was taken, dropped",
+    "RLK RLU": "a lock of the reverse maps (i_mmap, anon_vma)",
+    "PGL PGU": "a page lock",
+    "MM-R MM-W MMU": "mmap_sem was taken shared, exclusive; dropped",
+    "FC": "flush_cache_page",
+    "CLR": "a PTE was cleared and the CPUs' TLBs were flushed at once (ptep_clear_flush)",
+    "clr": "a PTE was cleared, the flush is still owed",
+    "FLUSH": "a range was flushed from the CPUs' TLBs",
+    "SET(x)": "a PTE was written: W or RO, D dirty; or what is not present: swap, file, migration",
+    "YNG": "the CPU's young bit was cleared, with its flush",
+    "DRT CLN": "PG_dirty was set, cleared",
+    "GET PUT FREE": "a reference was taken, dropped; the last one was",
+    "COPY ZERO": "a page was copied; was filled with one value",
+    "RM+ RM-": "a mapcount went up, down",
+    "RSS": "the counters of the address space changed",
+    "INVP": "callback invalidate_page",
+    "CFY": "callback clear_flush_young",
+    "RS RE": "callbacks invalidate_range_start and _end",
+    "IVR": "callback invalidate_range (6.6: arch_invalidate_secondary_tlbs)",
+    "CHG": "callback change_pte",
+    "REL UNHASH": "callback release; a subscriber left the chain",
+    "word.2M": "it was a 2 MiB leaf or a whole table, not a PTE",
+    "{a b}*3": "a b three times",
+}
+"""Every word, and what it means."""
 
 CALLS = {
     Notification.INVALIDATE_PAGE: "INVP",

@@ -97,7 +97,7 @@ class Model:
 
     # --- messages ------------------------------------------------------------------------------------
 
-    def exchange(self, words: Sequence[int]) -> np.ndarray:
+    def exchange(self, words: Sequence[int] | np.ndarray) -> np.ndarray:
         """Perform a batch of messages; return the records, shape (n, 4) uint64."""
         position = 0
         while position < len(words):
