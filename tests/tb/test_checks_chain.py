@@ -207,7 +207,7 @@ def test_tear_down_without_release() -> None:
         release(scene)
     whats = [v.what for v in scene.violations("I16")]
     assert len(whats) == 5
-    assert any("before its release has returned" in what for what in whats)
+    assert any("before the release of its subscriber 1 has returned" in what for what in whats)
     assert any("still holds its page 0x10" in what for what in whats)
     assert any("was filled for mm 1 after its release" in what for what in whats)
     assert sum("was in flight" in what or "began" in what for what in whats) == 2

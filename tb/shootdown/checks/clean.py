@@ -27,7 +27,7 @@ def check_clean(history: History) -> Findings:
         for use in writes.get(pfn, ()):
             if use.end <= row or use.entry is None:
                 continue
-            taken_away = downgrades.get((use.asid, use.vpn), ())
+            taken_away = downgrades.get((use.mm, use.vpn), ())
             place = bisect_left(taken_away, use.entry.begin)
             stale = place < len(taken_away) and taken_away[place] < row
             if stale and not _is_dirty(dirty.get(pfn, []), use.end):

@@ -36,11 +36,11 @@ class StaleWord:
     @property
     def what(self) -> str:
         """What a message says that the device did."""
-        return f"the device read {self.value:#x} at va {self.va:#x} of mm {self.burst.asid}"
+        return f"the device read {self.value:#x} at va {self.va:#x} of mm {self.burst.mm}"
 
     def source(self, history: History) -> Mapping | None:
         """Return the page that it came from, None where that was never mapped there."""
-        pages = history.pages.get((self.burst.asid, self.va >> PAGE_BITS), [])
+        pages = history.pages.get((self.burst.mm, self.va >> PAGE_BITS), [])
         return next((page for page in reversed(pages) if page.pfn == self.use.pfn), None)
 
 
@@ -71,12 +71,12 @@ def _judge(history: History) -> list[StaleWord]:
 def may_show(history: History, word: StaleWord, begin: int) -> bool:
     """Whether the address may show the word at some moment from row ``begin`` to the row at which it arrived."""
     vpn, offset = word.va >> PAGE_BITS, word.va & _OFFSET
-    for page in reversed(history.pages.get((word.burst.asid, vpn), [])):
+    for page in reversed(history.pages.get((word.burst.mm, vpn), [])):
         low, high = max(begin, page.begin), min(word.load.row, page.end)
         if low > high:
             continue
         held = history.memory.may_hold((page.pfn << PAGE_BITS) + offset, word.value, low, high)
-        if held and _foreign_store(history, page, word.burst.asid, word.value) is None:
+        if held and _foreign_store(history, page, word.burst.mm, word.value) is None:
             return True
     return False
 
@@ -113,7 +113,7 @@ def _explain(history: History, word: StaleWord) -> Finding:
     if old.cleared == NEVER:
         return _hard(cycle, f"{what} in frame {use.pfn:#x}, where it was not at that time")
     path, thread = rows.path_of(old.cleared), rows.thread_of(old.cleared)
-    row = _foreign_store(history, old, word.burst.asid, word.value)
+    row = _foreign_store(history, old, word.burst.mm, word.value)
     if row is not None:
         writer = f"mm {int(rows['mm'][row])} ({rows.thread_of(row)}, cycle {rows.cycle_of(row)})"
         return Finding(

@@ -106,7 +106,7 @@ class _WriteRights:
 
     def gap(self, use: Use) -> _Gap | None:
         """Return the time without the right in which the use may have been."""
-        page = self._pages.get((use.asid, use.pfn))
+        page = self._pages.get((use.mm, use.pfn))
         if page is None:
             return None
         place = bisect_right(page.gaps, use.end_cycle, key=lambda gap: gap.maybe)

@@ -89,6 +89,7 @@ class _Blame:
 
     def __init__(self, history: History) -> None:
         rows = self._rows = history.rows
+        self._owners = history.owners
         self._changes: dict[tuple[int, int], list[int]] = defaultdict(list)
         self._frees: dict[int, list[int]] = defaultdict(list)
         index = rows.of(Row.PTE_SET, Row.PTE_CLEAR)
@@ -101,7 +102,8 @@ class _Blame:
     def judge(self, report: Report) -> Finding:
         """Name the invariant: I1 where the frame has a new owner, I10 for a write, I4 for a read."""
         rows = self._rows
-        changes = self._changes.get((report.asid, report.pfn), [])
+        mm = self._owners.mm(report.asid, report.row)
+        changes = self._changes.get((mm, report.pfn), [])
         place = bisect_left(changes, report.row)
         change = changes[place - 1] if place else None
         freed = self._frees.get(report.pfn, [])

@@ -62,7 +62,7 @@ class Causality:
         """Row of the last store to the word at ``va`` that happened before a burst was issued, None for none."""
         clock = self._before.get(burst, {})
         newest = None
-        for agent, stores in self._stores.get((burst.asid, va), {}).items():
+        for agent, stores in self._stores.get((burst.mm, va), {}).items():
             known = bisect_right(stores.ticks, clock.get(agent, 0))
             if known and (newest is None or stores.rows[known - 1] > newest):
                 newest = stores.rows[known - 1]
@@ -123,7 +123,7 @@ class Causality:
                 self._tick(agent)
                 for beat in range(burst.beats):
                     place = (burst.va + 8 * beat, burst.use.pa + 8 * beat)
-                    self._store(burst.done, agent, burst.asid, *place, burst.data + beat)
+                    self._store(burst.done, agent, burst.mm, *place, burst.data + beat)
             for load in burst.loads:
                 for word in load.words:
                     _join(self._clocks[agent], self._values.get(word, {}))

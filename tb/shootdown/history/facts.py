@@ -26,6 +26,8 @@ class Command:
     ----------
     asid, first, last : int
         What it names; ``last`` inclusive.
+    mm : int
+        The address space that the asid stands for.
     path, span, thread, callback : int
         Who issued it, from its INV_ISSUE row; ``callback`` 0 where no notifier did.
     flags : CommandFlag
@@ -38,6 +40,7 @@ class Command:
     tag: int
     kind: CommandKind
     asid: int
+    mm: int
     first: int
     last: int
     path: int
@@ -76,6 +79,12 @@ class Command:
                 return True
         return False
 
+    def covers(self, mm: int, vpn: int) -> bool:
+        """Whether it names a page of an address space."""
+        return (mm == self.mm or self.kind is CommandKind.ALL) and self.overlaps(
+            self.asid, vpn, vpn
+        )
+
     def outdates(self, use: "Use") -> bool:
         """Whether the translation of ``use`` was obtained before the handshake."""
         if use.begin_cycle <= self.accepted_cycle:
@@ -88,6 +97,7 @@ class Walk:
     """One page-table walk. ``doom`` is the first overlapping command accepted while it ran."""
 
     asid: int
+    mm: int
     id: int
     write: bool
     vpn: int
@@ -102,12 +112,15 @@ class Walk:
 class Entry:
     """One TLB entry while it was valid: pages ``first`` to ``last`` of ``asid`` map to frames from ``frame`` on.
 
+    ``mm`` is the address space that the asid stood for.
+
     ``doom`` is the first overlapping command accepted while it was valid; ``killed`` says that a KILL ended it
     (else it was replaced, or lived to the end).
     """
 
     index: int
     asid: int
+    mm: int
     first: int
     last: int
     frame: int
@@ -144,6 +157,7 @@ class Use:
     """One burst on the memory side. ``entry`` is the translation it went through, None when none ever said so."""
 
     asid: int
+    mm: int
     id: int
     write: bool
     beats: int

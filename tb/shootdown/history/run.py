@@ -13,6 +13,7 @@ from shootdown.history.causality import Causality
 from shootdown.history.changes import Pass, PteChange, passes, pte_changes
 from shootdown.history.facts import Callback, Command, Entry, Freed, Use, Walk
 from shootdown.history.memory import Memory
+from shootdown.history.owners import Owners
 from shootdown.history.replay import Replay
 from shootdown.history.rows import Rows
 from shootdown.history.subscriptions import Subscription, subscriptions
@@ -39,7 +40,12 @@ class History:
     @cached_property
     def mirror(self) -> Replay:
         """The mirror of the MMU."""
-        return Replay(self.rows)
+        return Replay(self.rows, self.owners)
+
+    @cached_property
+    def owners(self) -> Owners:
+        """Whose address space each asid is."""
+        return Owners(self.rows)
 
     @property
     def commands(self) -> list[Command]:
@@ -104,16 +110,16 @@ class History:
 
     @cached_property
     def uses_of(self) -> dict[tuple[int, int], list[Use]]:
-        """Uses by (asid, vpn), each in order of beginning."""
+        """Uses by (mm, vpn), each in order of beginning."""
         found: dict[tuple[int, int], list[Use]] = defaultdict(list)
         for use in self.uses:
-            found[use.asid, use.vpn].append(use)
+            found[use.mm, use.vpn].append(use)
         return found
 
     @cached_property
     def bursts(self) -> list[Burst]:
         """Every device burst that ended, in order of ending."""
-        return device_bursts(self.rows, self.uses)
+        return device_bursts(self.rows, self.uses, self.owners)
 
     @cached_property
     def causality(self) -> Causality:
