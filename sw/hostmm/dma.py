@@ -96,7 +96,16 @@ class DmaQueue:
         """Descriptors that an engine has, or gets within a link latency."""
         return sum(self._queued)
 
-    def submit(self, engine: int, handle: int, va: int, beats: int, *, write: bool) -> Steps:
+    def submit(
+        self,
+        engine: int,
+        handle: int,
+        va: int,
+        beats: int,
+        *,
+        write: bool,
+        data: int | None = None,
+    ) -> Steps:
         """Queue one burst; returns its :class:`Transfer` without waiting for it.
 
         Parameters
@@ -107,6 +116,8 @@ class DmaQueue:
             Byte address, a multiple of 8; the burst must not cross 4 KiB.
         beats : int
             Words of 8 bytes, 1 to 16.
+        data : int or None
+            What a write stores in its first word, one more in each next one; None: values never stored before.
 
         Raises
         ------
@@ -118,7 +129,8 @@ class DmaQueue:
         if not 1 <= beats <= _MAX_BEATS or va % 8 or va % PAGE_BYTES + 8 * beats > PAGE_BYTES:
             raise HostError(f"a burst of {beats} words at {va:#x} does not lie inside a page")
         tag = self._new_tag()
-        data = self._machine.next_version(beats) if write else 0
+        if data is None:
+            data = self._machine.next_version(beats) if write else 0
         done = Signal(f"transfer {tag}")
         transfer = Transfer(engine, handle, tag, va, beats, write, data, done)
         self._transfers[tag] = transfer

@@ -227,9 +227,18 @@ class Driver:
         """Transfers submitted and not ended."""
         return self.dma.outstanding
 
-    def submit(self, engine: int, handle: int, va: int, beats: int, *, write: bool) -> Steps:
+    def submit(
+        self,
+        engine: int,
+        handle: int,
+        va: int,
+        beats: int,
+        *,
+        write: bool,
+        data: int | None = None,
+    ) -> Steps:
         """Submit one burst (see :meth:`DmaQueue.submit`); returns its :class:`Transfer`."""
-        return (yield from self.dma.submit(engine, handle, va, beats, write=write))
+        return (yield from self.dma.submit(engine, handle, va, beats, write=write, data=data))
 
     def wait(self, transfer: Transfer) -> Steps:
         """Sleep until the transfer has ended."""

@@ -21,7 +21,7 @@ from hostmm.writeback import submit_page
 if TYPE_CHECKING:
     from hostmm.machine import Machine
 
-__all__ = ["PRIORITIES", "shrink"]
+__all__ = ["PRIORITIES", "shrink", "shrink_page"]
 
 PRIORITIES = 12
 """Scans before reclaim gives up for now (``DEF_PRIORITY``); they count down to 0."""
@@ -50,6 +50,18 @@ def shrink(machine: "Machine", priority: int) -> Steps:
         yield "lru"
         freed += yield from _free_written(machine, page)
     return freed
+
+
+def shrink_page(machine: "Machine", page: Page) -> Steps:
+    """Try to free one page, as if a scan of the inactive list had come to it; returns whether it did."""
+    machine.lru.remove(page)
+    machine.frames.get(page)
+    verdict = yield from _try_to_free(machine, page, merciless=False)
+    if verdict != "written":
+        return verdict == "freed"
+    yield "io_wait"
+    page.under_writeback = False
+    return (yield from _free_written(machine, page))
 
 
 def _isolate(machine: "Machine", *, active: bool, count: int) -> list[Page]:

@@ -127,6 +127,9 @@ class Row(enum.IntEnum):
                           tables that it walks, ``a`` the asid
     ``DROP_IN``           an entry is offered to the MMU: mm, vpn, pfn; ``tag`` its tag, ``a`` PTE, ``b`` epoch
     ``RESUME``            a stalled access goes on: mm, vpn; ``tag`` its place, ``a`` 1 to try again, 0 to fail
+    ``CONTEXT``           the device is given an address space (``tag`` 1), or loses it (0): mm, ``a`` the asid
+    ``REGISTER``          a litmus test's register is set: ``tag`` its number, ``a`` 0 to ``b``, 1 to what the device's
+                          transfer with tag ``b`` loaded, 2: the access was refused
     ====================  ===============================================================================
     """
 
@@ -170,6 +173,7 @@ class Row(enum.IntEnum):
     PMD_CLEAR = 101
     DROP_IN = 102
     RESUME = 103
+    REGISTER = 120
 
 
 @dataclass
