@@ -116,17 +116,19 @@ def _name(found: Cell) -> str:
 
 def _print(cells: Sequence[Cell], scripts: dict[str, Litmus], out: Path, waves: set[str]) -> None:
     console = Console(width=None if Console().is_terminal else 200)
-    columns = list(dict.fromkeys((found.policy, found.subscriber) for found in cells))
+    policies = list(dict.fromkeys(found.policy for found in cells))
+    subscribers = list(dict.fromkeys(found.subscriber for found in cells))
     table = Table(
         title="Litmus tests: FORBIDDEN is a forbidden outcome that was observed, as predicted",
         title_justify="left",
     )
-    table.add_column("test")
-    for policy, subscriber in columns:
-        table.add_column(policy if subscriber == "sva" else f"{policy} {subscriber}")
-    by_place = {(f.litmus, f.policy, f.subscriber): f for f in cells}
+    for column in ("test", "subscriber", *policies):
+        table.add_column(column)
+    by_place = {(f.litmus, f.subscriber, f.policy): f for f in cells}
     for litmus in scripts.values():
-        table.add_row(litmus.name, *(by_place[litmus.name, *place].text for place in columns))
+        for subscriber in subscribers:
+            row = [by_place[litmus.name, subscriber, policy].text for policy in policies]
+            table.add_row(litmus.name, subscriber, *row)
     console.print(table)
     for litmus in scripts.values():
         console.print(
@@ -147,9 +149,8 @@ def _details(found: Cell, out: Path, waves: set[str]) -> list[str]:
     lines = [
         f"{mark}{_name(found)}: {found.observed} ({found.registers}{broken}); replay: {found.replay}"
     ]
-    names = [name for name in waves if name.startswith(f"{found.policy}-{found.litmus}")]
-    exact = found.policy + "-" + found.litmus
-    exact += "" if found.subscriber == "sva" else f"-{found.subscriber}"
-    if exact in names:
-        lines.append(f"  waveform: {out / exact}; open it: shootdown waves --run {exact}")
+    run = f"{found.policy}-{found.litmus}"
+    run += "" if found.subscriber == "sva" else f"-{found.subscriber}"
+    if run in waves:
+        lines.append(f"  waveform: {out / run}; open it: shootdown waves --run {run}")
     return lines
