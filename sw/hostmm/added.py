@@ -12,7 +12,7 @@ from hostmm.mm.files import AddressSpace
 from hostmm.mm.pagetable import PTE_V, file_entry
 from hostmm.mm.space import Vma
 from hostmm.paths.ptes import pte_unmap_unlock
-from hostmm.paths.zap import zap_page_range
+from hostmm.paths.truncate import unmap_mapping_range
 from hostmm.reclaim import pte_alloc
 from hostmm.scheduler import Steps
 from hostmm.timeline import Row
@@ -134,12 +134,7 @@ def _punch_hole(machine: "Machine", file: AddressSpace, index: int) -> Steps:
     yield Acquire(page.lock)
     del file.pages[index]
     file.holes.add(index)
-    yield Acquire(file.i_mmap_lock)
-    for vma in list(file.vmas):
-        vpn = vma.vpn_of(index)
-        if vpn is not None:
-            yield from zap_page_range(machine, vma, vpn, vpn)
-    machine.sched.release(file.i_mmap_lock)
+    yield from unmap_mapping_range(machine, file, index, index)
     machine.sched.release(page.lock)
     yield "free_page"
     machine.frames.put(page)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from hostmm.errors import HostError
 from hostmm.mm.frames import PAGE_BYTES, PAGE_WORDS
-from hostmm.mm.pages import vm_normal_page
+from hostmm.mm.pages import is_anon, vm_normal_page
 from hostmm.mm.pagetable import PTE_V, is_swap_entry, pte_pfn, software_value
 from hostmm.scheduler import Fetch, Steps
 from secmmu.layouts import VPN_BITS
@@ -51,7 +51,11 @@ def check_counts(machine: "Machine") -> None:
     """
     references, mapped, slots = _owners(machine), Counter[int](), Counter[int]()
     for mm in machine.mms:
-        _count_ptes(machine, mm, mapped, slots)
+        rss = _count_ptes(machine, mm, mapped, slots)
+        if rss != mm.rss:
+            raise HostError(
+                f"mm {mm.number}: counts {mm.rss} pages (of files, anonymous), but maps {rss}"
+            )
     references += mapped
     for slot in machine.swap.cache:
         slots[slot] += 1
@@ -73,11 +77,12 @@ def check_counts(machine: "Machine") -> None:
 
 
 def _owners(machine: "Machine") -> Counter[int]:
-    """Count references that are not PTEs': of caches, of page tables, of whoever owns a frame without ``struct page``."""
+    """Count references that are not PTEs': of caches, of pins, of page tables, of whoever owns a frame without ``struct page``."""
     owners = Counter[int]()
     for file in machine.files:
         owners.update(page.pfn for page in file.pages.values())
     owners.update(page.pfn for page in machine.swap.cache.values())
+    owners.update({pfn: page.pins for pfn, page in machine.frames.pages.items()})
     if machine.sparse_page is not None:
         owners[machine.sparse_page.pfn] += 1
     bare: set[int] = set()
@@ -92,9 +97,10 @@ def _owners(machine: "Machine") -> Counter[int]:
 
 def _count_ptes(
     machine: "Machine", mm: "MmStruct", mapped: Counter[int], slots: Counter[int]
-) -> None:
+) -> list[int]:
+    rss = [0, 0]
     if not mm.tables.words():
-        return
+        return rss
     for vpn, word in mm.tables.entries(0, _LAST_VPN):
         if is_swap_entry(word):
             slots[software_value(word)] += 1
@@ -104,5 +110,8 @@ def _count_ptes(
         if vma is None or pfn not in machine.frames.pages:
             what = "a page outside every vma" if vma is None else "a free frame"
             raise HostError(f"frame {pfn:#x}: mapped by mm {mm.number} at vpn {vpn:#x}, {what}")
-        if vm_normal_page(machine, vma, word) is not None:
+        page = vm_normal_page(machine, vma, word)
+        if page is not None:
             mapped[pfn] += 1
+            rss[is_anon(page)] += 1
+    return rss

@@ -2,14 +2,13 @@
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from hostmm.contexts import DeviceFault, mm_of
 from hostmm.errors import HostError
-from hostmm.faults import FaultResult, handle_mm_fault
 from hostmm.locks import Signal, Wait
 from hostmm.mm.frames import PAGE_BYTES
-from hostmm.mm.pagetable import PTE_V
 from hostmm.pack import unpacker
 from hostmm.scheduler import Steps
 from hostmm.timeline import Row
@@ -33,24 +32,29 @@ class Transfer:
 
     Attributes
     ----------
+    handle : int
+        Its context.
     tag : int
         The descriptor's, unique among those not ended; a fault does not change it.
     data : int
         Value of a write's first beat, one more in each next one; 0 for a read.
     done : Signal
         Fires when it has ended.
+    asid : int
+        What the hardware calls its context; 0 while the hardware does not have it.
     dropped : bool
         It was given up, because its address is not mapped (any more).
     """
 
     engine: int
-    asid: int
+    handle: int
     tag: int
     va: int
     beats: int
     write: bool
     data: int
     done: Signal
+    asid: int = 0
     dropped: bool = False
 
 
@@ -61,7 +65,7 @@ class DmaQueue:
     ----------
     machine : Machine
     driver : Driver
-        Knows which address space an asid stands for, and invalidates.
+        Knows the contexts, and resumes what stalls.
     engines, depth : int
         DMA engines; descriptors that one queues (``EmulatorConfig``).
     """
@@ -69,13 +73,14 @@ class DmaQueue:
     def __init__(self, machine: "Machine", driver: "Driver", *, engines: int, depth: int) -> None:
         self._machine = machine
         self._driver = driver
+        self._contexts = driver.contexts
         self._depth = depth
         self._queued = [0] * engines
         self._backlog: list[deque[Transfer]] = [deque() for _ in range(engines)]
         self._transfers: dict[int, Transfer] = {}
         self._last_tag = -1
         self._waiters: list[tuple[int, Signal]] = []
-        self._causes: dict[tuple[int, int], deque[Cause]] = {}
+        self._faults: dict[tuple[int, int], deque[DeviceFault]] = {}
         self._unreported: Counter[tuple[int, int]] = Counter()
         machine.sched.handle(Event.FAULT, self._fault)
         machine.sched.handle(Event.DMA_DONE, self._done)
@@ -91,15 +96,28 @@ class DmaQueue:
         """Descriptors that an engine has, or gets within a link latency."""
         return sum(self._queued)
 
-    def submit(self, engine: int, asid: int, va: int, beats: int, *, write: bool) -> Steps:
+    def submit(
+        self,
+        engine: int,
+        handle: int,
+        va: int,
+        beats: int,
+        *,
+        write: bool,
+        data: int | None = None,
+    ) -> Steps:
         """Queue one burst; returns its :class:`Transfer` without waiting for it.
 
         Parameters
         ----------
+        handle : int
+            The context; the first one of an address space has its number. Without one, the burst is dropped.
         va : int
             Byte address, a multiple of 8; the burst must not cross 4 KiB.
         beats : int
             Words of 8 bytes, 1 to 16.
+        data : int or None
+            What a write stores in its first word, one more in each next one; None: values never stored before.
 
         Raises
         ------
@@ -111,10 +129,12 @@ class DmaQueue:
         if not 1 <= beats <= _MAX_BEATS or va % 8 or va % PAGE_BYTES + 8 * beats > PAGE_BYTES:
             raise HostError(f"a burst of {beats} words at {va:#x} does not lie inside a page")
         tag = self._new_tag()
-        data = self._machine.next_version(beats) if write else 0
-        transfer = Transfer(engine, asid, tag, va, beats, write, data, Signal(f"transfer {tag}"))
+        if data is None:
+            data = self._machine.next_version(beats) if write else 0
+        done = Signal(f"transfer {tag}")
+        transfer = Transfer(engine, handle, tag, va, beats, write, data, done)
         self._transfers[tag] = transfer
-        self._enqueue(transfer)
+        yield from self._enter(transfer)
         yield "mmio_write"
         return transfer
 
@@ -141,6 +161,21 @@ class DmaQueue:
             tag = (tag + 1) % _TAGS
         self._last_tag = tag
         return tag
+
+    def _enter(self, transfer: Transfer) -> Steps:
+        """Queue a transfer under the asid that its context has by now; drop it where there is no context."""
+        context = self._contexts.of_handle(transfer.handle)
+        if context is not None:
+            yield from context.service.prepare()
+        if context is None or context.asid is None:
+            self._drop(transfer)
+            return
+        transfer.asid = context.asid
+        self._enqueue(transfer)
+
+    def flying(self, handle: int) -> bool:
+        """Whether the hardware has, or gets, a transfer of a context; one that stalls counts, a refused one not."""
+        return any(t.asid and t.handle == handle for t in self._transfers.values())
 
     def _enqueue(self, transfer: Transfer) -> None:
         self._backlog[transfer.engine].append(transfer)
@@ -172,7 +207,7 @@ class DmaQueue:
     def _log(self, kind: Row, transfer: Transfer) -> None:
         self._machine.sched.log(
             kind,
-            mm=transfer.asid,
+            mm=mm_of(transfer.handle),
             vpn=transfer.va // PAGE_BYTES,
             tag=transfer.tag,
             a=transfer.va,
@@ -182,7 +217,7 @@ class DmaQueue:
     def _rearm(self) -> None:
         """Have the hardware stop at a completion while one makes the host act: refill, wake or serve a fault."""
         stops = self._machine.sched.stops
-        if self._waiters or self._causes or any(self._backlog):
+        if self._waiters or self._faults or any(self._backlog):
             stops.add(Event.DMA_DONE)
         else:
             stops.discard(Event.DMA_DONE)
@@ -190,12 +225,26 @@ class DmaQueue:
     # --- events ------------------------------------------------------------------------------------------
 
     def _fault(self, record: Sequence[int]) -> None:
-        arg = _arg(_record(record[0])["arg"])
-        key = (arg["asid"], record[2])
-        if self._unreported[key]:
+        head = _record(record[0])
+        arg = _arg(head["arg"])
+        fault = DeviceFault(
+            asid=arg["asid"],
+            vpn=record[2] // PAGE_BYTES,
+            write=bool(arg["write"]),
+            cause=Cause(arg["code"]),
+            epoch=record[3],
+            place=head["tag"] if arg["stalled"] else None,
+        )
+        key = (fault.asid, record[2])
+        if fault.place is not None:
+            self._machine.sched.spawn("iopf", self._serve_stalled(fault, key))
+        elif self._unreported[key]:
             self._unreported[key] -= 1
-            return
-        self._causes.setdefault(key, deque()).append(Cause(arg["code"]))
+        else:
+            self._report(key, fault)
+
+    def _report(self, key: tuple[int, int], fault: DeviceFault) -> None:
+        self._faults.setdefault(key, deque()).append(fault)
         self._rearm()
 
     def _done(self, record: Sequence[int]) -> None:
@@ -208,24 +257,26 @@ class DmaQueue:
             case Response.OKAY:
                 self._end(transfer)
             case Response.SLVERR:
-                self._machine.sched.spawn("iopf", self._resolve(transfer, self._cause(transfer)))
+                fault = self._reported(transfer)
+                self._machine.sched.spawn("iopf", self._resolve(transfer, fault))
             case _:
                 raise HostError(
                     f"a burst at {transfer.va:#x} of asid {transfer.asid} was answered {response.name}"
                 )
 
-    def _cause(self, transfer: Transfer) -> Cause | None:
-        """Return what the fault report said; None where it comes after the completion."""
+    def _reported(self, transfer: Transfer) -> DeviceFault:
+        """Return what the fault report said, as far as it came before the completion."""
         key = (transfer.asid, transfer.va)
-        causes = self._causes.get(key)
-        if causes is None:
+        faults = self._faults.get(key)
+        if faults is None:
             self._unreported[key] += 1
-            return None
-        cause = causes.popleft()
-        if not causes:
-            del self._causes[key]
+            vpn = transfer.va // PAGE_BYTES
+            return DeviceFault(asid=transfer.asid, vpn=vpn, write=transfer.write, cause=None)
+        fault = faults.popleft()
+        if not faults:
+            del self._faults[key]
         self._rearm()
-        return cause
+        return fault
 
     def _end(self, transfer: Transfer) -> None:
         del self._transfers[transfer.tag]
@@ -234,24 +285,29 @@ class DmaQueue:
             if not signal.fired and self.outstanding < limit:
                 self._machine.sched.fire(signal)
 
-    def _resolve(self, transfer: Transfer, cause: Cause | None) -> Steps:
-        """Serve one I/O page fault: let mm resolve it and issue the burst again, or give it up."""
-        mm = self._driver.mm_of(transfer.asid)
-        denied = cause in (Cause.LOAD_ACCESS, Cause.STORE_ACCESS)
-        result = FaultResult.SEGV
-        if mm is not None and not denied:
-            vpn = transfer.va // PAGE_BYTES
-            cached = mm.tables.get(vpn) & PTE_V
-            result = yield from handle_mm_fault(
-                self._machine, mm, vpn, write=transfer.write, device=True
-            )
-        if mm is None or result is FaultResult.SEGV:
-            transfer.dropped = True
-            self._log(Row.DMA_DROP, transfer)
-            self._end(transfer)
-            return
-        if cached:
-            # Nobody is notified of an upgrade (docs/contract.md 1.2, I11). If the MMU still holds the entry that
-            # lacked the right, the burst would hit it and fault for ever: an IOMMU driver flushes what faulted.
-            yield from self._driver.invalidate(transfer.asid, vpn, vpn)
-        self._enqueue(transfer)
+    def _drop(self, transfer: Transfer) -> None:
+        transfer.dropped = True
+        self._log(Row.DMA_DROP, transfer)
+        self._end(transfer)
+
+    def _resolve(self, transfer: Transfer, fault: DeviceFault) -> Steps:
+        """Serve the fault behind a refused burst: have it resolved and issue the burst again, or give it up."""
+        transfer.asid = 0
+        if (yield from self._serve(fault)):
+            yield from self._enter(transfer)
+        else:
+            self._drop(transfer)
+
+    def _serve_stalled(self, fault: DeviceFault, key: tuple[int, int]) -> Steps:
+        """Serve a fault whose burst waits in the MMU."""
+        retry = yield from self._serve(fault)
+        if not retry:
+            # The refusal of the burst finds this report of an access that is none.
+            self._report(key, replace(fault, cause=Cause.LOAD_ACCESS))
+        yield from self._driver.resume(fault, retry=retry)
+
+    def _serve(self, fault: DeviceFault) -> Steps:
+        context = self._contexts.of_asid(fault.asid)
+        if context is None or fault.denied:
+            return False
+        return (yield from context.service.fault(fault))

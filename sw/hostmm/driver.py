@@ -1,13 +1,17 @@
 """The driver of the secondary MMU: the one place that knows how this hardware is programmed."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from hostmm.commands import Command, CommandQueue
+from hostmm.contexts import Context, Contexts, DeviceFault, FaultService
 from hostmm.dma import DmaQueue, Transfer
+from hostmm.dropins import DropInQueue
 from hostmm.errors import HostError
 from hostmm.mm.space import MmStruct
 from hostmm.scheduler import Steps
-from secmmu.csr import context_register
+from hostmm.timeline import Row
+from secmmu.csr import REGISTERS, context_register
 from secmmu.layouts import VPN_BITS, CommandKind
 
 if TYPE_CHECKING:
@@ -15,14 +19,23 @@ if TYPE_CHECKING:
 
 __all__ = ["Command", "Driver", "Transfer"]
 
+_T = TypeVar("_T")
+
 _SV39 = 8
 _GROUP_SHIFT = 44
+_STALL_SHIFT = 52
 _MODE_SHIFT = 60
 _LAST_VPN = (1 << VPN_BITS) - 1
 
 
+def _asid(context: Context) -> int:
+    if context.asid is None:
+        raise HostError(f"context {context.handle:#x} has no asid")
+    return context.asid
+
+
 class Driver:
-    """Gives address spaces to the device, invalidates, and submits transfers.
+    """Gives address spaces to the device, invalidates, answers its faults, and submits transfers.
 
     Register writes, commands and descriptors are posted: they reach the hardware one link latency later, in the
     order in which a thread made them.
@@ -41,54 +54,97 @@ class Driver:
         self, machine: "Machine", *, commands: int = 8, engines: int = 2, descriptors: int = 64
     ) -> None:
         self._machine = machine
-        self._spaces: dict[int, MmStruct] = {}
+        self._shared: dict[type, object] = {}
+        self.contexts = Contexts(machine)
         self.commands = CommandQueue(machine, commands)
+        self.drop_ins = DropInQueue(machine)
         self.dma = DmaQueue(machine, self, engines=engines, depth=descriptors)
         machine.driver = self
-        machine.sched.busy = lambda: bool(self.commands.undrained or self.dma.in_hardware)
+        machine.sched.busy = lambda: bool(
+            self.commands.undrained or self.dma.in_hardware or self.drop_ins.outstanding
+        )
 
     # --- contexts ----------------------------------------------------------------------------------------
 
-    def mm_of(self, asid: int) -> MmStruct | None:
-        """Return the address space bound to ``asid``, None where there is none."""
-        return self._spaces.get(asid)
+    def open(self, mm: MmStruct, service: FaultService) -> Context:
+        """Make a context of ``mm``, whose faults ``service`` serves; the device cannot use it before :meth:`load`."""
+        return self.contexts.open(mm, service)
 
-    def attach(self, mm: MmStruct) -> Steps:
-        """Let the device walk the page tables of ``mm``; returns its asid, which is the number of the mm."""
-        asid = mm.number
-        mm.tables.rights.bind(asid)
-        self._spaces[asid] = mm
-        yield from self._write_context(
-            asid, mm.tables.root | asid << _GROUP_SHIFT | _SV39 << _MODE_SHIFT
+    def attach(
+        self, mm: MmStruct, service: FaultService, *, root: int | None = None, stall: bool = False
+    ) -> Steps:
+        """Open a context and let the device use it under an asid of its own; returns it.
+
+        Parameters
+        ----------
+        root : int or None
+            Frame of the root table that the device walks; None: that of ``mm``.
+        stall : bool
+            Accesses that fault wait in the MMU; else they are refused, and submitted again.
+        """
+        context = self.open(mm, service)
+        table = mm.tables.root if root is None else root
+        yield from self.load(context, self.contexts.choose(mm), root=table, stall=stall)
+        return context
+
+    def load(self, context: Context, asid: int, *, root: int, stall: bool) -> Steps:
+        """Give a context that has none an asid, and the device the tables under ``root``."""
+        context.mm.tables.rights.bind(asid)
+        self.contexts.load(context, asid)
+        yield from self._write_context(asid, context.mm, root, stall=stall)
+
+    def change(self, context: Context, *, root: int, stall: bool) -> Steps:
+        """Have a live context walk other tables; returns when the last use that came of the old ones has ended."""
+        asid = _asid(context)
+        yield from self._write_context(asid, context.mm, root, stall=stall)
+        command = yield from self.commands.send(
+            CommandKind.CONTEXT, asid=asid, first=0, last=_LAST_VPN
         )
-        return asid
+        yield from self.commands.wait_drained(command)
 
-    def detach(self, asid: int, *, callback: int = 0) -> Steps:
+    def detach(self, context: Context, *, callback: int = 0) -> Steps:
         """Stop the device in an address space for good; returns when its last access has ended.
 
         The hold keeps every access out while the context changes; the release lets those that wait see that it
         is gone, so that they end with an access fault.
-
-        Raises
-        ------
-        HostError
-            No address space is bound to ``asid``.
         """
-        space = self._spaces.get(asid)
-        if space is None:
-            raise HostError(f"asid {asid} is not bound to a device")
-        whole = {"asid": asid, "first": 0, "last": _LAST_VPN, "callback": callback}
-        command = yield from self.commands.send(CommandKind.ASID, **whole, hold=True)
-        yield from self.commands.wait_drained(command)
-        yield from self._write_context(asid, 0)
-        yield from self.commands.send(CommandKind.RELEASE, **whole, whole_asid=True)
-        space.tables.rights.unbind()
-        del self._spaces[asid]
+        if context.asid is not None:
+            asid = context.asid
+            whole = {"asid": asid, "first": 0, "last": _LAST_VPN, "callback": callback}
+            command = yield from self.commands.send(CommandKind.ASID, **whole, hold=True)
+            yield from self.commands.wait_drained(command)
+            yield from self._write_context(asid, context.mm, None)
+            yield from self.commands.send(CommandKind.RELEASE, **whole, whole_asid=True)
+            self.unload(context)
+        self.contexts.close(context)
 
-    def _write_context(self, asid: int, value: int) -> Steps:
-        self._machine.sched.post(
-            lambda ns: self._machine.link.csr_write(ns, context_register(asid), value)
-        )
+    def unload(self, context: Context) -> None:
+        """Take a context's asid away, of which nothing is in use; what the TLB holds of it stays there."""
+        context.mm.tables.rights.unbind(_asid(context))
+        self.contexts.unload(context)
+
+    def shared(self, kind: type[_T], make: Callable[[], _T]) -> _T:
+        """Return what all subscribers of one kind share on this device; made by the first that asks."""
+        if kind not in self._shared:
+            self._shared[kind] = make()
+        found = self._shared[kind]
+        assert isinstance(found, kind)
+        return found
+
+    def _write_context(
+        self, asid: int, mm: MmStruct, root: int | None, *, stall: bool = False
+    ) -> Steps:
+        """Give the device the tables that begin in frame ``root`` (None: none) for ``mm``."""
+        row = {"mm": mm.number, "pfn": -1 if root is None else root, "tag": int(root is not None)}
+        value = 0
+        if root is not None:
+            value = root | asid << _GROUP_SHIFT | stall << _STALL_SHIFT | _SV39 << _MODE_SHIFT
+
+        def write(ns: int) -> None:
+            self._machine.sched.log(Row.CONTEXT, **row, a=asid)
+            self._machine.link.csr_write(ns, context_register(asid), value)
+
+        self._machine.sched.post(write)
         yield "mmio_write"
 
     # --- invalidation ------------------------------------------------------------------------------------
@@ -130,6 +186,40 @@ class Driver:
             CommandKind.RELEASE, asid=asid, first=first, last=last, callback=callback
         )
 
+    def young(self, asid: int, vpn: int) -> Steps:
+        """Ask the MMU whether it used its entry of a page since it was filled or last asked; returns 1 or 0."""
+        command = yield from self.commands.send(CommandKind.YOUNG, asid=asid, first=vpn, last=vpn)
+        return (yield from self.commands.wait_invalidated(command))
+
+    def set_timeout(self, cycles: int) -> Steps:
+        """Have commands give up on uses that last longer than ``cycles``; 0: never."""
+        self._machine.sched.post(
+            lambda ns: self._machine.link.csr_write(ns, REGISTERS["mmu.timeout"].address, cycles)
+        )
+        yield "mmio_write"
+
+    # --- faults ------------------------------------------------------------------------------------------
+
+    def drop_in(self, fault: DeviceFault, pte: int) -> Steps:
+        """Offer the entry that a fault wants, a leaf PTE of a base page; returns whether the MMU took it.
+
+        It does not if the page was invalidated since the fault, as far as it remembers.
+        """
+        return (yield from self.drop_ins.send(fault.asid, fault.vpn, pte, epoch=fault.epoch))
+
+    def resume(self, fault: DeviceFault, *, retry: bool) -> Steps:
+        """Let the access behind a stalled fault be translated again, or fail; posted."""
+        place = fault.place
+        assert place is not None
+
+        def issue(ns: int) -> None:
+            row = {"mm": fault.asid, "vpn": fault.vpn, "tag": place, "a": int(retry)}
+            self._machine.sched.log(Row.RESUME, **row)
+            self._machine.link.resume(ns, place=place, retry=int(retry))
+
+        self._machine.sched.post(issue)
+        yield "mmio_write"
+
     # --- transfers ---------------------------------------------------------------------------------------
 
     @property
@@ -137,9 +227,18 @@ class Driver:
         """Transfers submitted and not ended."""
         return self.dma.outstanding
 
-    def submit(self, engine: int, asid: int, va: int, beats: int, *, write: bool) -> Steps:
+    def submit(
+        self,
+        engine: int,
+        handle: int,
+        va: int,
+        beats: int,
+        *,
+        write: bool,
+        data: int | None = None,
+    ) -> Steps:
         """Submit one burst (see :meth:`DmaQueue.submit`); returns its :class:`Transfer`."""
-        return (yield from self.dma.submit(engine, asid, va, beats, write=write))
+        return (yield from self.dma.submit(engine, handle, va, beats, write=write, data=data))
 
     def wait(self, transfer: Transfer) -> Steps:
         """Sleep until the transfer has ended."""

@@ -134,6 +134,7 @@ def _do_anonymous_page(machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, pte
         machine.lru.add(page, active=True)
         page.mapping, page.index = vma.anon_vma, vma.linear_index(vpn)
         page_add_rmap(machine, page)
+        mm.add_rss(1, anon=True)
         yield "pte_write"
         mm.tables.set(vpn, user_pte(vma, page.pfn, write=vma.write, dirty=True))
     yield from pte_unmap_unlock(machine, ptl)
@@ -181,6 +182,7 @@ def _do_swap_page(
     if page.mapping is None:
         page.mapping, page.index = anon_vma_prepare(machine, vma), vma.linear_index(vpn)
     page_add_rmap(machine, page)
+    mm.add_rss(1, anon=True)
     machine.swap.free(slot)
     machine.sched.release(page.lock)
     if write and not writable:

@@ -98,5 +98,6 @@ def _map(
             machine.lru.add(copy, active=True)
             copy.mapping, copy.index = vma.anon_vma, vma.linear_index(vpn)
         page_add_rmap(machine, target)
+        mm.add_rss(1, anon=copy is not None)
     yield from pte_unmap_unlock(machine, ptl)
     return same

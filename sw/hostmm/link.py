@@ -14,10 +14,12 @@ from hostmm.pack import packer
 from secmmu.layouts import (
     CommandLayout,
     DescriptorLayout,
+    DropinLayout,
     Event,
     FrameTagLayout,
     HeaderLayout,
     Op,
+    ResumeLayout,
 )
 
 __all__ = ["Batch", "Link", "Session", "message"]
@@ -28,6 +30,8 @@ Session = Generator[Batch, np.ndarray, None]
 _HEADER = packer(HeaderLayout())
 _COMMAND = packer(CommandLayout())
 _DESCRIPTOR = packer(DescriptorLayout())
+_DROPIN = packer(DropinLayout())
+_RESUME = packer(ResumeLayout())
 _TAG = packer(FrameTagLayout())
 _WORD = (1 << 64) - 1
 _MAX_PAYLOAD = 512
@@ -122,6 +126,16 @@ class Link:
     def descriptor(self, ns: int, **fields: int) -> None:
         """Queue a DMA burst (fields of DescriptorLayout)."""
         self._at(ns, message(Op.DESCRIPTOR, _words(_DESCRIPTOR(**fields), 3)))
+        self._cursor += 1
+
+    def drop_in(self, ns: int, **fields: int) -> None:
+        """Offer an entry to the TLB (fields of DropinLayout; ``pte`` is the word)."""
+        self._at(ns, message(Op.DROPIN, _words(_DROPIN(**fields), 4)))
+        self._cursor += 1
+
+    def resume(self, ns: int, **fields: int) -> None:
+        """Let a stalled access go on (fields of ResumeLayout)."""
+        self._at(ns, message(Op.RESUME, (_RESUME(**fields),)))
         self._cursor += 1
 
     def tag(self, ns: int, pfn: int, **fields: int) -> None:

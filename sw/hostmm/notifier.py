@@ -59,6 +59,13 @@ _ONE_PAGE = (
     Notification.TEST_YOUNG,
     Notification.CHANGE_PTE,
 )
+_NEVER_SLEEP = (
+    Notification.CLEAR_FLUSH_YOUNG,
+    Notification.TEST_YOUNG,
+    Notification.INVALIDATE_RANGE,
+    Notification.CHANGE_PTE,
+)
+"""Kinds of which the caller never promises a context in which sleeping is allowed."""
 
 
 class Subscriber(Protocol):
@@ -179,6 +186,7 @@ class NotifierChain:
         if entry in self._entries:
             self._remove(entry)
         yield from self._synchronize()
+        self._machine.sched.log(Row.UNREGISTERED, mm=self._mm.number, b=entry.number)
 
     # --- events ------------------------------------------------------------------------------------------
 
@@ -323,13 +331,15 @@ class NotifierChain:
         if callback is None:
             return 0
         number = self._machine.next_callback()
-        row = {"mm": self._mm.number, "vpn": first, "tag": call}
+        row = {"mm": self._mm.number, "vpn": first, "tag": call, "c": entry.number}
         self._machine.sched.log(Row.NOTIFY_BEGIN, **row, a=last, b=number)
         yield "notifier_call"
         if call is Notification.RELEASE:
             pages: tuple[int, ...] = ()
         else:
             pages = (first,) if call in _ONE_PAGE else (first, last)
-        answer = (yield from callback(*pages, *arguments, callback=number)) or 0
+        atomic = call in _NEVER_SLEEP
+        with self._machine.sched.non_blocking() if atomic else nullcontext():
+            answer = (yield from callback(*pages, *arguments, callback=number)) or 0
         self._machine.sched.log(Row.NOTIFY_END, **row, a=answer, b=number)
         return answer

@@ -17,6 +17,7 @@ __all__ = [
     "EMM",
     "PATHS",
     "POLICIES",
+    "QUIET_PATHS",
     "SEED",
     "SEED_PATHS",
     "V2_6_27",
@@ -103,9 +104,19 @@ SEED_PATHS = (
 )
 """The six paths that the seed patch touches."""
 
-_RANGE_PATHS = ("unmap_region", "zap_page_range", "mprotect", "mremap", "fork")
-PATHS = (*SEED_PATHS, *_RANGE_PATHS)
-"""Every path that notifies. ``unmap_region`` is munmap, ``zap_page_range`` madvise."""
+_RANGE_PATHS = (
+    "unmap_region",
+    "zap_page_range",
+    "unmap_mapping_range",
+    "mprotect",
+    "mremap",
+    "fork",
+)
+PATHS = (*SEED_PATHS, *_RANGE_PATHS, "madvise_free_single_vma")
+"""Every path that some policy notifies of. ``unmap_region`` is munmap, ``zap_page_range`` madvise."""
+
+QUIET_PATHS = ("dup_mmap", "exit_mmap", "get_user_pages")
+"""Paths of every kernel that notify of nothing by themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +204,7 @@ class Policy:
 
     def has(self, path: str) -> bool:
         """Whether the policy's kernel had the path."""
-        return path in self.points
+        return path in self.points or path in QUIET_PATHS
 
     def require(self, path: str) -> None:
         """Refuse a path that the policy's kernel did not have.
@@ -302,6 +313,8 @@ V4_13 = replace(
         "try_to_unmap_one": _ASKS | _INVALIDATED,
         "unmap_region": _GATHERED,
         "zap_page_range": _GATHERED,
+        "unmap_mapping_range": _GATHERED,
+        "madvise_free_single_vma": _GATHERED,
         "mprotect": _BRACKET,
         "mremap": _BRACKET,
         "fork": _BRACKET,

@@ -90,6 +90,8 @@ class Gate:
         Fires when the thread arrives.
     opened : Signal
         The thread goes on when it fires.
+    passes : int
+        How often the thread may pass before it stops; counts down.
     """
 
     thread: str
@@ -97,6 +99,7 @@ class Gate:
     step: str
     reached: Signal
     opened: Signal
+    passes: int = 0
 
 
 class Scheduler:
@@ -176,12 +179,14 @@ class Scheduler:
         """Give back a lock that the running thread holds; the first waiters in the queue get it."""
         thread = self.current
         assert thread is not None, "a lock is released by a thread"
-        if lock.writer is thread:
-            since, lock.writer = lock.since_ns, None
-        else:
+        shared = lock.writer is not thread
+        if shared:
             since = lock.readers.pop(thread)
+        else:
+            since, lock.writer = lock.since_ns, None
         thread.context.held.remove(lock)
-        self.log(Row.UNLOCK, tag=lock.lock_class, a=lock.number, b=self.now - since)
+        row = {"mm": int(shared), "tag": lock.lock_class, "a": lock.number}
+        self.log(Row.UNLOCK, **row, b=self.now - since)
         while lock.queue and lock.admits(lock.queue[0][1]):
             waiter, shared, since = lock.queue.popleft()
             self._take(lock, waiter, shared)
@@ -388,17 +393,23 @@ class Scheduler:
     def _step(self, thread: Thread, name: str) -> None:
         if name in _SLEEPING_STEPS:
             self.might_sleep()
-        for gate in self.gates:
-            path = self.timeline.paths[thread.frames[-1][0]] if thread.frames else "-"
-            if (gate.thread, gate.path, gate.step) == (
-                thread.name,
-                path,
-                name,
-            ) and not gate.reached.fired:
-                self.fire(gate.reached)
-                self._serve(thread, Wait(gate.opened))
-                return
+        gate = self._gate(thread, name) if self.gates else None
+        if gate is not None:
+            self.fire(gate.reached)
+            self._serve(thread, Wait(gate.opened))
+            return
         self._spend(thread, self.costs.ns(name))
+
+    def _gate(self, thread: Thread, name: str) -> Gate | None:
+        """Return the gate that stops the thread here."""
+        path = self.timeline.paths[thread.frames[-1][0]] if thread.frames else "-"
+        for gate in self.gates:
+            place = (gate.thread, gate.path, gate.step)
+            if place == (thread.name, path, name) and not gate.reached.fired:
+                if not gate.passes:
+                    return gate
+                gate.passes -= 1
+        return None
 
     def _spend(self, thread: Thread, ns: int) -> None:
         ns = round(ns * (1 + _JITTER * (2 * self._rng.random() - 1)))
@@ -431,6 +442,7 @@ class Scheduler:
 
     def _granted(self, lock: Lock, thread: Thread, since: int) -> None:
         self.current = thread
-        self.log(Row.LOCK, tag=lock.lock_class, a=lock.number, b=self.now - since)
+        row = {"mm": int(lock.writer is not thread), "tag": lock.lock_class, "a": lock.number}
+        self.log(Row.LOCK, **row, b=self.now - since)
         self._spend(thread, self.costs.ns("lock"))
         self.current = None

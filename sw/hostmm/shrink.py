@@ -21,7 +21,7 @@ from hostmm.writeback import submit_page
 if TYPE_CHECKING:
     from hostmm.machine import Machine
 
-__all__ = ["PRIORITIES", "shrink"]
+__all__ = ["PRIORITIES", "shrink", "shrink_page"]
 
 PRIORITIES = 12
 """Scans before reclaim gives up for now (``DEF_PRIORITY``); they count down to 0."""
@@ -50,6 +50,18 @@ def shrink(machine: "Machine", priority: int) -> Steps:
         yield "lru"
         freed += yield from _free_written(machine, page)
     return freed
+
+
+def shrink_page(machine: "Machine", page: Page) -> Steps:
+    """Try to free one page, as if a scan of the inactive list had come to it; returns whether it did."""
+    machine.lru.remove(page)
+    machine.frames.get(page)
+    verdict = yield from _try_to_free(machine, page, merciless=False)
+    if verdict != "written":
+        return verdict == "freed"
+    yield "io_wait"
+    page.under_writeback = False
+    return (yield from _free_written(machine, page))
 
 
 def _isolate(machine: "Machine", *, active: bool, count: int) -> list[Page]:
@@ -100,7 +112,7 @@ def _try_to_free(machine: "Machine", page: Page, *, merciless: bool) -> Steps:
 
 def _unmap(machine: "Machine", page: Page) -> Steps:
     """Give the page a place to go to, and make nobody map it."""
-    if is_anon(page) and page.swap_slot is None:
+    if is_anon(page) and page.swap_slot is None and not page.lazyfree:
         if not page.mapcount:
             # Whoever unmapped it last is about to drop the last reference but ours.
             return SwapResult.AGAIN
@@ -136,13 +148,14 @@ def _free_written(machine: "Machine", page: Page) -> Steps:
 def _remove_mapping(machine: "Machine", page: Page) -> bool:
     """Take a clean, unmapped, locked page out of its cache and free it, if only the cache and we refer to it."""
     cached = page.swap_slot is not None or isinstance(page.mapping, AddressSpace)
-    if page.dirty or page.mapcount or not cached or page.refcount != 2:
+    kept = not cached and not page.lazyfree
+    if page.dirty or page.mapcount or kept or page.refcount != 1 + cached:
         machine.sched.release(page.lock)
         _put_back(machine, page, active=bool(page.mapcount))
         return False
     if page.swap_slot is not None:
         machine.swap.remove_mapping(page)
-    else:
+    elif not page.lazyfree:
         assert isinstance(page.mapping, AddressSpace)
         del page.mapping.pages[page.index]
         machine.frames.put(page)

@@ -7,6 +7,7 @@ from hostmm.mm.files import AddressSpace
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.exit_mmap import exit_mmap
 from hostmm.paths.fork import dup_mmap
+from hostmm.paths.madvise_free import madvise_free_single_vma
 from hostmm.paths.mprotect import change_protection
 from hostmm.paths.mremap import move_page_tables
 from hostmm.paths.zap import unmap_region, zap_page_range
@@ -24,6 +25,7 @@ __all__ = [
     "exit_process",
     "fork",
     "madvise_dontneed",
+    "madvise_free",
     "mmap",
     "mprotect",
     "mremap",
@@ -117,6 +119,17 @@ def madvise_dontneed(machine: "Machine", mm: MmStruct, first: int, last: int) ->
     for vma in mm.overlapping(first, last):
         if not vma.locked and not vma.pfnmap:
             yield from zap_page_range(machine, vma, max(first, vma.start), min(last, vma.end - 1))
+    machine.sched.release(mm.mmap_sem)
+
+
+def madvise_free(machine: "Machine", mm: MmStruct, first: int, last: int) -> Steps:
+    """Let the private anonymous pages of a range be dropped when memory is short (mmap_sem is shared)."""
+    yield "syscall"
+    yield Acquire(mm.mmap_sem, shared=True)
+    for vma in mm.overlapping(first, last):
+        if vma.file is None and not vma.shared and not vma.locked and not vma.pfnmap:
+            low, high = max(first, vma.start), min(last, vma.end - 1)
+            yield from madvise_free_single_vma(machine, vma, low, high)
     machine.sched.release(mm.mmap_sem)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from secmmu.layouts import Event
 
-__all__ = ["COLUMNS", "HARDWARE", "LockClass", "Notification", "Row", "Timeline"]
+__all__ = ["COLUMNS", "HARDWARE", "CommandFlag", "LockClass", "Notification", "Row", "Timeline"]
 
 COLUMNS = (
     "cycle",
@@ -29,6 +29,7 @@ COLUMNS = (
     "tag",
     "a",
     "b",
+    "c",
 )
 """Columns of the merged timeline, all int64 but ``a`` and ``b`` (uint64).
 
@@ -40,6 +41,7 @@ COLUMNS = (
 ``span``   number of the path instance (0: none); for hardware rows the record's ``arg``
 ``mm``     address-space number (0: none); ``vpn``, ``pfn`` -1 where they mean nothing
 ``tag``    see :class:`Row`; for hardware rows the record's tag
+``c``      see :class:`Row`; 0 for hardware rows
 """
 
 HARDWARE = 1
@@ -68,24 +70,37 @@ class Notification(enum.IntEnum):
     TEST_YOUNG = 7
 
 
+class CommandFlag(enum.IntFlag):
+    """What a command says beside its kind and span; the ``c`` of INV_ISSUE rows."""
+
+    HOLD = 1
+    LEAF_ONLY = 2
+    WHOLE_ASID = 4
+
+
 class Row(enum.IntEnum):
     """Kinds of host row. Columns not named are 0 (-1 for vpn and pfn).
 
     ====================  ===============================================================================
     ``PATH_BEGIN/END``    an mm path begins / returns; ``a`` of END: its result
-    ``PTE_SET``           mm, vpn, pfn; ``a`` new PTE word, ``b`` old PTE word
-    ``PTE_CLEAR``         mm, vpn, pfn (of the old PTE); ``a`` old PTE word
-    ``LOCK``              ``tag`` LockClass, ``a`` lock number, ``b`` ns waited; pfn or vpn where it has one
+    ``PTE_SET``           mm, vpn, pfn; ``a`` new PTE word, ``b`` old PTE word; ``tag`` 1 where it is a base page of
+                          what ``PMD_SET`` or ``PMD_CLEAR``, just before it, changed as a whole
+    ``PTE_CLEAR``         mm, vpn, pfn (of the old PTE); ``a`` old PTE word; ``tag`` as PTE_SET
+    ``PMD_SET``           a 2 MiB leaf or a leaf table is put into the tables: as PTE_SET, ``a``, ``b`` the words there
+    ``PMD_CLEAR``         it is taken out: as PTE_CLEAR
+    ``LOCK``              ``tag`` LockClass, ``a`` lock number, ``b`` ns waited; ``mm`` 1 where it is taken shared
     ``UNLOCK``            the same, ``b`` ns held
     ``ALLOC`` ``FREE``    pfn; ``tag`` FrameKind at ALLOC
     ``GET`` ``PUT``       pfn; ``a`` references after it
-    ``MAPCOUNT``          pfn; ``tag`` 1 up, 0 down; ``a`` mapcount after it
+    ``MAPCOUNT``          pfn; ``tag`` 1 up, 0 down; ``a`` mapcount after it; ``c`` 1 anonymous
+    ``RSS``               the mm maps ``a`` pages of a kind (``tag`` 1 anonymous, 0 of files), before it was ``b``
     ``PAGE_DIRTY``        pfn; ``tag`` 1 set, 0 cleared; ``a`` 1 where PG_dirty changed
     ``WRITEBACK``         pfn; the page's content is taken for the store now (copied to ``a``, bytes)
     ``NOTIFY_BEGIN/END``  one callback to one subscriber: mm, vpn first page, ``tag`` Notification,
-                          ``a`` last page (inclusive), ``b`` callback number; END: ``a`` its result
+                          ``a`` last page (inclusive), ``b`` callback number, ``c`` the subscriber's number;
+                          END: ``a`` its result
     ``INV_ISSUE``         a command reaches the MMU's port: mm, vpn first, ``tag`` command tag, ``a`` last,
-                          ``b`` callback number
+                          ``b`` callback number, ``c`` :class:`CommandFlag`
     ``STORE``             a CPU stores: mm, vpn, pfn; ``a`` physical address, ``b`` value
     ``LOAD``              a CPU loads: mm, vpn, pfn; ``a`` physical address
     ``COPY``              pfn destination frame; ``tag`` words; ``a`` destination, ``b`` source (bytes)
@@ -105,6 +120,16 @@ class Row(enum.IntEnum):
     ``CPU_FLUSH``         the CPUs' TLBs have been flushed: mm, vpn first page, ``a`` last page; ``tag`` 1 where only
                           accessed bits changed
     ``CACHE_FLUSH``       flush_cache_page: mm, vpn
+    ``UNREGISTERED``      unregistration of a subscriber returns: mm; ``b`` its number
+    ``TABLE``             a page-table page is linked (``tag`` 1) or unlinked (0): mm, vpn first page below it, pfn its
+                          frame, ``a`` its level (0: it holds base PTEs)
+    ``CONTEXT``           the device is given an address space (``tag`` 1), or loses it (0): mm, pfn the root of the
+                          tables that it walks, ``a`` the asid
+    ``DROP_IN``           an entry is offered to the MMU: mm, vpn, pfn; ``tag`` its tag, ``a`` PTE, ``b`` epoch
+    ``RESUME``            a stalled access goes on: mm, vpn; ``tag`` its place, ``a`` 1 to try again, 0 to fail
+    ``CONTEXT``           the device is given an address space (``tag`` 1), or loses it (0): mm, ``a`` the asid
+    ``REGISTER``          a litmus test's register is set: ``tag`` its number, ``a`` 0 to ``b``, 1 to what the device's
+                          transfer with tag ``b`` loaded, 2: the access was refused
     ====================  ===============================================================================
     """
 
@@ -140,6 +165,15 @@ class Row(enum.IntEnum):
     LOCK_INVERSION = 93
     CPU_FLUSH = 94
     CACHE_FLUSH = 95
+    UNREGISTERED = 96
+    TABLE = 97
+    CONTEXT = 98
+    RSS = 99
+    PMD_SET = 100
+    PMD_CLEAR = 101
+    DROP_IN = 102
+    RESUME = 103
+    REGISTER = 120
 
 
 @dataclass
@@ -194,9 +228,10 @@ class Timeline:
         tag: int = 0,
         a: int = 0,
         b: int = 0,
+        c: int = 0,
     ) -> None:
         """Append one host row; ``cycle`` is the cycle planned for it."""
-        self._rows.append((cycle, ns, 0, kind, thread, path, span, mm, vpn, pfn, tag, a, b))
+        self._rows.append((cycle, ns, 0, kind, thread, path, span, mm, vpn, pfn, tag, a, b, c))
 
     def append_records(self, records: np.ndarray) -> None:
         """Append a block of hardware records, shape (n, 4) uint64, as they came over the link."""
@@ -264,14 +299,15 @@ class Timeline:
             "tag": ((head >> np.uint64(16)) & np.uint64(0xFFFF)).astype(np.int64),
             "a": records[:, 2],
             "b": records[:, 3],
+            "c": zero,
         }
 
 
 def _exact_cycles(planned: np.ndarray, kinds: np.ndarray, accepted: np.ndarray) -> np.ndarray:
     """Replay the link's order: each row comes no earlier than its plan and than the row before it.
 
-    A command runs the clock until the port takes it (the n-th INV_ISSUE is the n-th ACCEPTED), a descriptor
-    for one cycle; what follows comes after that.
+    A command runs the clock until the port takes it (the n-th INV_ISSUE is the n-th ACCEPTED), a descriptor, a
+    drop-in and a resume for one cycle; what follows comes after that.
     """
     least = planned.copy()
     commands = np.flatnonzero(kinds == Row.INV_ISSUE)[: len(accepted)]
@@ -279,6 +315,7 @@ def _exact_cycles(planned: np.ndarray, kinds: np.ndarray, accepted: np.ndarray) 
     inside = after < len(least)
     np.maximum.at(least, after[inside], accepted[: len(commands)][inside] + 1)
     # exact[i] = max(least[i], exact[i - 1] + taken[i - 1]): a running maximum once the cycles taken are subtracted.
-    taken = np.concatenate([[0], np.cumsum(kinds[:-1] == Row.DMA_SUBMIT)]) if len(kinds) else 0
+    single = np.isin(kinds[:-1], (Row.DMA_SUBMIT, Row.DROP_IN, Row.RESUME))
+    taken = np.concatenate([[0], np.cumsum(single)]) if len(kinds) else 0
     exact: np.ndarray = np.maximum.accumulate(least - taken) + taken
     return exact

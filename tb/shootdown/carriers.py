@@ -67,7 +67,7 @@ def simulation_design(verilog: str, extra_sources: tuple[Path, ...] = ()) -> Des
 class ModelCarrier(Protocol):
     """A carrier that answers at once."""
 
-    def exchange(self, words: Words) -> Records:
+    def exchange(self, words: Any) -> Records:
         """Perform a batch and return its records."""
         ...
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from hostmm.errors import HostError
-from shootdown.commands import bench, compare, csr, doctor, record, run, waves
+from shootdown.commands import bench, compare, csr, doctor, litmus, policies, record, run, waves
 from shootdown.errors import ShootdownError
 
 __all__ = ["main"]
 
-_COMMANDS = (run, waves, compare, record, csr, bench, doctor)
+_COMMANDS = (run, waves, compare, policies, litmus, record, csr, bench, doctor)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,16 +7,30 @@ from typing import Self
 import msgspec
 
 from hostmm import mutants, policies, scenarios, trace
+from hostmm.errors import HostError
+from hostmm.scenarios import litmus
+from hostmm.subscribers.kinds import SUBSCRIBERS
 from secmmu.config import MUTANTS, EmulatorConfig, SecmmuConfig
 from shootdown.builds import SIMULATORS
 from shootdown.errors import UsageError
 
-__all__ = ["DEFAULT_CPUS", "DEFAULT_POLICIES", "DEFAULT_SCENARIOS", "DEFAULT_TRACE", "RunConfig"]
+__all__ = [
+    "CARRIERS",
+    "DEFAULT_CPUS",
+    "DEFAULT_POLICIES",
+    "DEFAULT_SCENARIOS",
+    "DEFAULT_TRACE",
+    "MODEL",
+    "RunConfig",
+]
 
 DEFAULT_TRACE = "shared"
 DEFAULT_POLICIES = ("v9", "seed")
 DEFAULT_SCENARIOS = ("L1", "L3", "S1", "storm")
 DEFAULT_CPUS = 4
+MODEL = "model"
+"""The carrier that is no simulator: the golden model, in this process."""
+CARRIERS = (*SIMULATORS, MODEL)
 
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -29,6 +43,16 @@ def _within(what: str, value: float, low: float, high: float) -> None:
         raise UsageError(f"{what} must be from {low} to {high}, not {value}")
 
 
+def _check_scenario(name: str) -> None:
+    if not name.endswith(litmus.SUFFIX):
+        _one_of("scenario", name, (*scenarios.SCENARIOS,))
+        return
+    try:
+        scenarios.find(name)
+    except HostError as error:
+        raise UsageError(str(error)) from None
+
+
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One run of one policy: a replayed trace, or a directed scenario.
 
@@ -37,9 +61,11 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     trace : str
         Name of a shipped trace, or the path of a trace file.
     policy, simulator, seed
-        Which policy, on which simulator, from which seed.
+        Which policy, on which simulator (or the model), from which seed.
+    subscriber : str
+        Which kind of subscriber stands behind the notifier chain.
     scenario : str or None
-        A directed scenario in the trace's place.
+        A directed scenario in the trace's place, or a file with a litmus test.
     cpus : int
         Threads that a process' accesses are spread over between two system calls, 1 to 16.
     frames : int or None
@@ -69,6 +95,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     policy: str
     trace: str = DEFAULT_TRACE
     simulator: str = "verilator"
+    subscriber: str = "sva"
     seed: int = 1
     scenario: str | None = None
     cpus: int = DEFAULT_CPUS
@@ -89,7 +116,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def __post_init__(self) -> None:
         _one_of("policy", self.policy, tuple(policies.POLICIES))
-        _one_of("simulator", self.simulator, SIMULATORS)
+        _one_of("simulator", self.simulator, CARRIERS)
+        _one_of("subscriber", self.subscriber, tuple(SUBSCRIBERS))
         _within("seed", self.seed, 0, 2**31 - 1)
         _within("cpus", self.cpus, 1, 16)
         _within("memory latency", self.memory_latency, 1, 1000)
@@ -103,9 +131,12 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if self.frames is not None:
             _within("frames", self.frames, 64, 16368)
         if self.scenario is not None:
-            _one_of("scenario", self.scenario, tuple(scenarios.SCENARIOS))
+            _check_scenario(self.scenario)
         if self.mutant is not None:
             _one_of("mutant", self.mutant, (*MUTANTS, *mutants.HOST_MUTANTS))
+        if self.simulator == MODEL and (self.waves or self.mutant in MUTANTS):
+            what = "no waveforms" if self.waves else "no faults of the RTL"
+            raise UsageError(f"simulator {MODEL} has {what}; {', '.join(SIMULATORS)} have")
 
     @property
     def emulator_outstanding(self) -> int:
@@ -126,7 +157,9 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @property
     def name(self) -> str:
         """Short name of the run, unique among the runs of one command: also its folder."""
-        parts = [self.policy, self.scenario or f"{self.cpus}cpu"]
+        parts = [self.policy, Path(self.scenario).stem if self.scenario else f"{self.cpus}cpu"]
+        if self.subscriber != _DEFAULTS.subscriber:
+            parts.append(self.subscriber)
         if self.trace != DEFAULT_TRACE:
             parts.insert(0, Path(self.trace).stem)
         if self.seed != _DEFAULTS.seed:
@@ -162,6 +195,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 _OPTIONS = {
     "--sim": "simulator",
+    "--subscriber": "subscriber",
     "--seed": "seed",
     "--scenario": "scenario",
     "--cpus": "cpus",

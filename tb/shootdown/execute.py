@@ -13,8 +13,8 @@ from hostmm.link import Batch
 from hostmm.machine import Machine, MachineConfig
 from hostmm.policies import POLICIES, Policy
 from hostmm.replay import Replay, ReplayConfig, frame_limit
-from hostmm.scenarios import SCENARIOS
-from hostmm.subscribers.sva import Sva
+from hostmm.scenarios import find
+from hostmm.subscribers.kinds import SUBSCRIBERS
 from hostmm.timeline import Timeline
 from hostmm.trace import Trace, load
 from secmmu.csr import EMULATOR_REGISTERS, REGISTERS
@@ -68,8 +68,8 @@ def run_session(
     HostError
         The trace cannot be replayed like this.
     """
-    trace = load(config.trace_path)
-    policy, subscriber = POLICIES[config.policy], Sva
+    trace = None if config.scenario else load(config.trace_path)
+    policy, subscriber = POLICIES[config.policy], SUBSCRIBERS[config.subscriber]
     if config.host_mutant is not None:
         policy, subscriber = mutants.apply(config.host_mutant, policy)
     frames = config.frames or _frames(config, trace)
@@ -84,8 +84,9 @@ def run_session(
         policy,
     )
     _set_up(machine, config)
-    if config.scenario is not None:
-        SCENARIOS[config.scenario].build(machine, subscriber.bind)
+    if trace is None:
+        assert config.scenario is not None
+        find(config.scenario).build(machine, subscriber.bind)
     else:
         replay = ReplayConfig(
             cpus=config.cpus,
@@ -105,10 +106,11 @@ def run_session(
     return RunData(machine.timeline, policy, counters, machine.link.synced_cycle, frames)
 
 
-def _frames(config: RunConfig, trace: Trace) -> int:
+def _frames(config: RunConfig, trace: Trace | None) -> int:
     """Return the frame limit: a share of the trace's footprint; a scenario has its own."""
-    if config.scenario is not None:
-        return SCENARIOS[config.scenario].frames
+    if trace is None:
+        assert config.scenario is not None
+        return find(config.scenario).frames
     return frame_limit(trace, config.frames_share, cpus=config.cpus)
 
 

@@ -1,61 +1,264 @@
-"""Which violations a policy is known to allow: the N cells that a device of kind ``sva`` (B-type) can show.
+"""What each policy is known to break: the table of docs/contract.md 7, cell by cell, each with its reason.
 
-From the review of the 2008 patch: S1 to S3 and S17, and the policy table (``sva`` walks the CPU's tables, honours
-range start and end, and spins). Everything that is not here is unexpected.
+A cell is a policy, an invariant, the mm paths on which it breaks, and the kinds of device that can show it:
+
+``B``  honours range start and end (``sva``, ``gru``, ``kvm``, ``odp``)
+``A``  follows the CPUs' TLB flushes, so that it hears of ``invalidate_page`` and ``invalidate_range`` only (``sva`` in
+       its second form, ATS)
+
+Everything that is not here is unexpected. What a path does not tell an A-type device is read off the policies.
 """
 
+import enum
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-__all__ = ["EXPECTED", "Cell", "expected", "reason"]
+from hostmm.policies import POLICIES, Policy
+from hostmm.timeline import Notification
+
+__all__ = [
+    "EXPECTED",
+    "NOT_APPLICABLE",
+    "NO_PATH",
+    "Cell",
+    "Mark",
+    "cells",
+    "expectation",
+    "expected",
+    "reason",
+]
+
+NO_PATH = "-"
+"""The path of a violation that no path is to blame for."""
+
+
+class Mark(enum.Enum):
+    """What the table says of a policy and an invariant."""
+
+    HOLDS = "Y"
+    VIOLATED = "N"
+    NOT_APPLICABLE = "n/a"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A violation that a policy is known to allow: ``invariant`` on ``path``, and why."""
+    """Violations that a policy is known to allow.
+
+    Attributes
+    ----------
+    paths : tuple of str
+        Where; empty: anywhere.
+    why : str
+    kinds : str
+        Kinds of device that can show it.
+    lasting : bool
+        It goes on when every callback has returned: nobody is told at all.
+    """
 
     policy: str
     invariant: str
-    path: str
+    paths: tuple[str, ...]
     why: str
+    kinds: str = "AB"
+    lasting: bool = False
+
+    def allows(self, path: str, kinds: Collection[str], *, lasting: bool) -> bool:
+        """Whether it explains a violation on ``path`` with devices of ``kinds``."""
+        somewhere = not self.paths or path in self.paths
+        return somewhere and any(kind in self.kinds for kind in kinds) and self.lasting >= lasting
+
+
+_RECLAIM = ("try_to_unmap_one", "try_to_unmap_cluster")
+_OF_2008 = ("v9", "seed", "emm")
+_TOLD = (Notification.INVALIDATE_PAGE, Notification.INVALIDATE_RANGE)
+_UNTOLD_BREAKS = ("I1", "I4", "I5", "I6", "I7", "I8", "I10", "I26")
+
+
+def _cells(
+    policies: Iterable[str],
+    invariants: Iterable[str],
+    paths: tuple[str, ...],
+    why: str,
+    *,
+    kinds: str = "AB",
+) -> tuple[Cell, ...]:
+    return tuple(Cell(p, i, paths, why, kinds) for p in policies for i in invariants)
+
+
+def _untold(policy: Policy) -> tuple[Cell, ...]:
+    """Cells of an A-type device on paths that bracket and do nothing else."""
+    if policy.flush_invalidates or policy.end_invalidates:
+        return ()
+    paths = tuple(
+        path
+        for path, calls in policy.points.items()
+        if Notification.RANGE_START in calls.values() and not set(_TOLD) & set(calls.values())
+    )
+    why = "the path brackets and does nothing else, which a device that follows the CPUs' flushes does not hear"
+    return tuple(
+        Cell(policy.name, invariant, (*paths, NO_PATH), why, kinds="A", lasting=True)
+        for invariant in _UNTOLD_BREAKS
+    )
 
 
 EXPECTED = (
-    Cell(
-        "v9",
-        "I6",
-        "do_wp_page",
+    *_cells(
+        ("v9",),
+        ("I6",),
+        ("do_wp_page",),
         "short: 2.6.25-rc4 drops the mapcount a few instructions before it clears and notifies, all under the lock",
     ),
-    Cell(
-        "seed",
-        "I4",
-        "do_wp_page",
+    *_cells(
+        ("seed",),
+        ("I4", "I5"),
+        ("do_wp_page",),
         "the new PTE is set before the notification (S2), which a COW without struct page never gets (S1)",
     ),
-    Cell(
-        "seed",
-        "I4",
-        "__xip_unmap",
+    *_cells(
+        ("seed", "v3.7"),
+        ("I4", "I5"),
+        ("__xip_unmap",),
         "the address can be faulted in again between the unlock and the notification (S17)",
     ),
-    Cell(
-        "seed",
-        "I6",
-        "do_wp_page",
+    *_cells(
+        ("seed",),
+        ("I6",),
+        ("do_wp_page",),
         "unbounded: the mapcount is dropped under the lock, the notification comes behind it (S3)",
     ),
+    *_cells(
+        ("seed",),
+        ("I9",),
+        ("try_to_unmap_one",),
+        "the last look at young before the unmap is gone, for CPU and device (S4)",
+    ),
+    *_cells(
+        ("seed",),
+        ("I9",),
+        ("try_to_unmap_cluster",),
+        "the device is not asked any more, and range start has thrown its entry away (S5)",
+    ),
+    *_cells(
+        ("emm",),
+        ("I9",),
+        ("page_referenced_one", *_RECLAIM),
+        "range start comes before the look at young, and a page that a CPU used is not asked about",
+    ),
+    *_cells(
+        ("v4.13",),
+        ("I9",),
+        ("try_to_unmap_one",),
+        "range start drops the device's accessed bit before the look at young (until 013339df116c)",
+    ),
+    *_cells(
+        ("v6.6",),
+        ("I9",),
+        ("try_to_unmap_one",),
+        "by design: reclaim has looked before and does not look again (013339df116c)",
+    ),
+    *_cells(
+        ("v2.6.27", "v3.7", "v4.13"),
+        ("I11",),
+        (),
+        "the flush of an upgrade is not forwarded before 6.6 (6bbd42e2df8f); a device that walks again at a fault does not care",
+    ),
+    *_cells(
+        _OF_2008,
+        ("I12",),
+        (),
+        "every call is made under a spinlock or rcu_read_lock, the seed's too but for one (S6): no subscriber may sleep",
+    ),
+    *_cells(
+        ("v2.6.27",),
+        ("I12",),
+        (),
+        "the chain is walked under rcu_read_lock and the pages under spinlocks: no subscriber may sleep",
+    ),
+    *_cells(
+        _OF_2008,
+        ("I13", "I22"),
+        ("fork",),
+        "fork returns on -ENOMEM without range end, so that the device's faults wait for ever (B7)",
+    ),
+    *_cells(
+        _OF_2008,
+        ("I14",),
+        (),
+        "without mm_take_all_locks a subscriber can be registered between range start and range end",
+    ),
+    *_cells(
+        ("v2.6.27",),
+        ("I15",),
+        (),
+        "release is called when the subscriber has left the chain, so that it misses what happens meanwhile (B3)",
+    ),
+    *_cells(
+        ("emm",),
+        ("I20",),
+        (),
+        "the chain stops at the first subscriber that returns non-zero (B6)",
+    ),
+    *_cells(
+        ("v3.7",),
+        ("I26",),
+        ("mremap",),
+        "the CPUs' TLBs are flushed when the destination's lock is long dropped (until eb66ae030829)",
+    ),
+    *_cells(
+        ("v4.13",),
+        ("I26",),
+        ("mremap",),
+        "invalidate_range is called at range end only, behind the destination's lock",
+        kinds="A",
+    ),
+    *(cell for policy in POLICIES.values() for cell in _untold(policy)),
 )
-"""The whole table."""
+"""The whole table of what is violated."""
 
-_CELLS = {(cell.policy, cell.invariant, cell.path): cell for cell in EXPECTED}
-
-
-def expected(policy: str, invariant: str, path: str) -> bool:
-    """Whether ``policy`` is known to break ``invariant`` on ``path``."""
-    return (policy, invariant, path) in _CELLS
+NOT_APPLICABLE = {(policy, "I11"): "no device of its time kept a refusal" for policy in _OF_2008}
+"""(policy, invariant) that did not exist in a kernel, with the reason."""
 
 
-def reason(policy: str, invariant: str, path: str) -> str | None:
+def cells(policy: str, kinds: Collection[str] = "B") -> tuple[Cell, ...]:
+    """Return what devices of ``kinds`` can show of a policy."""
+    return tuple(c for c in EXPECTED if c.policy == policy and any(k in c.kinds for k in kinds))
+
+
+def _cell(
+    policy: str, invariant: str, path: str, kinds: Collection[str], *, lasting: bool
+) -> Cell | None:
+    for cell in cells(policy, kinds):
+        if cell.invariant == invariant and cell.allows(path, kinds, lasting=lasting):
+            return cell
+    return None
+
+
+def expected(
+    policy: str,
+    invariant: str,
+    path: str,
+    kinds: Collection[str] = "B",
+    *,
+    lasting: bool = False,
+) -> bool:
+    """Whether ``policy`` is known to break ``invariant`` on ``path`` with devices of ``kinds``.
+
+    ``lasting`` asks whether that goes on when the callbacks have returned.
+    """
+    return _cell(policy, invariant, path, kinds, lasting=lasting) is not None
+
+
+def reason(policy: str, invariant: str, path: str, kinds: Collection[str] = "AB") -> str | None:
     """Why it does; None where it must not."""
-    cell = _CELLS.get((policy, invariant, path))
+    cell = _cell(policy, invariant, path, kinds, lasting=False)
     return cell.why if cell else None
+
+
+def expectation(policy: str, invariant: str, path: str, kind: str) -> tuple[Mark, str]:
+    """Return what the table says of one policy, invariant, path and kind of device, and why."""
+    if not POLICIES[policy].has(path):
+        return Mark.NOT_APPLICABLE, f"the kernel has no path {path}"
+    if (policy, invariant) in NOT_APPLICABLE:
+        return Mark.NOT_APPLICABLE, NOT_APPLICABLE[policy, invariant]
+    why = reason(policy, invariant, path, kind)
+    return (Mark.HOLDS, "") if why is None else (Mark.VIOLATED, why)

@@ -7,7 +7,7 @@ from typing import Self
 
 import msgspec
 
-from hostmm.scenarios import SCENARIOS
+from hostmm.scenarios import find
 from shootdown.checks import Violation, check, examined
 from shootdown.config import RunConfig
 from shootdown.execute import RunData
@@ -71,11 +71,12 @@ def _cap(
     )
 
 
-def analyse(config: RunConfig, data: RunData, *, wall_s: float, folder: Path) -> Outcome:
-    """Check and measure a finished run; leaves its timeline as ``timeline.parquet`` in ``folder``."""
+def analyse(config: RunConfig, data: RunData, *, wall_s: float, folder: Path | None) -> Outcome:
+    """Check and measure a finished run; leaves its timeline as ``timeline.parquet`` in ``folder``, if there is one."""
     history = History(data.timeline, data.policy)
     kept, left_off = _cap(check(history))
-    save_timeline(history, folder / "timeline.parquet")
+    if folder is not None:
+        save_timeline(history, folder / "timeline.parquet")
     run = RunResult(
         policy=config.policy,
         cpus=config.cpus,
@@ -89,13 +90,14 @@ def analyse(config: RunConfig, data: RunData, *, wall_s: float, folder: Path) ->
     )
     scenario = None
     if config.scenario is not None:
-        played = SCENARIOS[config.scenario]
-        outcome = played.outcome(history.rows.columns)
+        played = find(config.scenario)
+        outcome = played.outcome(history.rows.columns, {v.invariant for v in kept})
         scenario = ScenarioResult(
-            name=config.scenario,
+            name=played.name,
             policy=config.policy,
             outcome=outcome.outcome,
-            expected=outcome.outcome == played.expected(config.policy),
+            expected=outcome.outcome == played.expected(config.policy, config.subscriber),
+            detail=outcome.detail,
             violations=kept,
             classes=class_latencies(history),
         )

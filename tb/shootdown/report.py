@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hostmm.policies import PATHS, SEED_PATHS
-from hostmm.scenarios import SCENARIOS
+from hostmm.scenarios import find
 from shootdown.measures import MEASURES
 from shootdown.outcome import Outcome
 from shootdown.results import Distribution, PathResult
@@ -96,7 +96,7 @@ def print_table(console: Console, outcomes: Sequence[Outcome], cycle_ns: int) ->
 
 def print_scenarios(console: Console, outcomes: Sequence[Outcome]) -> None:
     """Print what each directed scenario showed, and whether that was expected."""
-    table = Table(title="Directed scenarios on the RTL", title_justify="left")
+    table = Table(title="Directed scenarios", title_justify="left")
     for column in ("scenario", "policy", "outcome", "expected", "first violation"):
         table.add_column(column)
     for outcome in outcomes:
@@ -118,7 +118,7 @@ def print_classes(console: Console, outcomes: Sequence[Outcome]) -> None:
         table.add_column(column, justify="right")
     for outcome in outcomes:
         scenario = outcome.scenario
-        if scenario is None or not SCENARIOS[scenario.name].long:
+        if scenario is None or not find(outcome.config.scenario or "").long:
             continue
         for name, found in scenario.classes.items():
             cycles, floor = found.shootdown_cycles, found.floor_cycles

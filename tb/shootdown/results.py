@@ -155,12 +155,16 @@ class ClassLatency(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ScenarioResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A directed scenario: its outcome, and whether the policy makes it expected; ``classes`` by name."""
+    """A directed scenario: its outcome, and whether the policy makes it expected; ``classes`` by name.
+
+    ``detail`` is what decided a litmus test: its registers.
+    """
 
     name: str
     policy: str
     outcome: str
     expected: bool
+    detail: str = ""
     violations: list[ViolationResult] = []
     classes: dict[str, ClassLatency] = {}
 

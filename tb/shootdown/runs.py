@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import NamedTuple
 import msgspec
 
 from hostmm.errors import HostError
+from hostmm.model import Model
 from hostmm.trace import load
 from shootdown import simulate
+from shootdown.carriers import drive_model
 from shootdown.cases.run_cases import (
     CONFIG_ENV,
     ERROR_FILE,
@@ -19,11 +22,12 @@ from shootdown.cases.run_cases import (
     OUTCOME_FILE,
     PROGRESS_FILE,
 )
-from shootdown.config import RunConfig
+from shootdown.config import MODEL, RunConfig
 from shootdown.designs import emulator_design, emulator_verilog
 from shootdown.errors import ShootdownError, SimulationError, UsageError
+from shootdown.execute import run_session
 from shootdown.jobs import Job, run_jobs
-from shootdown.outcome import Outcome
+from shootdown.outcome import Outcome, analyse
 from shootdown.results import ViolationResult
 from shootdown.waves import dump_of, enum_names, write_save_file
 
@@ -32,6 +36,7 @@ __all__ = [
     "fresh_folder",
     "perform",
     "perform_all",
+    "perform_on_model",
     "record_part",
     "record_unexpected",
     "write_wave_files",
@@ -74,6 +79,10 @@ def perform(config: RunConfig, folder: Path) -> None:
     ShootdownError
         It could not be built or run; the text is one line.
     """
+    if config.simulator == MODEL:
+        folder.mkdir(parents=True, exist_ok=True)
+        perform_on_model(config, folder).save(folder / OUTCOME_FILE)
+        return
     built = simulate.build(emulator_design(config.emulator), _simulator(config), waves=config.waves)
     results = simulate.run(
         built,
@@ -92,20 +101,35 @@ def perform(config: RunConfig, folder: Path) -> None:
         raise SimulationError(f"{config.name}: {reason}: see {folder / simulate.LOG_NAME}")
 
 
+def perform_on_model(config: RunConfig, folder: Path | None = None) -> Outcome:
+    """Run one configuration on the model, in this process; leaves its timeline in ``folder``, if there is one.
+
+    Raises
+    ------
+    HostError
+        The host model cannot run it.
+    """
+    begun = time.monotonic()
+    model = Model(memory_bytes=config.emulator.memory_bytes)
+    data = drive_model(run_session(config, lambda _done: None), model)
+    return analyse(config, data, wall_s=time.monotonic() - begun, folder=folder)
+
+
 def _simulator(config: RunConfig) -> simulate.Simulator:
     return "verilator" if config.simulator == "verilator" else "icarus"
 
 
 def perform_all(configs: Sequence[RunConfig], folder: Path) -> list[Outcome]:
     """Run every configuration, two at a time, each in ``folder/NAME``; return their outcomes in order."""
-    for trace in dict.fromkeys(config.trace_path for config in configs):
+    for trace in dict.fromkeys(c.trace_path for c in configs if c.scenario is None):
         try:
             load(trace)  # a bad trace is refused before anything is built
         except HostError as error:
             raise UsageError(str(error)) from None
     for config in configs:
         # Compiled here, once, so that two runs do not wait for the same model.
-        simulate.build(emulator_design(config.emulator), _simulator(config), waves=config.waves)
+        if config.simulator != MODEL:
+            simulate.build(emulator_design(config.emulator), _simulator(config), waves=config.waves)
     jobs = [
         Job(
             config.name,
@@ -158,7 +182,8 @@ def record_unexpected(outcomes: Sequence[Outcome], folder: Path) -> None:
         One could not be recorded.
     """
     jobs = []
-    for recording in [_recording(outcome) for outcome in outcomes if outcome.unexpected]:
+    simulated = [o for o in outcomes if o.unexpected and o.config.simulator != MODEL]
+    for recording in [_recording(outcome) for outcome in simulated]:
         config, cycles = recording.config, recording.cycles
         if cycles is not None:
             simulate.build(emulator_design(config.emulator), _simulator(config), waves=True)

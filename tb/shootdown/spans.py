@@ -108,7 +108,7 @@ def clear_to_drained(history: History) -> Iterator[tuple[int, int | None]]:
     for row, cycle, path, span, mm, vpn, old in rows.take(index, *names):
         if not path or not old & PTE_V:
             continue
-        covering = [c for c in commands.get(span, ()) if c.overlaps(mm, vpn, vpn)]
+        covering = [c for c in commands.get(span, ()) if c.covers(mm, vpn)]
         after = [c.drained_cycle for c in covering if c.drained > row]
         if after:
             yield path, (min(after) - cycle) * rows.cycle_ns

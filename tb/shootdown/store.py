@@ -27,7 +27,7 @@ _QUERY = """
            CASE WHEN hw = 1 THEN NULL ELSE span END AS span,
            CASE WHEN hw = 1 THEN thread END AS source,
            CASE WHEN hw = 1 THEN span END AS arg,
-           NULLIF(mm, 0) AS mm, NULLIF(vpn, -1) AS vpn, NULLIF(pfn, -1) AS pfn, tag, a, b
+           NULLIF(mm, 0) AS mm, NULLIF(vpn, -1) AS vpn, NULLIF(pfn, -1) AS pfn, tag, a, b, c
     FROM merged ORDER BY position
 """
 
@@ -37,7 +37,7 @@ def save_timeline(history: History, path: Path) -> None:
 
     Columns: ``position``, ``cycle``, ``ns``, ``side`` (host, hardware), ``kind``, ``thread``, ``path``, ``span``
     (NULL for hardware records), ``source``, ``arg`` (NULL for host rows), ``mm``, ``vpn``, ``pfn`` (NULL where they
-    mean nothing), ``tag``, ``a``, ``b``. What they hold is told by ``hostmm.timeline.Row`` and
+    mean nothing), ``tag``, ``a``, ``b``, ``c``. What they hold is told by ``hostmm.timeline.Row`` and
     ``secmmu.layouts.Event``.
 
     Raises

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from hostmm.policies import SEED_PATHS
 from shootdown.checks import INVARIANTS
-from shootdown.expectations import EXPECTED, reason
+from shootdown.expectations import cells, reason
 from shootdown.outcome import Outcome
 from shootdown.results import Distribution, PathResult
 
@@ -60,7 +60,13 @@ def _kept(policy: str, mine: Sequence[Outcome], broken: set[tuple[str, str]]) ->
     tried = Counter[str]()
     for outcome in mine:
         tried.update(outcome.examined)
-    hidden = [c for c in EXPECTED if c.policy == policy and (c.invariant, c.path) not in broken]
+    hidden = [
+        cell
+        for cell in cells(policy)
+        if not any(
+            cell.invariant == i and cell.allows(path, "B", lasting=False) for i, path in broken
+        )
+    ]
     without = {invariant for invariant, _ in broken} | {cell.invariant for cell in hidden}
     kept = [f"{name} ({tried[name]})" for name in INVARIANTS if tried[name] and name not in without]
     yield f"{policy}: kept (things examined): {', '.join(kept) or 'nothing'}."
@@ -68,7 +74,8 @@ def _kept(policy: str, mine: Sequence[Outcome], broken: set[tuple[str, str]]) ->
     if idle:
         yield f"{policy}: not exercised: {', '.join(idle)}."
     for cell in hidden:
-        yield f"{policy}: {cell.invariant} on {cell.path} did not show, though it can ({cell.why})."
+        where = ", ".join(cell.paths) or "any path"
+        yield f"{policy}: {cell.invariant} on {where} did not show, though it can ({cell.why})."
 
 
 def _figure(paths: Mapping[str, PathResult], path: str, field: str, percentile: str) -> int | None:

@@ -7,11 +7,12 @@ from hostmm.driver import Driver
 from hostmm.errors import HostError
 from hostmm.faults import touch
 from hostmm.locks import Acquire
-from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_W, pte_pfn
+from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_W, make_pte, pte_pfn
 from hostmm.paths.page_mkclean import page_mkclean
 from hostmm.subscribers.sva import Sva
-from hostmm.timeline import Row
-from secmmu.layouts import CommandKind, Event
+from hostmm.timeline import CommandFlag, Row
+from secmmu.csr import EMULATOR_REGISTERS
+from secmmu.layouts import CommandKind, Event, FrameKind
 from tests.sw.hosts import Host
 
 VPN = 0x400
@@ -167,7 +168,7 @@ def test_the_command_port_never_gets_more_than_it_holds():
         most = max(most, undrained)
     assert len(events) == 24
     assert most == 2
-    assert device.machine.sched.stops == {Event.FAULT, Event.REFUSED}
+    assert device.machine.sched.stops == {Event.FAULT, Event.REFUSED, Event.TIMED_OUT}
 
 
 def test_a_hold_keeps_the_device_out_until_it_is_released():
@@ -206,7 +207,7 @@ def test_release_freezes_the_device_and_what_waits_is_dropped():
     device.run(remember(), main())
     assert transfers[-1].dropped
     assert page[0].read_rights == page[0].write_rights == 0
-    assert device.driver.mm_of(1) is None
+    assert device.driver.contexts.of_asid(1) is None
     kinds = [row["a"] for row in device.host.rows(Row.INV_ISSUE)]
     assert len(kinds) == 2
     assert not device.records(Event.VIOLATION)
@@ -234,13 +235,97 @@ def test_an_empty_range_is_a_bug_of_the_host():
         device.run(device.driver.commands.send(CommandKind.RANGE, asid=1, first=5, last=4))
 
 
-def test_only_as_many_address_spaces_as_the_tags_have_rights_for_can_be_bound():
+def test_an_address_space_gets_its_number_as_asid_where_it_can_and_there_are_fifteen():
+    device, asids = Device(), []
+
+    def main():
+        for _ in range(15):
+            subscriber = yield from Sva.bind(device.machine, device.mm)
+            asids.append(subscriber.context.asid)
+        yield from Sva.bind(device.machine, device.machine.new_mm())
+
+    with pytest.raises(HostError, match="no more than 15 asids"):
+        device.host.run(main())
+    assert asids == [1, *range(15, 1, -1)]
+
+
+def test_the_device_is_given_an_address_space_and_loses_it():
+    """Rows of the timeline, where the register is written."""
     device = Device()
-    for _ in range(15):
-        mm = device.machine.new_mm()
-    with pytest.raises(HostError, match="must be from 1 to 15, not 16"):
-        next(device.driver.attach(mm))
-    with pytest.raises(HostError, match="asid 7 is not bound"):
-        next(device.driver.detach(7))
-    with pytest.raises(HostError, match="bound to a device already"):
-        device.run(device.driver.attach(device.mm))
+
+    def main():
+        subscriber = yield from Sva.bind(device.machine, device.mm)
+        yield from device.driver.detach(subscriber.context)
+
+    device.host.run(main())
+    rows = device.host.rows(Row.CONTEXT)
+    asid = device.mm.number
+    assert [(row["mm"], row["a"], row["tag"]) for row in rows] == [(asid, asid, 1), (asid, asid, 0)]
+    assert [row["pfn"] for row in rows] == [device.mm.tables.root, -1]
+
+
+class Stalling(Sva):
+    """Has the MMU keep what faults, and answers with a drop-in or not at all."""
+
+    answers: "list[bool]"
+
+    def start(self):
+        self.context = yield from self._driver.attach(self._mm, self, root=self.root, stall=True)
+        self._asid = self.context.asid
+
+    def fault(self, fault):
+        self.answers.append((yield from self._driver.drop_in(fault, self.pte)))
+        return self.answers[-1]
+
+
+def test_a_stalled_fault_is_answered_with_a_drop_in_and_a_retry_or_an_abort():
+    device, young = Device(), []
+    frames = device.machine.frames
+    page, root = frames.alloc(FrameKind.USER), frames.alloc(FrameKind.TABLE)
+    frames.tag(page)
+    device.machine.link.fill(0, root.address, 0, 512)
+
+    def main():
+        subscriber = yield from bind
+        for pte in (make_pte(page.pfn, PTE_R | PTE_A), 0):
+            Stalling.pte = pte
+            transfer = yield from device.access(vpn=VPN + (not pte))
+            young.append((yield from device.driver.young(1, VPN)))
+            done.append(transfer)
+        yield from device.driver.change(subscriber.context, root=device.mm.tables.root, stall=False)
+
+    done = []
+    Stalling.answers, Stalling.root = [], root.pfn
+    page.read_rights = 1 << device.mm.number
+    bind = Stalling.bind(device.machine, device.mm)
+    device.host.run(main())
+    assert Stalling.answers == [True, False]
+    assert [transfer.dropped for transfer in done] == [False, True]
+    assert young == [1, 0]
+    assert [row["a"] for row in device.host.rows(Row.RESUME)] == [1, 0]
+    assert len(device.host.rows(Row.DROP_IN)) == 2
+
+
+def test_a_command_that_gives_up_is_not_taken_for_done():
+    device, ends = Device(), []
+
+    def main():
+        yield from touch(device.machine, device.mm, VPN, write=True)
+        yield from device.access()
+        yield from device.driver.set_timeout(100)
+        latency = EMULATOR_REGISTERS["memory.read_latency"].address
+        device.machine.link.csr_write(device.machine.sched.now, latency, 2000, emulator=True)
+        transfer = yield from device.driver.submit(0, 1, VPN << 12, 1, write=False)
+        yield 600
+        yield from device.driver.invalidate(1, VPN, VPN, hold=True)
+        ends.append(transfer.done.fired)
+        yield from device.driver.unhold(1, VPN, VPN)
+
+    device.run(main())
+    assert ends == [True]
+    assert len(device.records(Event.TIMED_OUT)) > 1
+    ((use_end, _),) = device.records(Event.USE_END)[-1:]
+    ((drained, _),) = [row for row in device.records(Event.DRAINED) if row[0] >= use_end][:1]
+    assert drained >= use_end
+    flags = [row["c"] for row in device.host.rows(Row.INV_ISSUE)]
+    assert sum(bool(flag & CommandFlag.HOLD) for flag in flags) == 1

@@ -1,4 +1,4 @@
-"""The six paths: order of steps under each policy (as data), verdicts, references."""
+"""The six paths: what they leave, verdicts, references; their steps are held against the contract in test_steps."""
 
 import pytest
 
@@ -16,78 +16,23 @@ from hostmm.paths.try_to_unmap import SwapResult, try_to_unmap
 from hostmm.policies import POLICIES, SEED, V9, Point
 from hostmm.scheduler import Gate
 from hostmm.subscribers.sva import Sva
-from hostmm.timeline import LockClass, Notification, Row
+from hostmm.timeline import Notification, Row
+from hostmm.vocabulary import passages
 from secmmu.layouts import FrameKind
 from tests.sw.hosts import Host
 
 VPN = 0x400
 
-ORDERS = {
-    "__xip_unmap": {
-        "v9": "PTL CLR INVP RM- PTU PUT",
-        "seed": "PTL CLR RM- PTU INVP PUT",
-    },
-    "do_wp_page": {
-        "v9": "GET PTU PTL RM- CLR INVP SET RM+ PUT PUT PTU",
-        "seed": "GET PTU PTL RM- CLR SET RM+ PTU INVP PUT PUT",
-    },
-    "page_referenced_one": {
-        "v9": "PTL YNG CFY PTU",
-        "seed": "PTL YNG PTU CFY",
-    },
-    "page_mkclean_one": {
-        "v9": "PTL CLR INVP SET PTU",
-        "seed": "PTL CLR SET PTU INVP",
-    },
-    "try_to_unmap_one": {
-        "v9": "PTL CFY CLR INVP DRT SET RM- PUT PTU",
-        "seed": "PTL CLR DRT SET RM- PUT PTU INVP",
-    },
-    "try_to_unmap_cluster": {
-        "v9": "PTL CFY CLR INVP SET DRT RM- PUT YNG CFY CFY CLR INVP RM- PUT PTU",
-        "seed": "RS PTL CLR SET DRT RM- PUT YNG CLR RM- PUT PTU RE",
-    },
-}
-"""Steps of each path, as docs/contract.md 1.1 to 1.6 gives them (vocabulary: 0.4)."""
-
-CALLS = {
-    Notification.INVALIDATE_PAGE: "INVP",
-    Notification.CLEAR_FLUSH_YOUNG: "CFY",
-    Notification.RANGE_START: "RS",
-    Notification.RANGE_END: "RE",
-}
-
-
-def step(row):
-    """The vocabulary's word for a timeline row, None for one that it has none for."""
-    kind = Row(row["kind"])
-    if kind in (Row.LOCK, Row.UNLOCK):
-        names = {Row.LOCK: "PTL", Row.UNLOCK: "PTU"}
-        return names[kind] if row["tag"] == LockClass.PTL else None
-    if kind is Row.PTE_SET:
-        only_young = row["a"] ^ row["b"] == PTE_A and not row["a"] & PTE_A
-        return "YNG" if only_young else "SET"
-    if kind is Row.NOTIFY_BEGIN:
-        return CALLS[Notification(row["tag"])]
-    if kind is Row.MAPCOUNT:
-        return "RM+" if row["tag"] else "RM-"
-    words = {Row.PTE_CLEAR: "CLR", Row.GET: "GET", Row.PUT: "PUT", Row.PAGE_DIRTY: "DRT"}
-    return words.get(kind)
-
 
 def steps(host, path):
-    """The steps of each instance of a path, in order."""
-    number = host.machine.timeline.path(path)
-    spans = {}
-    for row in host.rows(*Row):
-        if row["path"] == number:
-            spans.setdefault(row["span"], []).append(step(row))
-    return [" ".join(word for word in words if word) for words in spans.values()]
+    """The steps of each passage through a path."""
+    return [" ".join(passage.words) for passage in passages(host.machine.timeline, path)]
 
 
-def orders(path):
-    """Parameters (policy, expected order) of a path's test."""
-    return pytest.mark.parametrize(("policy", "order"), list(ORDERS[path].items()))
+def kernels(path):
+    """Parameter ``policy`` of a test: every one whose kernel had the path."""
+    names = [policy.name for policy in POLICIES.values() if policy.has(path)]
+    return pytest.mark.parametrize("policy", names)
 
 
 class Space:
@@ -159,54 +104,43 @@ class Space:
         yield from self.locked(try_to_unmap, results)
 
 
-# --- order of steps --------------------------------------------------------------------------------------
+# --- what a path leaves --------------------------------------------------------------------------------------
 
 
-@orders("__xip_unmap")
-def test_xip_unmap_in_order(policy, order):
+@kernels("__xip_unmap")
+def test_a_hole_that_gets_a_block_is_unmapped(policy):
     space = Space(policy, file="disk", shared=False)
     space.file.holes.add(0)
     space.run(space.touch(), xip_file_write(space.machine, space.file, 0))
-    assert steps(space.host, "__xip_unmap") == [order]
     assert not space.file.holes
     assert space.machine.sparse_page.mapcount == 0
 
 
-@orders("do_wp_page")
-def test_a_copy_in_order(policy, order):
-    space = Space(policy, file="disk", shared=False)
-    space.run(space.touch(), space.touch(write=True))
-    assert steps(space.host, "do_wp_page") == [order]
-
-
-@orders("page_referenced_one")
-def test_page_referenced_in_order(policy, order):
+@kernels("page_referenced_one")
+def test_page_referenced_leaves_the_pte_old(policy):
     space, results = Space(policy), []
     space.run(space.touch(), space.locked(page_referenced, results))
-    assert steps(space.host, "page_referenced_one") == [order]
     assert results == [1]
     assert not space.mm.tables.get(VPN) & PTE_A
 
 
-@orders("page_mkclean_one")
-def test_page_mkclean_in_order(policy, order):
+@kernels("page_mkclean_one")
+def test_page_mkclean_leaves_the_pte_clean_and_read_only(policy):
     space, results = Space(policy, file="disk"), []
     space.run(space.touch(write=True), space.locked(page_mkclean, results))
-    assert steps(space.host, "page_mkclean_one") == [order]
     assert results == [1]
     assert not space.mm.tables.get(VPN) & (PTE_W | PTE_D)
 
 
-@orders("try_to_unmap_one")
-def test_try_to_unmap_in_order(policy, order):
+@kernels("try_to_unmap_one")
+def test_an_old_page_is_unmapped(policy):
     space, results = Space(policy), []
     space.run(space.touch(write=True), space.age(VPN), space.swapped(results))
-    assert steps(space.host, "try_to_unmap_one") == [order]
     assert results == [SwapResult.SUCCESS]
 
 
-@orders("try_to_unmap_cluster")
-def test_a_cluster_in_order(policy, order):
+@kernels("try_to_unmap_cluster")
+def test_a_cluster_keeps_the_offsets_of_nonlinear_ptes_alone(policy):
     """Three PTEs: nonlinear and dirty, young, linear and clean."""
     space, results = Space(policy, file="tmpfs", pages=3), []
     make_nonlinear(space)
@@ -217,7 +151,6 @@ def test_a_cluster_in_order(policy, order):
         space.age(VPN, VPN + 2),
         space.locked(try_to_unmap, results),
     )
-    assert steps(space.host, "try_to_unmap_cluster")[0] == order
     assert software(space, VPN) == 2
     assert space.mm.tables.get(VPN + 2) == 0
 
@@ -254,14 +187,13 @@ def bracket(policy, path):
     ("policy", "verdict", "order"),
     [
         (V9, SwapResult.FAIL, "PTL YNG CFY PTU"),
-        (SEED, SwapResult.SUCCESS, ORDERS["try_to_unmap_one"]["seed"]),
+        (SEED, SwapResult.SUCCESS, "PTL FC CLR DRT RSS SET(swap) RM- PUT PTU INVP"),
     ],
 )
 def test_only_v9_keeps_a_page_used_since_reclaim_looked(policy, verdict, order):
     space, results = Space(policy), []
     space.run(space.touch(write=True), space.swapped(results))
     assert results == [verdict]
-    assert steps(space.host, "try_to_unmap_one") == [order]
 
 
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)

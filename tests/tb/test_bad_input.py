@@ -45,7 +45,7 @@ def _without_progress(errors: str) -> list[str]:
             "policy must be one of v9, seed, emm, v2.6.27, v3.7, v4.13, v6.6, not 'v10'",
         ),
         (["--scenario", "L9"], "scenario must be one of L1, "),
-        (["--sim", "vcs"], "simulator must be one of verilator, icarus, not 'vcs'"),
+        (["--sim", "vcs"], "simulator must be one of verilator, icarus, model, not 'vcs'"),
         (["--mutant", "rtl-none"], "mutant must be one of rtl-no-drain, "),
         (["--seed", "-1"], "seed must be from 0 to "),
         (["--seed", "4294967296"], "seed must be from 0 to "),

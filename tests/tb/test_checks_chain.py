@@ -1,7 +1,7 @@
 """I13, I16 and I20: brackets pair up, release comes first, everybody is told."""
 
 from hostmm.mm.pagetable import PTE_A
-from hostmm.policies import SEED, V9
+from hostmm.policies import SEED, V3_7, V9
 from hostmm.timeline import Notification, Row
 from secmmu.layouts import CommandKind
 from tests.tb.timelines import Scene, pte
@@ -49,13 +49,56 @@ def test_pairs_in_one_path() -> None:
 
 
 def test_start_without_end() -> None:
-    """Bug B7: a path leaves early."""
-    scene = Scene()
-    with scene.path("fork"):
+    """Bug B7: a path leaves early, as fork did in 2008."""
+    for path, expected in (("fork", True), ("mprotect", False)):
+        scene = Scene()
+        with scene.path(path):
+            call(scene, Notification.RANGE_START)
+            scene.at(50)
+        (violation,) = scene.violations("I13")
+        assert (violation.path, violation.cycle, violation.expected) == (path, 50, expected)
+
+
+def test_each_subscriber_has_its_own_pairs() -> None:
+    """The second misses its end; one without a method for it, and one whose start failed, have none to miss."""
+    for result, kinds, broken in (
+        (0, tuple(Notification), 1),
+        (0, (Notification.RANGE_START,), 0),
+        (1, (Notification.RANGE_START,), 0),
+    ):
+        scene = Scene(V3_7)
+        scene.subscribe(MM)
+        scene.subscribe(MM, *kinds)
+        with scene.path("mprotect"):
+            call(scene, Notification.RANGE_START)
+            with scene.notify(
+                Notification.RANGE_START, MM, VPN, VPN + 3, subscriber=2, result=result
+            ):
+                pass
+            call(scene, Notification.RANGE_END)
+        assert len(scene.violations("I13")) == broken
+
+
+def test_registered_inside_a_bracket() -> None:
+    """I14: a subscriber sees an end without its start; who has no mm_take_all_locks must live with it."""
+    for policy, expected in ((SEED, True), (V3_7, False)):
+        scene = Scene(policy)
+        with scene.path("mprotect"):
+            scene.subscribe(MM)
+            call(scene, Notification.RANGE_END)
+        (violation,) = scene.violations("I13", "I14")
+        assert (violation.invariant, violation.expected) == ("I14", expected)
+
+
+def test_only_who_has_the_method_is_called() -> None:
+    """The second subscriber follows flushes and has no method for range starts."""
+    scene = Scene(V3_7)
+    scene.subscribe(MM)
+    scene.subscribe(MM, Notification.INVALIDATE_RANGE)
+    with scene.path("mprotect"):
         call(scene, Notification.RANGE_START)
-        scene.at(50)
-    (violation,) = scene.violations("I13")
-    assert (violation.path, violation.cycle, violation.expected) == ("fork", 50, False)
+        call(scene, Notification.RANGE_END)
+    assert scene.violations("I20") == []
 
 
 def test_end_of_another_range() -> None:
@@ -164,7 +207,7 @@ def test_tear_down_without_release() -> None:
         release(scene)
     whats = [v.what for v in scene.violations("I16")]
     assert len(whats) == 5
-    assert any("before its release has returned" in what for what in whats)
+    assert any("before the release of its subscriber 1 has returned" in what for what in whats)
     assert any("still holds its page 0x10" in what for what in whats)
     assert any("was filled for mm 1 after its release" in what for what in whats)
     assert sum("was in flight" in what or "began" in what for what in whats) == 2

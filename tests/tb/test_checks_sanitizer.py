@@ -117,7 +117,7 @@ def test_touch_of_a_frame_that_somebody_else_got() -> None:
         scene.at(120).free(PFN)
         scene.at(130).alloc(PFN)
         scene.violation(150, MM, PA, verdict)
-        (violation,) = scene.violations()
+        (violation,) = scene.violations("I1", "I4", "I10")
         assert (violation.invariant, violation.path) == ("I1", "try_to_unmap_one")
 
 

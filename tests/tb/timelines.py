@@ -24,7 +24,7 @@ from secmmu.layouts import (
 from shootdown.checks import Violation, check
 from shootdown.history import History
 
-__all__ = ["CYCLE_NS", "Scene", "pte"]
+__all__ = ["CYCLE_NS", "PAGE", "Scene", "pte"]
 
 CYCLE_NS = 10
 PAGE = 4096
@@ -53,6 +53,7 @@ class Scene:
         self._spans = itertools.count(1)
         self._callbacks = itertools.count(1)
         self._callback = 0
+        self._subscribers = 0
 
     # --- the host ------------------------------------------------------------------------------------
 
@@ -72,12 +73,12 @@ class Scene:
         self._thread, self._frames = before, frames
 
     @contextmanager
-    def path(self, name: str) -> Iterator[None]:
-        """An instance of an mm path."""
+    def path(self, name: str, *, result: int = 0) -> Iterator[None]:
+        """An instance of an mm path, and what it returns."""
         self._frames.append((self.timeline.path(name), next(self._spans)))
         self.row(Row.PATH_BEGIN)
         yield
-        self.row(Row.PATH_END)
+        self.row(Row.PATH_END, a=result)
         self._frames.pop()
 
     def row(self, kind: Row, **fields: int) -> None:
@@ -86,9 +87,12 @@ class Scene:
         place = {"cycle": self.now, "ns": self.now * CYCLE_NS, "thread": self._thread}
         self.timeline.append(kind, path=path, span=span, **place, **fields)
 
-    def subscribe(self, mm: int) -> None:
-        """A subscriber is registered with the chain of ``mm``."""
-        self.row(Row.SUBSCRIBE, mm=mm, tag=1)
+    def subscribe(self, mm: int, *kinds: Notification) -> int:
+        """A subscriber is registered with the chain of ``mm``, with methods for ``kinds`` (none named: all)."""
+        self._subscribers += 1
+        mask = sum(1 << kind for kind in kinds or Notification)
+        self.row(Row.SUBSCRIBE, mm=mm, tag=1, a=mask, b=self._subscribers)
+        return self._subscribers
 
     def alloc(self, *pfns: int) -> None:
         """Frames get an owner."""
@@ -134,16 +138,24 @@ class Scene:
 
     @contextmanager
     def notify(
-        self, kind: Notification, mm: int, first: int, last: int | None = None
+        self,
+        kind: Notification,
+        mm: int,
+        first: int,
+        last: int | None = None,
+        *,
+        subscriber: int = 1,
+        result: int = 0,
     ) -> Iterator[None]:
         """One callback; commands issued in here are its own."""
         last = first if last is None else last
         number, before = next(self._callbacks), self._callback
-        self.row(Row.NOTIFY_BEGIN, mm=mm, vpn=first, tag=kind, a=last, b=number)
+        row = {"mm": mm, "vpn": first, "tag": kind, "b": number, "c": subscriber}
+        self.row(Row.NOTIFY_BEGIN, **row, a=last)
         self._callback = number
         yield
         self._callback = before
-        self.row(Row.NOTIFY_END, mm=mm, vpn=first, tag=kind, b=number)
+        self.row(Row.NOTIFY_END, **row, a=result)
 
     def command(
         self,

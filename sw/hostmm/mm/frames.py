@@ -36,6 +36,10 @@ class Page:
         PG_dirty; the slot of the backing store that holds (or will hold) its content.
     lock : Lock
         PG_locked.
+    lazyfree : bool
+        Its content need not be kept (MADV_FREE; ``!PageSwapBacked``): unmapped and clean, it is dropped.
+    pins : int
+        References that devices without a notifier hold (``get_user_pages``); they are in ``refcount`` too.
     lru, active, referenced
         Whether it is on the LRU lists, on the active one, and PG_referenced.
     """
@@ -53,6 +57,8 @@ class Page:
     active: bool = False
     referenced: bool = False
     under_writeback: bool = False
+    lazyfree: bool = False
+    pins: int = 0
     read_rights: int = field(default=0)
     write_rights: int = field(default=0)
 

@@ -34,7 +34,7 @@ def is_anon(page: Page) -> bool:
 def page_add_rmap(machine: "Machine", page: Page) -> None:
     """One more PTE maps the page (``page_add_anon_rmap``, ``page_add_file_rmap``)."""
     page.mapcount += 1
-    machine.sched.log(Row.MAPCOUNT, pfn=page.pfn, tag=1, a=page.mapcount)
+    _log_mapcount(machine, page, up=True)
 
 
 def page_remove_rmap(machine: "Machine", page: Page) -> None:
@@ -48,7 +48,12 @@ def page_remove_rmap(machine: "Machine", page: Page) -> None:
     if page.mapcount == 0:
         raise HostError(f"frame {page.pfn:#x}: mapcount would become negative")
     page.mapcount -= 1
-    machine.sched.log(Row.MAPCOUNT, pfn=page.pfn, tag=0, a=page.mapcount)
+    _log_mapcount(machine, page, up=False)
+
+
+def _log_mapcount(machine: "Machine", page: Page, *, up: bool) -> None:
+    row = {"pfn": page.pfn, "tag": int(up), "a": page.mapcount, "c": int(is_anon(page))}
+    machine.sched.log(Row.MAPCOUNT, **row)
 
 
 def set_page_dirty(machine: "Machine", page: Page) -> bool:

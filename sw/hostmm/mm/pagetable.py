@@ -27,8 +27,10 @@ __all__ = [
     "PageTable",
     "file_entry",
     "is_file_entry",
+    "is_migration_entry",
     "is_swap_entry",
     "make_pte",
+    "migration_entry",
     "pte_pfn",
     "software_value",
     "swap_entry",
@@ -70,6 +72,11 @@ def file_entry(index: int) -> int:
     return index << 3 | 0b100
 
 
+def migration_entry(pfn: int, *, write: bool) -> int:
+    """Return the software entry (``v`` clear) of a page that is being migrated from ``pfn``."""
+    return (pfn << 1 | write) << 3 | 0b110
+
+
 def is_swap_entry(word: int) -> bool:
     """Whether a PTE word names a swap slot."""
     return word & 0b111 == 0b010
@@ -80,8 +87,13 @@ def is_file_entry(word: int) -> bool:
     return word & 0b111 == 0b100
 
 
+def is_migration_entry(word: int) -> bool:
+    """Whether a PTE word stands for a page that is being migrated."""
+    return word & 0b111 == 0b110
+
+
 def software_value(word: int) -> int:
-    """Return the slot or the file offset of a software entry."""
+    """Return the slot or the file offset of a software entry; of a migration entry ``pfn << 1 | write``."""
     return word >> 3
 
 
@@ -109,16 +121,26 @@ class PageTable:
         self._shadow: dict[int, list[int]] = {}
         self._locks: dict[int, Lock] = {}
         self._tables: dict[int, Page] = {}
+        self._spans: dict[int, tuple[int, int]] = {}
         self._leaf_vpn: dict[int, int] = {}
         self.rights = Rights(machine)
-        self.root = self._new_table()
+        self.root = self._new_table(0, _LEVELS - 1)
 
-    def _new_table(self) -> int:
+    def _new_table(self, vpn: int, level: int) -> int:
+        """Make an empty table of a level: the one over ``vpn``."""
         page = self._machine.frames.alloc(FrameKind.TABLE)
         self._machine.link.fill(self._machine.sched.now, page.address, 0, PAGE_WORDS)
         self._shadow[page.pfn] = [0] * PAGE_WORDS
         self._tables[page.pfn] = page
+        self._spans[page.pfn] = vpn >> (level + 1) * _INDEX_BITS << (level + 1) * _INDEX_BITS, level
+        self._log_table(page.pfn, linked=True)
         return page.pfn
+
+    def _log_table(self, pfn: int, *, linked: bool) -> None:
+        first, level = self._spans[pfn]
+        self._machine.sched.log(
+            Row.TABLE, mm=self._mm, vpn=first, pfn=pfn, tag=int(linked), a=level
+        )
 
     def _slot(self, vpn: int, *, create: bool) -> tuple[int, int] | None:
         table = self.root
@@ -128,7 +150,7 @@ class PageTable:
             if not entry & PTE_V:
                 if not create:
                     return None
-                child = self._new_table()
+                child = self._new_table(vpn, level - 1)
                 self._store(table, index, child << _PPN_SHIFT | PTE_V)
                 if level == 1:
                     self._locks[child] = self._machine.new_lock(
@@ -207,7 +229,7 @@ class PageTable:
         top = vpn >> 2 * _INDEX_BITS & (PAGE_WORDS - 1)
         entry = self._shadow[self.root][top]
         if not entry & PTE_V:
-            entry = self._new_table() << _PPN_SHIFT | PTE_V
+            entry = self._new_table(vpn, 1) << _PPN_SHIFT | PTE_V
             self._store(self.root, top, entry)
         return pte_pfn(entry), vpn >> _INDEX_BITS & (PAGE_WORDS - 1)
 
@@ -238,6 +260,7 @@ class PageTable:
     def free_tables(self) -> None:
         """Free every page-table page, root last (``free_pgtables`` and ``pgd_free`` of exit)."""
         for pfn in sorted(self._tables, key=lambda pfn: pfn == self.root):
+            self._log_table(pfn, linked=False)
             self._machine.frames.put(self._tables[pfn])
         self._tables.clear()
         self._shadow.clear()

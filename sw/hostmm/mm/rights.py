@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Rights"]
 
 _ASIDS = 16
+_ALL = (1 << _ASIDS) - 1
 
 
 class Rights:
@@ -27,16 +28,11 @@ class Rights:
     Parameters
     ----------
     machine : Machine
-
-    Attributes
-    ----------
-    asid : int or None
-        The asid under which a device is bound to the address space; None while there is none.
     """
 
     def __init__(self, machine: "Machine") -> None:
         self._machine = machine
-        self.asid: int | None = None
+        self._mask = 0
         self._mapped: dict[int, list[int]] = {}
         self._lost: dict[int, list[int]] = {}
 
@@ -77,27 +73,25 @@ class Rights:
         Raises
         ------
         HostError
-            The sanitizer's tags have no bit for this asid, or one is bound already.
+            The sanitizer's tags have no bit for this asid.
         """
         if not 0 < asid < _ASIDS:
             raise HostError(f"a device's asid must be from 1 to {_ASIDS - 1}, not {asid}")
-        if self.asid is not None:
-            raise HostError(f"the address space is bound to a device already, as asid {self.asid}")
-        self.asid = asid
+        self._mask |= 1 << asid
         for pfn in self._mapped:
             self._settle(pfn, keep=True)
 
-    def unbind(self) -> None:
-        """Take every right back: the device has been stopped."""
-        assert self.asid is not None
-        mask = 1 << self.asid
+    def unbind(self, asid: int) -> None:
+        """Take every right of ``asid`` back: the device has been stopped there."""
+        mask = 1 << asid
         for page in self._machine.frames.pages.values():
             if (page.read_rights | page.write_rights) & mask:
                 page.read_rights &= ~mask
                 page.write_rights &= ~mask
                 self._machine.frames.tag(page)
-        self._lost.clear()
-        self.asid = None
+        self._mask &= ~mask
+        if not self._mask:
+            self._lost.clear()
 
     def _settle(self, pfn: int, *, keep: bool) -> None:
         page = self._machine.frames.pages.get(pfn)
@@ -107,10 +101,8 @@ class Rights:
 
     def _wanted(self, page: "Page", *, keep: bool) -> tuple[int, int]:
         """Read and write rights of the page by its PTEs; ``keep``: and those it has already."""
-        if self.asid is None:
-            return _held(page)
-        mask = 1 << self.asid
-        kept = 0xFFFF if keep else ~mask
+        mask = self._mask
+        kept = _ALL if keep else _ALL & ~mask
         readers, writers = self._mapped.get(page.pfn, (0, 0))
         return (
             page.read_rights & kept | (mask if readers else 0),

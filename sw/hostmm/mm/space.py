@@ -8,7 +8,7 @@ from hostmm.mm.files import AddressSpace
 from hostmm.mm.pagetable import PageTable
 from hostmm.mm.rmap import AnonVma
 from hostmm.notifier import NotifierChain
-from hostmm.timeline import LockClass
+from hostmm.timeline import LockClass, Row
 
 if TYPE_CHECKING:
     from hostmm.machine import Machine
@@ -80,16 +80,28 @@ class MmStruct:
         CPUs that run it: a TLB flush interrupts the others.
     notifiers : NotifierChain
         Its registered subscribers.
+    rss : list of int
+        Pages with a ``struct page`` that it maps: of files, anonymous.
     """
 
     def __init__(self, machine: "Machine", number: int) -> None:
+        self._machine = machine
         self.number = number
+        self.rss = [0, 0]
         self.mmap_sem = machine.new_lock(f"mmap_sem {number}", LockClass.MMAP)
         self.tables = PageTable(machine, number)
         self.vmas: list[Vma] = []
         self.notifiers = NotifierChain(machine, self)
         self.cpus = 1
         self.users = 1
+
+    def add_rss(self, count: int, *, anon: bool) -> None:
+        """Count pages that it maps now, or maps no more (``add_mm_counter``)."""
+        if count:
+            before = self.rss[anon]
+            self.rss[anon] += count
+            row = {"mm": self.number, "tag": int(anon), "a": self.rss[anon]}
+            self._machine.sched.log(Row.RSS, **row, b=before)
 
     def find_vma(self, vpn: int) -> Vma | None:
         """Return the vma that holds ``vpn``, or None."""

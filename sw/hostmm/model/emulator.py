@@ -15,6 +15,7 @@ from secmmu.layouts import (
     CommandKind,
     CommandLayout,
     DescriptorLayout,
+    DropinLayout,
     Event,
     FrameKind,
     FrameTagLayout,
@@ -22,6 +23,7 @@ from secmmu.layouts import (
     LoadArg,
     Op,
     Response,
+    ResumeLayout,
     Verdict,
 )
 
@@ -30,10 +32,16 @@ __all__ = ["Model"]
 _header = unpacker(HeaderLayout())
 _command = unpacker(CommandLayout())
 _descriptor = unpacker(DescriptorLayout())
+_dropin = unpacker(DropinLayout())
+_resume = unpacker(ResumeLayout())
 _tag = unpacker(FrameTagLayout())
 _LOAD = packer(LoadArg())
 _ARG = packer(AccessArg())
 _WORD = (1 << 64) - 1
+
+
+def _joined(words: Sequence[int]) -> int:
+    return sum(word << 64 * index for index, word in enumerate(words))
 
 
 @dataclass
@@ -89,7 +97,7 @@ class Model:
 
     # --- messages ------------------------------------------------------------------------------------
 
-    def exchange(self, words: Sequence[int]) -> np.ndarray:
+    def exchange(self, words: Sequence[int] | np.ndarray) -> np.ndarray:
         """Perform a batch of messages; return the records, shape (n, 4) uint64."""
         position = 0
         while position < len(words):
@@ -125,6 +133,14 @@ class Model:
                 self._command(payload)
             case Op.DESCRIPTOR:
                 self._queue(payload)
+            case Op.DROPIN:
+                fields = _dropin(_joined(payload))
+                self._mmu.drop_in(**fields)
+                self.clock.run(self.clock.cycle + 1)
+            case Op.RESUME:
+                fields = _resume(payload[0])
+                self._mmu.resume(fields["place"], retry=bool(fields["retry"]))
+                self.clock.run(self.clock.cycle + 1)
             case Op.TAG:
                 self._tags[payload[0]] = payload[1]
             case Op.ADVANCE:
@@ -166,7 +182,7 @@ class Model:
         self.clock.run(self.clock.cycle + 2)
 
     def _command(self, payload: list[int]) -> None:
-        fields = _command(payload[0] | payload[1] << 64 | payload[2] << 128)
+        fields = _command(_joined(payload))
         first, last = fields["first"], fields["last"]
         if fields["whole_asid"]:
             first, last = 0, (1 << 52) - 1
@@ -176,6 +192,7 @@ class Model:
             first=first,
             last=last,
             hold=bool(fields["hold"]),
+            keep_global=bool(fields["keep_global"]),
             tag=fields["tag"],
         )
         self.clock.run(self.clock.cycle + 1)
@@ -183,7 +200,7 @@ class Model:
     # --- DMA -----------------------------------------------------------------------------------------
 
     def _queue(self, payload: list[int]) -> None:
-        fields = _descriptor(payload[0] | payload[1] << 64 | payload[2] << 128)
+        fields = _descriptor(_joined(payload))
         engine = self._engines[fields["engine"]]
         engine.queue.append(fields)
         self.clock.at(self.clock.cycle + 1, lambda: self._issue(engine))

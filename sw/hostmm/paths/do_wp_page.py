@@ -139,6 +139,9 @@ def _switch(
     policy = machine.policy
     if policy.cow_unmaps_first:
         yield from _unmap_old(machine, old)
+    if old is None or not is_anon(old):
+        mm.add_rss(0 if old is None else -1, anon=False)
+        mm.add_rss(1, anon=True)
     yield from ptep_clear_flush(machine, mm, vpn)
     if notified:
         yield from mm.notifiers.at(_NAME, Point.CLEARED, vpn)

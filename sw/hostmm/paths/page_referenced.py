@@ -8,6 +8,7 @@ from hostmm.mm.frames import Page
 from hostmm.mm.rmap import AnonVma
 from hostmm.mm.space import Vma
 from hostmm.paths.ptes import page_check_address, pte_unmap_unlock, ptep_clear_flush_young
+from hostmm.paths.rmap_walk import candidates, rmap_lock, rmap_section
 from hostmm.policies import Point
 from hostmm.scheduler import Steps
 
@@ -46,14 +47,16 @@ def page_referenced(machine: "Machine", page: Page) -> Steps:
 
 def _walk(machine: "Machine", page: Page, mapping: AnonVma | AddressSpace) -> Steps:
     """Ask each vma that may map the page, under the rmap lock; nonlinear mappings are not looked at."""
-    lock = mapping.lock if isinstance(mapping, AnonVma) else mapping.i_mmap_lock
+    with rmap_section(machine, mapping):
+        referenced = yield from _ask_each(machine, page, mapping)
+    return referenced
+
+
+def _ask_each(machine: "Machine", page: Page, mapping: AnonVma | AddressSpace) -> Steps:
     referenced = 0
-    yield Acquire(lock)
+    yield Acquire(rmap_lock(mapping))
     left = page.mapcount
-    for vma in list(mapping.vmas):
-        vpn = vma.vpn_of(page.index)
-        if vpn is None:
-            continue
+    for vma, vpn in candidates(page, mapping):
         if isinstance(mapping, AddressSpace) and vma.locked and vma.shared:
             referenced += 1
             break
@@ -65,7 +68,7 @@ def _walk(machine: "Machine", page: Page, mapping: AnonVma | AddressSpace) -> St
             break
         if not left:
             break
-    machine.sched.release(lock)
+    machine.sched.release(rmap_lock(mapping))
     return referenced
 
 

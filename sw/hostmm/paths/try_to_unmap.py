@@ -10,13 +10,14 @@ from hostmm.mm.frames import Page
 from hostmm.mm.pages import is_anon, page_remove_rmap, set_page_dirty
 from hostmm.mm.pagetable import PTE_D, swap_entry
 from hostmm.mm.rmap import AnonVma
-from hostmm.mm.space import Vma
+from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.ptes import (
     page_check_address,
     pte_unmap_unlock,
     ptep_clear_flush,
     ptep_clear_flush_young,
 )
+from hostmm.paths.rmap_walk import candidates, rmap_lock, rmap_section
 from hostmm.paths.try_to_unmap_cluster import try_to_unmap_nonlinear
 from hostmm.policies import Point
 from hostmm.scheduler import Steps
@@ -46,29 +47,30 @@ def try_to_unmap(machine: "Machine", page: Page) -> Steps:
     assert page.lock.writer is machine.sched.current, "try_to_unmap needs the page lock"
     mapping = page.mapping
     result = SwapResult.AGAIN
-    if isinstance(mapping, AnonVma):
-        yield Acquire(mapping.lock)
-        result = yield from _walk(machine, page, mapping)
-        machine.sched.release(mapping.lock)
-    elif isinstance(mapping, AddressSpace):
-        yield Acquire(mapping.i_mmap_lock)
-        result = yield from _walk(machine, page, mapping)
-        if (
-            result is not SwapResult.FAIL
-            and page.mapcount
-            and mapping.nonlinear
-            and not (yield from try_to_unmap_nonlinear(machine, mapping, page.mapcount))
-        ):
-            result = SwapResult.FAIL
-        machine.sched.release(mapping.i_mmap_lock)
+    if mapping is not None:
+        with rmap_section(machine, mapping):
+            result = yield from _unmap_mappings(machine, page, mapping)
     return result if page.mapcount else SwapResult.SUCCESS
 
 
+def _unmap_mappings(machine: "Machine", page: Page, mapping: AnonVma | AddressSpace) -> Steps:
+    """Unmap the page from linear mappings, then sweep nonlinear ones, under the rmap lock."""
+    yield Acquire(rmap_lock(mapping))
+    result = yield from _walk(machine, page, mapping)
+    if (
+        isinstance(mapping, AddressSpace)
+        and result is not SwapResult.FAIL
+        and page.mapcount
+        and mapping.nonlinear
+        and not (yield from try_to_unmap_nonlinear(machine, mapping, page.mapcount))
+    ):
+        result = SwapResult.FAIL
+    machine.sched.release(rmap_lock(mapping))
+    return result
+
+
 def _walk(machine: "Machine", page: Page, mapping: AnonVma | AddressSpace) -> Steps:
-    for vma in list(mapping.vmas):
-        vpn = vma.vpn_of(page.index)
-        if vpn is None:
-            continue
+    for vma, vpn in candidates(page, mapping):
         result = yield from _try_to_unmap_one(machine, page, vma, vpn)
         if result is SwapResult.FAIL or not page.mapcount:
             return result
@@ -85,10 +87,10 @@ def _try_to_unmap_one(machine: "Machine", page: Page, vma: Vma, vpn: int) -> Ste
             yield from mm.notifiers.at(_NAME, Point.END, vpn)
             path.append(result)
             return result
-        if (yield from _must_stay(machine, vma, vpn)):
-            result = SwapResult.FAIL
-        else:
+        if (yield from _must_stay(machine, vma, vpn)) or not (
             yield from _unmap(machine, page, vma, vpn)
+        ):
+            result = SwapResult.FAIL
         yield from pte_unmap_unlock(machine, ptl)
         if result is not SwapResult.FAIL:
             yield from mm.notifiers.at(_NAME, Point.UNLOCKED, vpn)
@@ -108,19 +110,33 @@ def _must_stay(machine: "Machine", vma: Vma, vpn: int) -> Steps:
 
 
 def _unmap(machine: "Machine", page: Page, vma: Vma, vpn: int) -> Steps:
+    """Replace the PTE by what it becomes; returns False where the page was written since MADV_FREE, so it stays."""
     mm = vma.mm
     old = yield from ptep_clear_flush(machine, mm, vpn)
     yield from mm.notifiers.at(_NAME, Point.CLEARED, vpn)
     if old & PTE_D:
         set_page_dirty(machine, page)
-    if is_anon(page):
-        if page.swap_slot is None:
-            raise HostError(f"frame {page.pfn:#x}: unmapped without a place in swap")
-        machine.swap.duplicate(page.swap_slot)
+    if page.lazyfree and page.dirty:
+        page.lazyfree = False
         yield "pte_write"
-        mm.tables.set(vpn, swap_entry(page.swap_slot))
+        mm.tables.set(vpn, old)
+        return False
+    yield from _leave_entry(machine, page, mm, vpn)
     yield "rmap"
     page_remove_rmap(machine, page)
     yield "refcount"
     machine.frames.put(page)
     yield from mm.notifiers.at(_NAME, Point.UNLOCKING, vpn)
+    return True
+
+
+def _leave_entry(machine: "Machine", page: Page, mm: MmStruct, vpn: int) -> Steps:
+    """Put what leads back to the page into the cleared PTE, where there is such a thing, and count it out."""
+    mm.add_rss(-1, anon=is_anon(page))
+    if not is_anon(page) or page.lazyfree:
+        return
+    if page.swap_slot is None:
+        raise HostError(f"frame {page.pfn:#x}: unmapped without a place in swap")
+    machine.swap.duplicate(page.swap_slot)
+    yield "pte_write"
+    mm.tables.set(vpn, swap_entry(page.swap_slot))

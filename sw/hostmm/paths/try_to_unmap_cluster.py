@@ -104,3 +104,4 @@ def _unmap(machine: "Machine", vma: Vma, vpn: int) -> Steps:
     page_remove_rmap(machine, page)
     yield "refcount"
     machine.frames.put(page)
+    mm.add_rss(-1, anon=False)

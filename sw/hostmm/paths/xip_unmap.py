@@ -57,6 +57,7 @@ def _unmap_one(machine: "Machine", page: Page, mm: MmStruct, vpn: int, ptl: Lock
     yield from mm.notifiers.at(_NAME, Point.CLEARED, vpn)
     yield "rmap"
     page_remove_rmap(machine, page)
+    mm.add_rss(-1, anon=False)
     if old & PTE_D:
         raise HostError(f"frame {page.pfn:#x}: the sparse page has been written at vpn {vpn:#x}")
     yield from pte_unmap_unlock(machine, ptl)

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 from hostmm.locks import Acquire, Lock
 from hostmm.mm.frames import Page
 from hostmm.mm.pages import is_anon, page_remove_rmap, set_page_dirty, vm_normal_page
-from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_V, is_swap_entry, software_value
+from hostmm.mm.pagetable import (
+    PTE_A,
+    PTE_D,
+    PTE_V,
+    is_file_entry,
+    is_swap_entry,
+    software_value,
+)
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.gather import MmuGather
 from hostmm.paths.ptes import pte_unmap_unlock
@@ -44,17 +51,28 @@ def unmap_region(machine: "Machine", mm: MmStruct, vmas: list[Vma], first: int, 
 
 
 def zap_page_range(
-    machine: "Machine", vma: Vma, first: int, last: int, *, path: str = "zap_page_range"
+    machine: "Machine",
+    vma: Vma,
+    first: int,
+    last: int,
+    *,
+    path: str = "zap_page_range",
+    offsets: range | None = None,
 ) -> Steps:
     """Drop the pages ``first`` to ``last`` of ``vma``, which stays mapped; the caller holds mmap_sem, or its rmap lock.
 
-    ``path`` is the mm path that this is part of.
+    Parameters
+    ----------
+    path : str
+        The mm path that this is part of.
+    offsets : range or None
+        Drop only these pages of the file that a nonlinear ``vma`` maps; None: whatever is there.
     """
     mm, inside = vma.mm, machine.policy.frees_inside
     with machine.sched.path(path) as result:
         yield from mm.notifiers.at(path, Point.START, first, last)
         gather = MmuGather(machine, mm, path)
-        yield from zap_vma(machine, vma, first, last, gather)
+        yield from zap_vma(machine, vma, first, last, gather, offsets)
         if not inside:
             yield from mm.notifiers.at(path, Point.END, first, last)
         yield from gather.finish()
@@ -63,35 +81,45 @@ def zap_page_range(
         result.append(gather.total)
 
 
-def zap_vma(machine: "Machine", vma: Vma, first: int, last: int, gather: MmuGather) -> Steps:
+def zap_vma(
+    machine: "Machine",
+    vma: Vma,
+    first: int,
+    last: int,
+    gather: MmuGather,
+    offsets: range | None = None,
+) -> Steps:
     """Clear every PTE of ``vma`` from ``first`` to ``last``; queue the pages, with their references."""
     for low, high, lock in vma.mm.tables.leaves(first, last):
         start: int | None = low
         while start is not None:
-            start = yield from _zap_ptes(machine, vma, start, high, lock, gather)
+            start = yield from _zap_ptes(machine, vma, start, high, lock, gather, offsets)
 
 
 def _zap_ptes(
-    machine: "Machine", vma: Vma, first: int, last: int, lock: Lock, gather: MmuGather
+    machine: "Machine",
+    vma: Vma,
+    first: int,
+    last: int,
+    lock: Lock,
+    gather: MmuGather,
+    offsets: range | None,
 ) -> Steps:
     """Zap under one leaf table; returns the vpn to go on at, after the gather was full, or None."""
-    tables, dirty, left = vma.mm.tables, False, None
+    dirty, left, gone = False, None, [0, 0]
     yield Acquire(lock)
-    for vpn, _ in tables.entries(first, last):
+    for vpn, word in vma.mm.tables.entries(first, last):
         if gather.full:
             left = vpn
             break
-        yield "pte_clear"
-        pte = tables.clear(vpn)
-        if pte & PTE_V:
-            gather.cleared(vpn, vpn)
-            page = vm_normal_page(machine, vma, pte)
-            if page is not None:
-                dirty |= bool(pte & PTE_D) and not is_anon(page)
-                yield from _unmap_page(machine, page, pte)
-                gather.queue(page)
-        elif is_swap_entry(pte):
-            free_swap_and_cache(machine, software_value(pte))
+        if offsets is not None and _offset(machine, vma, word) not in offsets:
+            continue
+        page, pte = yield from _zap_pte(machine, vma, vpn, gather)
+        if page is not None:
+            dirty |= bool(pte & PTE_D) and not is_anon(page)
+            gone[is_anon(page)] += 1
+    for anon in (False, True):
+        vma.mm.add_rss(-gone[anon], anon=bool(anon))
     # Whoever cleans the page next must not find a CPU that still writes through its TLB (I7).
     early = dirty and machine.policy.flushes_dirty_locked
     if early:
@@ -100,6 +128,30 @@ def _zap_ptes(
     if early or left is not None:
         yield from gather.finish()
     return left
+
+
+def _offset(machine: "Machine", vma: Vma, word: int) -> int | None:
+    """Page offset in its file of what a PTE of a nonlinear vma names."""
+    if is_file_entry(word):
+        return software_value(word)
+    page = vm_normal_page(machine, vma, word) if word & PTE_V else None
+    return None if page is None else page.index
+
+
+def _zap_pte(machine: "Machine", vma: Vma, vpn: int, gather: MmuGather) -> Steps:
+    """Clear one PTE; returns (the page that it mapped or None, the old word)."""
+    yield "pte_clear"
+    pte = vma.mm.tables.clear(vpn)
+    if is_swap_entry(pte):
+        free_swap_and_cache(machine, software_value(pte))
+    if not pte & PTE_V:
+        return None, pte
+    gather.cleared(vpn, vpn)
+    page = vm_normal_page(machine, vma, pte)
+    if page is not None:
+        yield from _unmap_page(machine, page, pte)
+        gather.queue(page)
+    return page, pte
 
 
 def _unmap_page(machine: "Machine", page: Page, pte: int) -> Steps:

@@ -1,7 +1,7 @@
 """What a directed scenario is, and the steps that several share."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -38,11 +38,15 @@ Bind: TypeAlias = Callable[["Machine", MmStruct], Steps]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a scenario showed: ``outcome`` is ALLOWED or FORBIDDEN, ``value`` the number that decided it."""
+    """What a scenario showed: ``outcome`` is ALLOWED or FORBIDDEN, ``value`` the number that decided it.
+
+    ``detail`` names every value that counted.
+    """
 
     name: str
     outcome: str
     value: int
+    detail: str = ""
 
 
 class Scenario(ABC):
@@ -70,10 +74,10 @@ class Scenario(ABC):
         """Spawn the threads; the machine has a driver and nothing else yet."""
 
     @abstractmethod
-    def outcome(self, columns: Mapping[str, np.ndarray]) -> Outcome:
-        """Judge a finished run by the columns of its timeline."""
+    def outcome(self, columns: Mapping[str, np.ndarray], broken: Collection[str] = ()) -> Outcome:
+        """Judge a finished run by the columns of its timeline, and by the invariants that it broke."""
 
-    def expected(self, policy: str) -> str:
+    def expected(self, policy: str, subscriber: str = "sva") -> str:
         """Return the outcome that docs/contract.md 7 predicts under a policy."""
         return self.expectations.get(policy, ALLOWED)
 
@@ -89,7 +93,7 @@ class LoadScenario(Scenario):
 
     values: Mapping[int, str]
 
-    def outcome(self, columns: Mapping[str, np.ndarray]) -> Outcome:
+    def outcome(self, columns: Mapping[str, np.ndarray], broken: Collection[str] = ()) -> Outcome:
         """Judge a finished run.
 
         Raises

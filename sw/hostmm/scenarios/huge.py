@@ -82,4 +82,5 @@ def _replace_middle(machine: "Machine", mm: MmStruct, frames: list[Page]) -> Ste
         # As copy-on-write leaves it: the one page of the mapping that has a struct page.
         new.mapping, new.index = anon_vma_prepare(machine, vma), vma.linear_index(_MIDDLE)
         page_add_rmap(machine, new)
+        mm.add_rss(1, anon=True)
         yield "pte_write"

@@ -7,7 +7,7 @@ that become free and stores its own versions into them. The first phases are sce
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -77,7 +77,7 @@ class Storm(Scenario):
         weather.map_taker(taker, machine.frames.total)
         machine.sched.spawn("storm", _run(machine, spaces, taker, bind, self._phases))
 
-    def outcome(self, columns: Mapping[str, np.ndarray]) -> Outcome:
+    def outcome(self, columns: Mapping[str, np.ndarray], broken: Collection[str] = ()) -> Outcome:
         """Judge a finished run by what no policy excuses; stale loads behind COW are left to the checks.
 
         Forbidden is a touch that the frame sanitizer reported, and a load of what another address space's CPU

@@ -1,42 +1,34 @@
-"""``sva``: the device walks the CPU's page tables (shared virtual addressing); docs/contract.md 7.1, B-type.
+"""``sva``: the device walks the CPU's page tables (shared virtual addressing); docs/contract.md 7.1.
 
-It honours range start and end: new walks of a range are kept out between the two, and nothing changes before the
-last use of an old translation has ended. It never sleeps, it spins, so it may be called under any lock.
+Two kinds. The B-type honours range start and end: new walks of a range are kept out between the two, and nothing
+changes before the last use of an old translation has ended. The A-type (a device with ATS) knows nothing of ranges
+that are about to change: it follows the flushes of the CPUs' TLBs (3.19 and later) and ``invalidate_page`` (until
+4.12), and misses what only a range start announces. Neither sleeps, they spin, so they may be called under any lock.
 """
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
+from hostmm.contexts import DeviceFault
+from hostmm.mm.pagetable import PTE_V
 from hostmm.mm.space import MmStruct
 from hostmm.scheduler import Steps
+from hostmm.subscribers.base import DeviceSubscriber
 
 if TYPE_CHECKING:
     from hostmm.machine import Machine
 
-__all__ = ["Sva"]
+__all__ = ["Sva", "SvaA"]
 
 
-class Sva:
-    """The subscriber of one address space; make one with :meth:`bind`.
+class _Walking(DeviceSubscriber):
+    """What both kinds share."""
 
-    Parameters
-    ----------
-    machine : Machine
-    asid : int
-        What the device calls the address space.
-    """
-
-    def __init__(self, machine: "Machine", asid: int) -> None:
-        self._driver = machine.driver
-        self._asid = asid
-
-    @classmethod
-    def bind(cls, machine: "Machine", mm: MmStruct) -> Steps:
-        """Let the device use ``mm`` (``iommu_sva_bind_device``); returns the subscriber, registered."""
-        subscriber = cls(machine, mm.number)
-        # Registered before the device can cache anything, so that no callback is missed (I14).
-        mm.notifiers.register(subscriber)
-        yield from machine.driver.attach(mm)
-        return subscriber
+    def start(self) -> Steps:
+        """Have the device walk the CPU's tables (``iommu_sva_bind_device``)."""
+        self.context = yield from self._driver.attach(self._mm, self)
+        assert self.context.asid is not None
+        self._asid: int = self.context.asid
 
     def invalidate_page(self, vpn: int, *, callback: int) -> Steps:
         """Invalidate the page and wait for its last use."""
@@ -47,17 +39,49 @@ class Sva:
         yield from self._invalidate(vpn, vpn, hold=False, callback=callback)
         return 0
 
-    def invalidate_range_start(self, first: int, last: int, *, callback: int) -> Steps:
-        """Keep walks of the range out, invalidate it and wait for the last use."""
-        yield from self._invalidate(first, last, hold=True, callback=callback)
-
-    def invalidate_range_end(self, first: int, last: int, *, callback: int) -> Steps:
-        """Let walks of the range in again."""
-        yield from self._driver.unhold(self._asid, first, last, callback=callback)
-
     def release(self, *, callback: int) -> Steps:
         """Freeze the device in this address space, for good."""
-        yield from self._driver.detach(self._asid, callback=callback)
+        self.released = True
+        yield from self._driver.detach(self.context, callback=callback)
 
     def _invalidate(self, first: int, last: int, *, hold: bool, callback: int) -> Steps:
         yield from self._driver.invalidate(self._asid, first, last, hold=hold, callback=callback)
+
+    def fault(self, fault: DeviceFault) -> Steps:
+        """Have mm resolve the fault; the device walks what comes of it."""
+        cached = self._mm.tables.get(fault.vpn) & PTE_V
+        if not (yield from self._resolve(fault)):
+            return False
+        if cached:
+            # Nobody is notified of an upgrade (docs/contract.md 1.2, I11). If the MMU still holds the entry that
+            # lacked the right, the burst would hit it and fault for ever: an IOMMU driver flushes what faulted.
+            yield from self._driver.invalidate(self._asid, fault.vpn, fault.vpn)
+        return True
+
+
+class Sva(_Walking):
+    """The B-type."""
+
+    def __init__(self, machine: "Machine", mm: MmStruct) -> None:
+        super().__init__(machine, mm)
+        self._held: Counter[tuple[int, int]] = Counter()
+
+    def invalidate_range_start(self, first: int, last: int, *, callback: int) -> Steps:
+        """Keep walks of the range out, invalidate it and wait for the last use."""
+        if not self.released:
+            self._held[first, last] += 1
+            yield from self._invalidate(first, last, hold=True, callback=callback)
+
+    def invalidate_range_end(self, first: int, last: int, *, callback: int) -> Steps:
+        """Let walks of the range in again; also behind a release, or the hold would meet the asid's next owner."""
+        if self._held[first, last]:
+            self._held[first, last] -= 1
+            yield from self._driver.unhold(self._asid, first, last, callback=callback)
+
+
+class SvaA(_Walking):
+    """The A-type."""
+
+    def invalidate_range(self, first: int, last: int, *, callback: int) -> Steps:
+        """Invalidate the range and wait for the last use."""
+        yield from self._invalidate(first, last, hold=False, callback=callback)

@@ -1,72 +1,116 @@
 """I13 and I20: range starts and ends pair up, and every subscriber gets every event."""
 
-from collections import Counter, defaultdict
+from collections import Counter
+from collections.abc import Iterable
 
-from hostmm.mm.pagetable import PTE_R, PTE_U, PTE_V, PTE_W, pte_pfn
-from hostmm.timeline import Notification, Row
+from hostmm.timeline import Notification
 from shootdown.checks.violation import Findings, at_row
-from shootdown.history import Callback, History
+from shootdown.history import NEVER, Callback, History, Subscription
 
 __all__ = ["check_all_subscribers", "check_pairing"]
 
+_TELLING = (
+    Notification.INVALIDATE_PAGE,
+    Notification.RANGE_START,
+    Notification.RANGE_END,
+    Notification.INVALIDATE_RANGE,
+)
+"""Kinds that say that pages are gone; the young calls and ``change_pte`` do not."""
+
 
 def check_pairing(history: History) -> Findings:
-    """I13: yield range ends without their start, and starts whose path ended without an end."""
-    rows = history.rows
-    open_brackets: Counter[tuple[int, int, int, int]] = Counter()
-    ended = {row_span: row for row, row_span in rows.take(rows.of(Row.PATH_END), "span")}
-    last: dict[tuple[int, int, int, int], Callback] = {}
+    """I13: yield a subscriber's range ends without their start, and starts whose path ended without an end.
+
+    An end without a start is a matter of I14 where the subscriber was registered in between.
+    """
+    known = {(s.mm, s.number): s for s in history.subscriptions}
+    opened: Counter[_Bracket] = Counter()
+    last: dict[_Bracket, Callback] = {}
     for callback in history.callbacks:
-        key = (callback.span, callback.mm, callback.first, callback.last)
-        pages = f"pages {callback.first:#x} to {callback.last:#x} of mm {callback.mm}"
-        if callback.kind is Notification.RANGE_START:
-            open_brackets[key] += 1
+        key = (
+            callback.subscriber,
+            callback.span,
+            callback.mm,
+            callback.first,
+            callback.last,
+        )
+        if callback.kind is Notification.RANGE_START and not _failed(history, callback):
+            opened[key] += 1
             last[key] = callback
         elif callback.kind is Notification.RANGE_END:
-            open_brackets[key] -= 1
-            if open_brackets[key] < 0:
-                open_brackets[key] = 0
-                yield at_row(
-                    history, "I13", callback.begin, f"range end of {pages} without its start"
+            opened[key] -= 1
+            if opened[key] < 0:
+                opened[key] = 0
+                late = _registered_inside(
+                    history, known.get((callback.mm, callback.subscriber)), callback
                 )
-    for key, count in open_brackets.items():
-        if count:
-            callback = last[key]
-            row = ended.get(callback.span, callback.begin)
-            yield at_row(
-                history,
-                "I13",
-                row,
-                f"{count} range start of pages {callback.first:#x} to {callback.last:#x} of mm "
-                f"{callback.mm} without an end",
-            )
+                what = f"range end of {_pages(callback)} without its start"
+                if late:
+                    what += ": the subscriber was registered in between"
+                yield at_row(history, "I14" if late else "I13", callback.begin, what)
+    for key, count in opened.items():
+        start = last.get(key)
+        if count and start is not None and _owes_end(history, known, start):
+            done = history.passes.get(start.span)
+            row = done.end if done and done.end != NEVER else start.begin
+            what = f"{count} range start of {_pages(start)} without an end"
+            yield at_row(history, "I13", row, what)
+
+
+_Bracket = tuple[int, int, int, int, int]
+"""(subscriber, span, mm, first, last)."""
+
+
+def _pages(callback: Callback) -> str:
+    return f"pages {callback.first:#x} to {callback.last:#x} of mm {callback.mm}"
+
+
+def _failed(history: History, callback: Callback) -> bool:
+    """Whether a start said "again": it gets no end. Under EMM a result means something else."""
+    return bool(callback.result) and not history.policy.stops_at_first
+
+
+def _registered_inside(
+    history: History, subscription: Subscription | None, callback: Callback
+) -> bool:
+    done = history.passes.get(callback.span)
+    return subscription is not None and done is not None and subscription.begin > done.begin
+
+
+def _owes_end(
+    history: History, known: dict[tuple[int, int], Subscription], start: Callback
+) -> bool:
+    """Whether the subscriber of a start has a method for the end, and was there to be called."""
+    subscription = known.get((start.mm, start.subscriber))
+    if subscription is None:
+        return True
+    done = history.passes.get(start.span)
+    left = done is not None and subscription.removed < done.end
+    return subscription.has(Notification.RANGE_END) and not left
 
 
 def check_all_subscribers(history: History) -> Findings:
     """I20: yield events that not every subscriber got, and cleared PTEs that no event told of."""
-    registered = _Registered(history)
-    yield from _short_walks(history, registered)
-    yield from _untold(history, registered)
+    yield from _short_walks(history)
+    yield from _untold(history)
 
 
-class _Registered:
-    """How many subscribers an mm has, by row."""
-
-    def __init__(self, history: History) -> None:
-        rows = history.rows
-        self._changes: dict[int, list[tuple[int, int]]] = defaultdict(list)
-        for row, mm, tag in rows.take(rows.of(Row.SUBSCRIBE), "mm", "tag"):
-            self._changes[mm].append((row, 1 if tag else -1))
-
-    def count(self, mm: int, row: int) -> int:
-        return sum(change for when, change in self._changes.get(mm, ()) if when < row)
+def _listeners(history: History, mm: int, row: int, kinds: Iterable[Notification]) -> int:
+    """Count subscribers on the chain of ``mm`` at a row with a method for any of ``kinds``."""
+    wanted = tuple(kinds)
+    return sum(
+        s.mm == mm and s.listens(row) and any(s.has(kind) for kind in wanted)
+        for s in history.subscriptions
+    )
 
 
-def _short_walks(history: History, registered: _Registered) -> Findings:
+def _short_walks(history: History) -> Findings:
     """Chain walks, one after the other in a thread, that are shorter than the list of subscribers."""
     walks: dict[tuple[int, ...], list[Callback]] = {}
     finished: list[list[Callback]] = []
     for callback in history.callbacks:
+        if callback.kind is Notification.RELEASE:
+            continue
         key = (
             callback.thread,
             callback.span,
@@ -76,56 +120,41 @@ def _short_walks(history: History, registered: _Registered) -> Findings:
             callback.last,
         )
         walk = walks.setdefault(key, [])
-        if walk and len(walk) >= registered.count(callback.mm, walk[0].begin):
+        if walk and len(walk) >= _walked(history, walk[0]):
             finished.append(walk)
             walks[key] = walk = []
         walk.append(callback)
     for walk in sorted((*finished, *walks.values()), key=lambda walk: walk[0].begin):
-        want = registered.count(walk[0].mm, walk[0].begin)
+        want = _walked(history, walk[0])
         if len(walk) < want:
             yield at_row(
                 history,
                 "I20",
                 walk[-1].begin,
-                f"{walk[0].kind.name.lower()} of pages {walk[0].first:#x} to {walk[0].last:#x} of mm "
-                f"{walk[0].mm} reached {len(walk)} of {want} subscribers",
+                f"{walk[0].kind.name.lower()} of {_pages(walk[0])} reached {len(walk)} of {want} subscribers",
             )
 
 
-def _untold(history: History, registered: _Registered) -> Findings:
-    """Present PTEs cleared or downgraded on a path that notifies, with subscribers there and no callback for the page.
+def _walked(history: History, first: Callback) -> int:
+    return _listeners(history, first.mm, first.begin, (first.kind,))
+
+
+def _untold(history: History) -> Findings:
+    """Present PTEs cleared or downgraded on a path that notifies, with somebody to tell and no callback for the page.
 
     A COW without ``struct page`` is left to I4 where the policy itself does not notify it.
     """
     rows, policy = history.rows, history.policy
-    told: dict[int, list[Callback]] = defaultdict(list)
-    for callback in history.callbacks:
-        told[callback.span].append(callback)
-    index = rows.of(Row.PTE_CLEAR, Row.PTE_SET)
-    names = ("kind", "path", "span", "mm", "vpn", "a", "b")
-    for row, kind, path, span, mm, vpn, a, b in rows.take(index, *names):
-        cleared = kind == Row.PTE_CLEAR
-        old = a if cleared else b
-        if not cleared and not _loses(old, a):
+    for change in history.changes:
+        name = rows.paths[change.path]
+        kinds = [kind for kind in policy.points.get(name, {}).values() if kind in _TELLING]
+        if not change.loses or not kinds:
             continue
-        name = rows.paths[path]
-        notifies = bool(policy.points.get(name))
         if name == "do_wp_page" and not policy.notifies_without_page:
             continue
-        covered = any(callback.covers(mm, vpn) for callback in told[span])
-        if notifies and old & PTE_V and not covered and registered.count(mm, row):
-            yield at_row(
-                history,
-                "I20",
-                row,
-                f"the PTE of page {vpn:#x} of mm {mm} was {'cleared' if cleared else 'downgraded'} and no "
-                "subscriber was told",
-            )
-
-
-def _loses(old: int, new: int) -> bool:
-    """Whether a present PTE ``old`` let a device do something that ``new`` in its place does not."""
-    if not old & PTE_V:
-        return False
-    lost = any(old & bit and not new & bit for bit in (PTE_V, PTE_R, PTE_W, PTE_U))
-    return lost or pte_pfn(old) != pte_pfn(new)
+        told = history.callbacks_of.get(change.span, ())
+        covered = any(callback.covers(change.mm, change.vpn) for callback in told)
+        if not covered and _listeners(history, change.mm, change.row, kinds):
+            how = "cleared" if change.unmaps else "downgraded"
+            what = f"the PTE of page {change.vpn:#x} of mm {change.mm} was {how} and no subscriber was told"
+            yield at_row(history, "I20", change.row, what)

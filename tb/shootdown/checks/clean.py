@@ -3,7 +3,6 @@
 from bisect import bisect_left
 from collections import defaultdict
 
-from hostmm.mm.pagetable import PTE_W
 from hostmm.timeline import Row
 from shootdown.checks.violation import Finding, Findings
 from shootdown.history import History, Use
@@ -28,7 +27,7 @@ def check_clean(history: History) -> Findings:
         for use in writes.get(pfn, ()):
             if use.end <= row or use.entry is None:
                 continue
-            taken_away = downgrades.get((use.asid, use.vpn), ())
+            taken_away = downgrades.get((use.mm, use.vpn), ())
             place = bisect_left(taken_away, use.entry.begin)
             stale = place < len(taken_away) and taken_away[place] < row
             if stale and not _is_dirty(dirty.get(pfn, []), use.end):
@@ -44,13 +43,10 @@ def check_clean(history: History) -> Findings:
 
 def _downgrades(history: History) -> dict[tuple[int, int], list[int]]:
     """Rows at which a writable PTE of (mm, vpn) was cleared or made read-only, ascending."""
-    rows = history.rows
     found: dict[tuple[int, int], list[int]] = defaultdict(list)
-    index = rows.of(Row.PTE_CLEAR, Row.PTE_SET)
-    for row, kind, mm, vpn, a, b in rows.take(index, "kind", "mm", "vpn", "a", "b"):
-        old, new = (a, 0) if kind == Row.PTE_CLEAR else (b, a)
-        if old & PTE_W and not new & PTE_W:
-            found[mm, vpn].append(row)
+    for change in history.changes:
+        if change.loses_write:
+            found[change.mm, change.vpn].append(change.row)
     return found
 
 

@@ -5,49 +5,78 @@ was issued and the row at which its data arrived. A page that was cleared still 
 CPU can store to; what a sharer stores into it once COW has dropped its mapcount does not count (I6).
 """
 
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
 from secmmu.layouts import PAGE_BITS
 from shootdown.checks.violation import NO_PATH, Finding, Findings
 from shootdown.history import NEVER, History, Mapping, Use
 from shootdown.history.bursts import Burst, Load
 
-__all__ = ["check_data"]
+__all__ = ["StaleWord", "check_data", "may_show", "stale_words"]
 
 _OFFSET = (1 << PAGE_BITS) - 1
 
 
-def check_data(history: History) -> Findings:
-    """Yield every loaded word that the contract does not allow, in order of time."""
+@dataclass(slots=True, frozen=True)
+class StaleWord:
+    """A word that a device load must not have returned."""
+
+    burst: Burst
+    use: Use
+    load: Load
+    position: int
+    value: int
+
+    @property
+    def va(self) -> int:
+        """Its virtual byte address."""
+        return self.burst.va + 8 * self.position
+
+    @property
+    def what(self) -> str:
+        """What a message says that the device did."""
+        return f"the device read {self.value:#x} at va {self.va:#x} of mm {self.burst.mm}"
+
+    def source(self, history: History) -> Mapping | None:
+        """Return the page that it came from, None where that was never mapped there."""
+        pages = history.pages.get((self.burst.mm, self.va >> PAGE_BITS), [])
+        return next((page for page in reversed(pages) if page.pfn == self.use.pfn), None)
+
+
+_found: WeakKeyDictionary[History, list[StaleWord]] = WeakKeyDictionary()
+
+
+def stale_words(history: History) -> list[StaleWord]:
+    """Return every loaded word that the contract does not allow, in order of time; judged once a history."""
+    if history not in _found:
+        _found[history] = _judge(history)
+    return _found[history]
+
+
+def _judge(history: History) -> list[StaleWord]:
+    stale = []
     for burst in history.bursts:
         if burst.write or burst.use is None:
             continue
         begin = history.rows.row_of_cycle(burst.issued)
-        pages = history.pages.get((burst.asid, burst.va >> PAGE_BITS), [])
         for load in burst.loads:
-            standing = _standing(pages, begin, load.row)
             for position, value in enumerate(load.words, load.beat):
-                offset = (burst.va & _OFFSET) + 8 * position
-                if not _allowed(history, standing, burst, begin, load, offset, value):
-                    yield _explain(history, burst, burst.use, load, position, value, pages)
+                word = StaleWord(burst, burst.use, load, position, value)
+                if not may_show(history, word, begin):
+                    stale.append(word)
+    return stale
 
 
-def _standing(pages: list[Mapping], begin: int, end: int) -> list[Mapping]:
-    """Pages that may be read at some moment from row ``begin`` to row ``end``, newest first."""
-    return [page for page in reversed(pages) if page.begin <= end and page.end >= begin]
-
-
-def _allowed(
-    history: History,
-    standing: list[Mapping],
-    burst: Burst,
-    begin: int,
-    load: Load,
-    offset: int,
-    value: int,
-) -> bool:
-    for page in standing:
-        low, high = max(begin, page.begin), min(load.row, page.end)
-        held = history.memory.may_hold((page.pfn << PAGE_BITS) + offset, value, low, high)
-        if held and _foreign_store(history, page, burst.asid, value) is None:
+def may_show(history: History, word: StaleWord, begin: int) -> bool:
+    """Whether the address may show the word at some moment from row ``begin`` to the row at which it arrived."""
+    vpn, offset = word.va >> PAGE_BITS, word.va & _OFFSET
+    for page in reversed(history.pages.get((word.burst.mm, vpn), [])):
+        low, high = max(begin, page.begin), min(word.load.row, page.end)
+        if low > high:
+            continue
+        held = history.memory.may_hold((page.pfn << PAGE_BITS) + offset, word.value, low, high)
+        if held and _foreign_store(history, page, word.burst.mm, word.value) is None:
             return True
     return False
 
@@ -64,21 +93,19 @@ def _foreign_store(history: History, page: Mapping, mm: int, value: int) -> int 
     return None
 
 
-def _explain(
-    history: History,
-    burst: Burst,
-    use: Use,
-    load: Load,
-    position: int,
-    value: int,
-    pages: list[Mapping],
-) -> Finding:
+def check_data(history: History) -> Findings:
+    """I4 and I6: yield every loaded word that the contract does not allow, in order of time."""
+    for word in stale_words(history):
+        yield _explain(history, word)
+
+
+def _explain(history: History, word: StaleWord) -> Finding:
     """Say which invariant a word breaks: where it came from, and who should have kept it away."""
-    rows = history.rows
-    cycle = rows.cycle_of(load.row)
-    what = f"the device read {value:#x} at va {burst.va + 8 * position:#x} of mm {burst.asid}"
-    held = history.memory.may_hold(use.pa + 8 * position, value, use.begin, load.row)
-    old = next((page for page in reversed(pages) if page.pfn == use.pfn), None)
+    rows, use, what = history.rows, word.use, word.what
+    cycle = rows.cycle_of(word.load.row)
+    address = use.pa + 8 * word.position
+    held = history.memory.may_hold(address, word.value, use.begin, word.load.row)
+    old = word.source(history)
     if not held:
         return _hard(cycle, f"{what}, which frame {use.pfn:#x} did not hold: corrupted data")
     if old is None:
@@ -86,7 +113,7 @@ def _explain(
     if old.cleared == NEVER:
         return _hard(cycle, f"{what} in frame {use.pfn:#x}, where it was not at that time")
     path, thread = rows.path_of(old.cleared), rows.thread_of(old.cleared)
-    row = _foreign_store(history, old, burst.asid, value)
+    row = _foreign_store(history, old, word.burst.mm, word.value)
     if row is not None:
         writer = f"mm {int(rows['mm'][row])} ({rows.thread_of(row)}, cycle {rows.cycle_of(row)})"
         return Finding(

@@ -67,7 +67,7 @@ def _before_drained(history: History) -> Findings:
             continue
         for clear_mm, clear_vpn, clear_span in cleared.pop(pfn, ()):
             for command in commands.get(clear_span, ()):
-                if command.overlaps(clear_mm, clear_vpn, clear_vpn) and command.drained > row:
+                if command.covers(clear_mm, clear_vpn) and command.drained > row:
                     yield Finding(
                         "I1",
                         rows.paths[command.path],

@@ -10,21 +10,23 @@ __all__ = ["check_release"]
 def check_release(history: History) -> Findings:
     """Yield tear-downs without release, and whatever of the mm lives on in the MMU after it."""
     rows = history.rows
-    subscribed = {mm for _, mm in rows.take(rows.of(Row.SUBSCRIBE), "mm")}
+    subscribed = {subscription.mm for subscription in history.subscriptions}
     released = {
-        callback.mm: callback.end
+        (callback.mm, callback.subscriber): callback.end
         for callback in history.callbacks
         if callback.kind is Notification.RELEASE
     }
     for row, mm in rows.take(rows.of(Row.TEARDOWN), "mm"):
         if mm not in subscribed:
             continue
-        if released.get(mm, row) >= row:
-            yield at_row(
-                history, "I16", row, f"mm {mm} is torn down before its release has returned"
-            )
+        for subscription in history.subscriptions:
+            number = subscription.number
+            owes = subscription.mm == mm and subscription.has(Notification.RELEASE)
+            if owes and subscription.begin < row and released.get((mm, number), row) >= row:
+                what = f"mm {mm} is torn down before the release of its subscriber {number} has returned"
+                yield at_row(history, "I16", row, what)
         for entry in history.entries:
-            if entry.asid == mm and entry.begin < row < entry.end:
+            if entry.mm == mm and entry.begin < row < entry.end:
                 yield at_row(
                     history,
                     "I16",
@@ -32,11 +34,11 @@ def check_release(history: History) -> Findings:
                     f"mm {mm} is torn down while TLB entry {entry.index} still holds its page "
                     f"{entry.first:#x}",
                 )
-            elif entry.asid == mm and entry.begin > row:
+            elif entry.mm == mm and entry.begin > row:
                 what = f"TLB entry {entry.index} was filled for mm {mm} after its release"
                 yield Finding("I16", NO_PATH, entry.begin_cycle, NO_PATH, what)
         for use in history.uses:
-            if use.asid == mm and use.end > row:
+            if use.mm == mm and use.end > row:
                 when = "was in flight" if use.begin < row else "began"
                 what = f"the {use.name} {when} after the release of mm {mm}"
                 yield Finding(

@@ -1,48 +1,18 @@
 """Hardware and host must agree on every touch of a freed frame; what else the frame sanitizer saw is named."""
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import defaultdict
-from dataclasses import dataclass
 
 from hostmm.mm.pagetable import PTE_W
 from hostmm.timeline import Row
-from secmmu.layouts import PAGE_BITS, Event, Verdict
+from secmmu.layouts import Verdict
+from shootdown.checks.reports import Report, by_use, disagreement, reports
 from shootdown.checks.violation import NO_PATH, Finding, Findings
 from shootdown.history import NEVER, History, Use
 
 __all__ = ["check_agreement", "check_rights"]
 
 _OKAY = 0
-_OPEN_AT_MOST = 64
-"""Uses of one id that can be open at once: no more than the MMU has slots for."""
-
-
-@dataclass(slots=True)
-class _Report:
-    """One VIOLATION record."""
-
-    row: int
-    cycle: int
-    walker: bool
-    asid: int
-    id: int
-    write: bool
-    verdict: Verdict
-    address: int
-
-    @property
-    def pfn(self) -> int:
-        return int(self.address >> PAGE_BITS)
-
-
-def _reports(history: History) -> list[_Report]:
-    rows = history.rows
-    index = rows.of(Event.VIOLATION.value)
-    taken = zip(rows.take(index, "cycle", "thread", "a"), rows.access(index), strict=True)
-    return [
-        _Report(row, cycle, bool(source), asid, id_, bool(write), Verdict(code), address)
-        for (row, cycle, source, address), (asid, id_, write, code, _) in taken
-    ]
 
 
 def _free_times(history: History) -> dict[int, list[tuple[int, int]]]:
@@ -65,16 +35,16 @@ def check_agreement(history: History) -> Findings:
     in between, for the last beats or none; and no report may come from any other use.
     """
     times = _free_times(history)
-    reports = [r for r in _reports(history) if r.verdict is Verdict.FREED and not r.walker]
-    by_use = _assign(history, reports)
-    for report in by_use.pop(None, []):
+    freed = [r for r in reports(history) if r.verdict is Verdict.FREED and not r.walker]
+    owned = by_use(history, freed)
+    for report in owned.pop(None, []):
         yield _only(
             "the sanitizer", report.cycle, f"a touch of freed frame {report.pfn:#x}", "no such use"
         )
     for use in history.uses:
         if use.code != _OKAY or use.end == NEVER:
             continue
-        found = by_use.get(use, [])
+        found = owned.get(use, [])
         free = times[use.pfn]
         for report in found:
             if not any(begin <= report.cycle < end for begin, end in free):
@@ -100,45 +70,13 @@ def _reallocated(free: list[tuple[int, int]], use: Use) -> bool:
 
 
 def _only(side: str, cycle: int, what: str, detail: str) -> Finding:
-    other = "the timeline" if side == "the sanitizer" else "the sanitizer"
-    return Finding(
-        "I1",
-        NO_PATH,
-        cycle,
-        NO_PATH,
-        f"{side} saw {what}, {other} did not ({detail})",
-        excusable=False,
-    )
-
-
-def _assign(history: History, reports: list[_Report]) -> dict[Use | None, list[_Report]]:
-    """Give each report to the use it belongs to: the oldest open one of its id that holds the address."""
-    by_id: dict[tuple[bool, int], list[Use]] = defaultdict(list)
-    for use in history.uses:
-        by_id[use.write, use.id].append(use)
-    begins = {key: [use.begin_cycle for use in queue] for key, queue in by_id.items()}
-    assigned: dict[Use | None, list[_Report]] = defaultdict(list)
-    for report in reports:
-        key = report.write, report.id
-        owner = None
-        begun = bisect_right(begins.get(key, []), report.cycle)
-        for use in by_id.get(key, [])[max(0, begun - _OPEN_AT_MOST) : begun]:
-            inside = use.pa <= report.address < use.pa + 8 * use.beats
-            if (
-                use.begin_cycle <= report.cycle <= use.end_cycle
-                and use.asid == report.asid
-                and inside
-            ):
-                owner = use
-                break
-        assigned[owner].append(report)
-    return assigned
+    return disagreement("I1", side, cycle, what, detail)
 
 
 def check_rights(history: History) -> Findings:
     """Yield what else the sanitizer reported: rights that were gone, frames that are not data, freed tables."""
     blame = _Blame(history)
-    for report in _reports(history):
+    for report in reports(history):
         if report.walker:
             what = f"the walker read frame {report.pfn:#x}, which is no page table any more"
             yield Finding("I17", NO_PATH, report.cycle, NO_PATH, what)
@@ -151,6 +89,7 @@ class _Blame:
 
     def __init__(self, history: History) -> None:
         rows = self._rows = history.rows
+        self._owners = history.owners
         self._changes: dict[tuple[int, int], list[int]] = defaultdict(list)
         self._frees: dict[int, list[int]] = defaultdict(list)
         index = rows.of(Row.PTE_SET, Row.PTE_CLEAR)
@@ -160,10 +99,11 @@ class _Blame:
         for row, pfn in rows.take(rows.of(Row.FREE), "pfn"):
             self._frees[pfn].append(row)
 
-    def judge(self, report: _Report) -> Finding:
+    def judge(self, report: Report) -> Finding:
         """Name the invariant: I1 where the frame has a new owner, I10 for a write, I4 for a read."""
         rows = self._rows
-        changes = self._changes.get((report.asid, report.pfn), [])
+        mm = self._owners.mm(report.asid, report.row)
+        changes = self._changes.get((mm, report.pfn), [])
         place = bisect_left(changes, report.row)
         change = changes[place - 1] if place else None
         freed = self._frees.get(report.pfn, [])

@@ -3,12 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from shootdown.expectations import expected
+from shootdown.expectations import NO_PATH, expected
 from shootdown.history import Command, History
 
 __all__ = ["NO_PATH", "Finding", "Findings", "Violation", "at_row", "by_command", "judge"]
-
-NO_PATH = "-"
 
 
 @dataclass(frozen=True, order=True)
@@ -39,7 +37,10 @@ class Violation:
 
 @dataclass(frozen=True)
 class Finding:
-    """A violation before it is judged by policy; ``excusable`` is False where no policy explains it."""
+    """A violation before it is judged by policy.
+
+    ``excusable`` is False where every callback has returned: only a path that tells nobody explains it.
+    """
 
     invariant: str
     path: str
@@ -69,9 +70,16 @@ def by_command(
     return Finding(invariant, rows.paths[command.path], cycle, rows.threads[command.thread], what)
 
 
-def judge(policy: str, finding: Finding) -> Violation:
-    """Say whether the policy is known to allow it."""
-    allowed = finding.excusable and expected(policy, finding.invariant, finding.path)
+def judge(history: History, finding: Finding) -> Violation:
+    """Say whether the policy is known to allow it, with the devices that took part."""
+    kinds = {"A" if s.follows_flushes else "B" for s in history.subscriptions} or {"B"}
+    allowed = expected(
+        history.policy.name,
+        finding.invariant,
+        finding.path,
+        kinds,
+        lasting=not finding.excusable,
+    )
     return Violation(
         invariant=finding.invariant,
         expected=allowed,

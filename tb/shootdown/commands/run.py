@@ -14,9 +14,9 @@ from rich.console import Console
 from hostmm import mutants
 from hostmm.policies import POLICIES
 from hostmm.scenarios import SCENARIOS
+from hostmm.subscribers.kinds import SUBSCRIBERS
 from secmmu.config import MUTANTS
 from shootdown import config as defaults
-from shootdown.builds import SIMULATORS
 from shootdown.config import RunConfig
 from shootdown.errors import ShootdownError, UsageError
 from shootdown.outcome import Outcome
@@ -52,8 +52,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="append",
         help=f"repeatable; one of {', '.join(POLICIES)}; default: v9 and seed",
     )
-    add("--scenario", action="append", help=f"only this directed scenario: {', '.join(SCENARIOS)}")
-    add("--sim", default="verilator", help=f"one of {', '.join(SIMULATORS)}")
+    add(
+        "--scenario",
+        action="append",
+        help=f"only this directed scenario: {', '.join(SCENARIOS)}, or a litmus test's file",
+    )
+    add("--subscriber", default="sva", help=f"one of {', '.join(SUBSCRIBERS)}")
+    add("--sim", default="verilator", help=f"one of {', '.join(defaults.CARRIERS)}")
     add("--seed", type=int, default=1, help="seed of the schedule and of the device's share")
     add("--cpus", type=int, help="threads between two system calls; default: 4, and 1 beside it")
     add("--frames", type=int, help="frame limit; default: 0.65 of the footprint")
@@ -85,6 +90,7 @@ def _common(chosen: argparse.Namespace, policy: str) -> RunConfig:
         policy=policy,
         trace=chosen.trace or defaults.DEFAULT_TRACE,
         simulator=chosen.sim,
+        subscriber=chosen.subscriber,
         seed=chosen.seed,
         frames=chosen.frames,
         memory_latency=chosen.memory_latency,
@@ -109,16 +115,17 @@ def _configs(chosen: argparse.Namespace) -> tuple[list[RunConfig], list[RunConfi
     usual = defaults.DEFAULT_SCENARIOS if default_scenario else ()
     names = dict.fromkeys(chosen.scenario or usual)
     scenarios = [
-        replace(one, scenario=name, waves=chosen.waves or _short(name))
+        replace(one, scenario=name, waves=chosen.waves or _has_waves(name, chosen.sim))
         for name in names
         for one in common
     ]
     return ([] if chosen.scenario else replays), scenarios
 
 
-def _short(scenario: str) -> bool:
-    """Whether a scenario's waveform is small; an unknown name is refused later, with the others."""
-    return scenario in SCENARIOS and not SCENARIOS[scenario].long
+def _has_waves(scenario: str, simulator: str) -> bool:
+    """Whether there is a waveform and it is small; an unknown name is refused later, with the others."""
+    long = scenario in SCENARIOS and SCENARIOS[scenario].long
+    return simulator != defaults.MODEL and not long
 
 
 def _run(chosen: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from hostmm.pack import unpacker
 from hostmm.timeline import Row
 from secmmu.layouts import AccessArg, Event, LoadArg, Response
 from shootdown.history.facts import NEVER, Use
+from shootdown.history.owners import Owners
 from shootdown.history.rows import Rows
 
 __all__ = ["Burst", "Load", "device_bursts"]
@@ -37,6 +38,7 @@ class Burst:
     tag: int
     engine: int
     asid: int
+    mm: int
     id: int
     write: bool
     beats: int
@@ -50,7 +52,7 @@ class Burst:
     loads: list[Load] = field(default_factory=list)
 
 
-def device_bursts(rows: Rows, uses: Iterable[Use]) -> list[Burst]:
+def device_bursts(rows: Rows, uses: Iterable[Use], owners: Owners) -> list[Burst]:
     """Join DMA_SUBMIT, LOAD and DMA_DONE with the uses, in order of ending."""
     waiting: dict[int, list[Load]] = defaultdict(list)
     submitted: dict[int, tuple[int, int]] = {}
@@ -69,7 +71,8 @@ def device_bursts(rows: Rows, uses: Iterable[Use]) -> list[Burst]:
             fields = _load(arg)
             waiting[fields["id"]].append(Load(row, fields["beat"], (a, b)[: fields["count"]]))
         else:
-            burst = _burst(row, source, tag, _access(arg), a, b)
+            fields = _access(arg)
+            burst = _burst(row, source, tag, fields, owners.mm(fields["asid"], row), a, b)
             burst.submit, burst.data = submitted.get(tag, (-1, 0))
             if not burst.write:
                 burst.loads = waiting.pop(burst.id, [])
@@ -79,11 +82,14 @@ def device_bursts(rows: Rows, uses: Iterable[Use]) -> list[Burst]:
     return bursts
 
 
-def _burst(row: int, engine: int, tag: int, arg: dict[str, int], va: int, issued: int) -> Burst:
+def _burst(
+    row: int, engine: int, tag: int, arg: dict[str, int], mm: int, va: int, issued: int
+) -> Burst:
     return Burst(
         tag=tag,
         engine=engine,
         asid=arg["asid"],
+        mm=mm,
         id=arg["id"],
         write=bool(arg["write"]),
         beats=arg["beats"],

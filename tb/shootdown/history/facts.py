@@ -6,7 +6,7 @@ compared by cycle: a fill or a use that begins in the very cycle of a command's 
 
 from dataclasses import dataclass, field
 
-from hostmm.timeline import Notification
+from hostmm.timeline import CommandFlag, Notification
 from secmmu.layouts import PAGE_BITS, CommandKind, Event
 
 __all__ = ["NEVER", "Callback", "Command", "Entry", "Freed", "Use", "Walk"]
@@ -26,8 +26,11 @@ class Command:
     ----------
     asid, first, last : int
         What it names; ``last`` inclusive.
+    mm : int
+        The address space that the asid stands for.
     path, span, thread, callback : int
         Who issued it, from its INV_ISSUE row; ``callback`` 0 where no notifier did.
+    flags : CommandFlag
     entries, uses : list
         Overlapping TLB entries and uses in flight at its handshake.
     open_at_drained : list of Use
@@ -37,12 +40,14 @@ class Command:
     tag: int
     kind: CommandKind
     asid: int
+    mm: int
     first: int
     last: int
     path: int
     span: int
     thread: int
     callback: int
+    flags: CommandFlag
     issue: int
     issue_cycle: int
     accepted: int = NEVER
@@ -74,6 +79,12 @@ class Command:
                 return True
         return False
 
+    def covers(self, mm: int, vpn: int) -> bool:
+        """Whether it names a page of an address space."""
+        return (mm == self.mm or self.kind is CommandKind.ALL) and self.overlaps(
+            self.asid, vpn, vpn
+        )
+
     def outdates(self, use: "Use") -> bool:
         """Whether the translation of ``use`` was obtained before the handshake."""
         if use.begin_cycle <= self.accepted_cycle:
@@ -86,6 +97,7 @@ class Walk:
     """One page-table walk. ``doom`` is the first overlapping command accepted while it ran."""
 
     asid: int
+    mm: int
     id: int
     write: bool
     vpn: int
@@ -100,12 +112,15 @@ class Walk:
 class Entry:
     """One TLB entry while it was valid: pages ``first`` to ``last`` of ``asid`` map to frames from ``frame`` on.
 
+    ``mm`` is the address space that the asid stood for.
+
     ``doom`` is the first overlapping command accepted while it was valid; ``killed`` says that a KILL ended it
     (else it was replaced, or lived to the end).
     """
 
     index: int
     asid: int
+    mm: int
     first: int
     last: int
     frame: int
@@ -142,6 +157,7 @@ class Use:
     """One burst on the memory side. ``entry`` is the translation it went through, None when none ever said so."""
 
     asid: int
+    mm: int
     id: int
     write: bool
     beats: int
@@ -175,9 +191,13 @@ class Use:
 
 @dataclass(slots=True, eq=False)
 class Callback:
-    """One call of one subscriber; ``open_at_end`` are the uses of its pages in flight when it returned."""
+    """One call of one subscriber, with what it returned.
+
+    ``open_at_end`` are the uses of its pages in flight when it returned.
+    """
 
     number: int
+    subscriber: int
     kind: Notification
     mm: int
     first: int
@@ -187,6 +207,7 @@ class Callback:
     thread: int
     begin: int
     end: int = NEVER
+    result: int = 0
     commands: list[Command] = field(default_factory=list)
     open_at_end: list[Use] = field(default_factory=list)
 

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from hostmm.pack import unpacker
-from hostmm.timeline import Notification, Row
+from hostmm.timeline import CommandFlag, Notification, Row
 from secmmu.layouts import (
     PAGE_BITS,
     AccessArg,
@@ -14,6 +14,7 @@ from secmmu.layouts import (
     PteLayout,
 )
 from shootdown.history.facts import NEVER, Callback, Command, Entry, Freed, Use, Walk
+from shootdown.history.owners import Owners
 from shootdown.history.rows import Rows
 
 __all__ = ["Replay"]
@@ -32,6 +33,7 @@ class Replay:
     Parameters
     ----------
     rows : Rows
+    owners : Owners
 
     Attributes
     ----------
@@ -45,7 +47,8 @@ class Replay:
         Entries filled between the return of a range start and the call of its range end.
     """
 
-    def __init__(self, rows: Rows) -> None:
+    def __init__(self, rows: Rows, owners: Owners) -> None:
+        self._owners = owners
         self.commands: list[Command] = []
         self.entries: list[Entry] = []
         self.uses: list[Use] = []
@@ -93,7 +96,20 @@ class Replay:
             Event.USE_BEGIN.value: self._use_begin,
             Event.USE_END.value: self._use_end,
         }
-        names = ("cycle", "kind", "thread", "path", "span", "mm", "vpn", "pfn", "tag", "a", "b")
+        names = (
+            "cycle",
+            "kind",
+            "thread",
+            "path",
+            "span",
+            "mm",
+            "vpn",
+            "pfn",
+            "tag",
+            "a",
+            "b",
+            "c",
+        )
         for values in rows.take(rows.of(*handlers), *names):
             if values[1] != self._cycle:
                 self._new_cycle(values[1])
@@ -126,9 +142,10 @@ class Replay:
             self._mapped[values[6], values[7]] = (values[8], values[0])
 
     def _notify_begin(self, values: _Values) -> None:
-        row, _, _, thread, path, span, mm, first, _, kind, last, number = values
+        row, _, _, thread, path, span, mm, first, _, kind, last, number, subscriber = values
         callback = Callback(
             number=number,
+            subscriber=subscriber,
             kind=Notification(kind),
             mm=mm,
             first=first,
@@ -148,25 +165,32 @@ class Replay:
 
     def _notify_end(self, values: _Values) -> None:
         callback = self._by_number[values[11]]
-        callback.end = values[0]
+        callback.end, callback.result = values[0], values[10]
         callback.open_at_end = [
-            use for use in self._all_open_uses() if callback.covers(use.asid, use.vpn)
+            use
+            for use in self._all_open_uses()
+            if callback.covers(use.mm, use.vpn) and self._concerns(callback, use.asid)
         ]
         if callback.kind is Notification.RANGE_START:
             self._brackets.append(callback)
 
+    def _concerns(self, callback: Callback, asid: int) -> bool:
+        return self._owners.looks_after(callback.mm, callback.subscriber, asid)
+
     def _issue(self, values: _Values) -> None:
-        row, cycle, _, thread, path, span, mm, first, _, tag, last, number = values
+        row, cycle, _, thread, path, span, mm, first, _, tag, last, number, flags = values
         command = Command(
             tag=tag,
             kind=CommandKind.RANGE,
             asid=mm,
+            mm=self._owners.mm(mm, row),
             first=first,
             last=last,
             path=path,
             span=span,
             thread=thread,
             callback=number,
+            flags=CommandFlag(flags),
             issue=row,
             issue_cycle=cycle,
         )
@@ -240,7 +264,15 @@ class Replay:
 
     def _walk(self, values: _Values) -> None:
         arg = _access(values[5])
-        walk = Walk(arg["asid"], arg["id"], bool(arg["write"]), values[10], values[0], values[1])
+        walk = Walk(
+            asid=arg["asid"],
+            mm=self._owners.mm(arg["asid"], values[0]),
+            id=arg["id"],
+            write=bool(arg["write"]),
+            vpn=values[10],
+            begin=values[0],
+            begin_cycle=values[1],
+        )
         self.walks.append(walk)
         self._open_walks.append(walk)
 
@@ -276,6 +308,7 @@ class Replay:
         entry = Entry(
             index=arg["entry"],
             asid=arg["asid"],
+            mm=self._owners.mm(arg["asid"], row),
             first=first,
             last=last,
             frame=pte["ppn"],
@@ -296,14 +329,15 @@ class Replay:
 
     def _judge_fill(self, entry: Entry) -> None:
         freed = self._freed_at.get(entry.frame, -1)
-        mapped = self._mapped.get((entry.asid, entry.first), (-1, -1))
+        mapped = self._mapped.get((entry.mm, entry.first), (-1, -1))
         walked = entry.walk.begin if entry.walk else entry.begin
         again = mapped[0] == entry.frame and mapped[1] > freed
         if entry.frame not in self._owned or (freed > walked and not again):
             self.into_free.append(entry)
         for bracket in self._brackets:
             if (
-                bracket.mm == entry.asid
+                bracket.mm == entry.mm
+                and self._concerns(bracket, entry.asid)
                 and entry.first <= bracket.last
                 and entry.last >= bracket.first
             ):
@@ -329,6 +363,7 @@ class Replay:
         arg = _access(values[5])
         use = Use(
             asid=arg["asid"],
+            mm=self._owners.mm(arg["asid"], values[0]),
             id=arg["id"],
             write=bool(arg["write"]),
             beats=arg["beats"],

@@ -1,6 +1,7 @@
 """The history of one run: everything that checks and measures ask of it, computed once."""
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -8,10 +9,14 @@ from hostmm.policies import Policy
 from hostmm.timeline import Row, Timeline
 from secmmu.layouts import PAGE_BITS
 from shootdown.history.bursts import Burst, device_bursts
+from shootdown.history.causality import Causality
+from shootdown.history.changes import Pass, PteChange, passes, pte_changes
 from shootdown.history.facts import Callback, Command, Entry, Freed, Use, Walk
 from shootdown.history.memory import Memory
+from shootdown.history.owners import Owners
 from shootdown.history.replay import Replay
 from shootdown.history.rows import Rows
+from shootdown.history.subscriptions import Subscription, subscriptions
 from shootdown.history.tables import Mapping, page_histories
 
 __all__ = ["History"]
@@ -35,7 +40,12 @@ class History:
     @cached_property
     def mirror(self) -> Replay:
         """The mirror of the MMU."""
-        return Replay(self.rows)
+        return Replay(self.rows, self.owners)
+
+    @cached_property
+    def owners(self) -> Owners:
+        """Whose address space each asid is."""
+        return Owners(self.rows)
 
     @property
     def commands(self) -> list[Command]:
@@ -76,9 +86,59 @@ class History:
         return self.mirror.freed
 
     @cached_property
+    def callbacks_of(self) -> dict[int, list[Callback]]:
+        """Callbacks by the span of the pass that made them, each in order."""
+        found: dict[int, list[Callback]] = defaultdict(list)
+        for callback in self.callbacks:
+            found[callback.span].append(callback)
+        return found
+
+    @cached_property
+    def changes(self) -> list[PteChange]:
+        """Every change of a leaf PTE, in order."""
+        return pte_changes(self.rows)
+
+    @cached_property
+    def passes(self) -> dict[int, Pass]:
+        """Every pass through an mm path, by span."""
+        return passes(self.rows)
+
+    @cached_property
+    def subscriptions(self) -> list[Subscription]:
+        """Every subscriber of every mm, in order of registration."""
+        return subscriptions(self.rows)
+
+    @cached_property
+    def uses_of(self) -> dict[tuple[int, int], list[Use]]:
+        """Uses by (mm, vpn), each in order of beginning."""
+        found: dict[tuple[int, int], list[Use]] = defaultdict(list)
+        for use in self.uses:
+            found[use.mm, use.vpn].append(use)
+        return found
+
+    @cached_property
     def bursts(self) -> list[Burst]:
         """Every device burst that ended, in order of ending."""
-        return device_bursts(self.rows, self.uses)
+        return device_bursts(self.rows, self.uses, self.owners)
+
+    @cached_property
+    def causality(self) -> Causality:
+        """What happened before what, on CPUs and engines."""
+        return Causality(self.rows, self.bursts)
+
+    @cached_property
+    def changes_of(self) -> dict[tuple[int, int], list[PteChange]]:
+        """Changes of leaf PTEs by (mm, vpn), each in order."""
+        found: dict[tuple[int, int], list[PteChange]] = defaultdict(list)
+        for change in self.changes:
+            found[change.mm, change.vpn].append(change)
+        return found
+
+    def word_at(self, mm: int, vpn: int, row: int) -> int:
+        """PTE word of a page as it was just before a row; 0 where there was none."""
+        changes = self.changes_of.get((mm, vpn), [])
+        place = bisect_left(changes, row, key=lambda change: change.row)
+        return changes[place - 1].new if place else 0
 
     @cached_property
     def pages(self) -> dict[tuple[int, int], list[Mapping]]:

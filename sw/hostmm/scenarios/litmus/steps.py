@@ -1,0 +1,306 @@
+"""The steps of litmus tests: what each verb does, as steps of a host thread."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from hostmm.faults import touch
+from hostmm.filemap import xip_file_write
+from hostmm.locks import Acquire
+from hostmm.mm.files import AddressSpace
+from hostmm.mm.frames import PAGE_BYTES, Page
+from hostmm.mm.pagetable import PTE_V, pte_pfn
+from hostmm.mm.space import MmStruct, Vma
+from hostmm.paths.page_referenced import page_referenced
+from hostmm.paths.zap import zap_page_range
+from hostmm.scenarios.litmus.script import DENIED, Address, Step
+from hostmm.scheduler import Fetch, Steps
+from hostmm.shrink import shrink_page
+from hostmm.syscalls import (
+    exit_process,
+    fork,
+    madvise_dontneed,
+    mmap,
+    mprotect,
+    mremap,
+    msync,
+    munmap,
+)
+from hostmm.timeline import Row
+from hostmm.vmas import copy_vma
+
+if TYPE_CHECKING:
+    from hostmm.machine import Machine
+
+__all__ = ["VERBS", "Stage", "Verb", "device_step"]
+
+_BITS = {"none": (False, False), "r": (True, False), "rw": (True, True)}
+
+
+@dataclass
+class Stage:
+    """What the steps of one run work on.
+
+    Attributes
+    ----------
+    mms, vmas : dict
+        Address spaces by name; the vma that each named page was mapped by at the start.
+    home : str
+        Name of the address space of a step that names none.
+    """
+
+    machine: "Machine"
+    home: str
+    mms: dict[str, MmStruct] = field(default_factory=dict)
+    vmas: dict[str, Vma] = field(default_factory=dict)
+
+    def mm(self, address: Address) -> MmStruct:
+        """Address space of an address."""
+        return self.mms[address.mm or self.home]
+
+    def vpn(self, address: Address) -> int:
+        """First page of an address."""
+        return self.vmas[address.page].start + (address.offset or 0)
+
+    def span(self, address: Address) -> tuple[int, int]:
+        """First and last page: of the whole run of pages where the address names no single one."""
+        vma = self.vmas[address.page]
+        if address.offset is None:
+            return vma.start, vma.end - 1
+        return vma.start + address.offset, vma.start + address.offset
+
+    def page(self, address: Address) -> Page | None:
+        """Return the page that stands there, else the one that the file has cached for it."""
+        pte = self.mm(address).tables.get(self.vpn(address))
+        if pte & PTE_V:
+            return self.machine.frames.pages.get(pte_pfn(pte))
+        vma = self.vmas[address.page]
+        if vma.file is None:
+            return None
+        return vma.file.pages.get(vma.linear_index(self.vpn(address)))
+
+
+_Play: TypeAlias = Callable[[Stage, Step], Steps]
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of the language.
+
+    Parameters
+    ----------
+    syntax, operands : str
+        How it reads, for people; a regular expression for what follows the verb.
+    play : callable
+        Its steps on a CPU; they return the result.
+    result, device : bool
+        Whether it has a result; whether a device can do it.
+    """
+
+    syntax: str
+    operands: str
+    play: _Play
+    result: bool = False
+    device: bool = False
+
+
+def device_step(stage: Stage, engine: int, asid: int, step: Step) -> Steps:
+    """Let an engine load or store a word; returns (tag of the transfer, whether it was refused)."""
+    assert step.address is not None
+    driver = stage.machine.driver
+    va = stage.vpn(step.address) * PAGE_BYTES + 8 * step.address.word
+    transfer = yield from driver.submit(
+        engine, asid, va, 1, write=step.verb == "store", data=step.value
+    )
+    yield from driver.wait(transfer)
+    return transfer.tag, transfer.dropped
+
+
+def _store(stage: Stage, step: Step) -> Steps:
+    assert step.address is not None
+    assert step.value is not None
+    mm, vpn = stage.mm(step.address), stage.vpn(step.address)
+    pte = yield from touch(stage.machine, mm, vpn, write=True)
+    if pte is None:
+        return DENIED
+    stage.machine.store(mm, vpn, pte_pfn(pte) * PAGE_BYTES + 8 * step.address.word, step.value)
+    yield "cpu_access"
+    return step.value
+
+
+def _load(stage: Stage, step: Step) -> Steps:
+    assert step.address is not None
+    mm, vpn = stage.mm(step.address), stage.vpn(step.address)
+    pte = yield from touch(stage.machine, mm, vpn, write=False)
+    if pte is None:
+        return DENIED
+    physical = pte_pfn(pte) * PAGE_BYTES + 8 * step.address.word
+    stage.machine.sched.log(Row.LOAD, mm=mm.number, vpn=vpn, pfn=physical >> 12, a=physical)
+    (word,) = yield Fetch(physical, 1)
+    yield "cpu_access"
+    return word
+
+
+def _over_range(call: Callable[["Machine", MmStruct, int, int], Steps]) -> _Play:
+    def play(stage: Stage, step: Step) -> Steps:
+        assert step.address is not None
+        yield from call(stage.machine, stage.mm(step.address), *stage.span(step.address))
+
+    return play
+
+
+def _mmap(stage: Stage, step: Step) -> Steps:
+    assert step.address is not None
+    vma, mm = stage.vmas[step.address.page], stage.mm(step.address)
+    first, last = stage.span(step.address)
+    fresh = copy_vma(vma, mm, first, last + 1, vma.linear_index(first))
+    fresh.anon_vma = None
+    yield from mmap(stage.machine, mm, fresh)
+
+
+def _mprotect(stage: Stage, step: Step) -> Steps:
+    assert step.address is not None
+    assert step.name is not None
+    read, write = _BITS[step.name]
+    mm = stage.mm(step.address)
+    yield from mprotect(stage.machine, mm, *stage.span(step.address), read=read, write=write)
+
+
+def _mremap(stage: Stage, step: Step) -> Steps:
+    assert step.address is not None
+    assert step.target is not None
+    first, last = stage.span(step.address)
+    pages, new = last - first + 1, stage.vpn(step.target)
+    yield from mremap(stage.machine, stage.mm(step.address), first, pages, new, pages)
+
+
+def _fork(stage: Stage, step: Step) -> Steps:
+    assert step.name is not None
+    child = yield from fork(stage.machine, stage.mms[stage.home])
+    if child is None:
+        return DENIED
+    stage.mms[step.name] = child
+    return 0
+
+
+def _exit(stage: Stage, step: Step) -> Steps:
+    assert step.name is not None
+    yield from exit_process(stage.machine, stage.mms[step.name])
+
+
+def _reclaim(stage: Stage, step: Step) -> Steps:
+    """Return 1 where the page was freed."""
+    assert step.address is not None
+    page = stage.page(step.address)
+    if page is None:
+        return 0
+    return int((yield from shrink_page(stage.machine, page)))
+
+
+def _age(stage: Stage, step: Step) -> Steps:
+    """Return how often the page was found used."""
+    assert step.address is not None
+    page = stage.page(step.address)
+    if page is None:
+        return 0
+    stage.machine.frames.get(page)
+    yield Acquire(page.lock)
+    used = yield from page_referenced(stage.machine, page)
+    stage.machine.sched.release(page.lock)
+    stage.machine.frames.put(page)
+    return used
+
+
+def _truncate(stage: Stage, step: Step) -> Steps:
+    """Take pages out of their file: unmapped first where they are mapped, then dropped from the cache."""
+    assert step.address is not None
+    vma = stage.vmas[step.address.page]
+    first, last = stage.span(step.address)
+    yield "syscall"
+    for vpn in range(first, last + 1):
+        if vma.file is not None and vma.linear_index(vpn) in vma.file.pages:
+            yield from _truncate_page(stage.machine, vma.file, vma.linear_index(vpn))
+
+
+def _truncate_page(machine: "Machine", file: AddressSpace, index: int) -> Steps:
+    page = file.pages[index]
+    yield Acquire(page.lock)
+    if page.mapcount:
+        yield Acquire(file.i_mmap_lock)
+        for vma in list(file.vmas):
+            vpn = vma.vpn_of(index)
+            if vpn is not None:
+                yield from zap_page_range(machine, vma, vpn, vpn)
+        machine.sched.release(file.i_mmap_lock)
+    if file.pages.get(index) is page and not page.mapcount:
+        page.dirty = False
+        del file.pages[index]
+        machine.frames.put(page)
+    machine.sched.release(page.lock)
+
+
+def _fill(stage: Stage, step: Step) -> Steps:
+    """Write a block into a hole of an execute-in-place file."""
+    assert step.address is not None
+    vma = stage.vmas[step.address.page]
+    if vma.file is not None:
+        yield "syscall"
+        yield from xip_file_write(
+            stage.machine, vma.file, vma.linear_index(stage.vpn(step.address))
+        )
+
+
+def _disk(stage: Stage, step: Step) -> Steps:
+    """Return the word that the file's place on the backing store holds; 0 where it has none."""
+    assert step.address is not None
+    vma = stage.vmas[step.address.page]
+    index = vma.linear_index(stage.vpn(step.address))
+    slot = vma.file.slots.get(index) if vma.file is not None else None
+    if slot is None:
+        return 0
+    (word,) = yield Fetch(slot + 8 * step.address.word, 1)
+    return word
+
+
+def _dirty(stage: Stage, step: Step) -> Steps:
+    """Return 1 where the page is marked dirty."""
+    assert step.address is not None
+    yield "page_cache"
+    page = stage.page(step.address)
+    return int(page is not None and page.dirty)
+
+
+def _mapped(stage: Stage, step: Step) -> Steps:
+    """Return 1 where the page table maps the page."""
+    assert step.address is not None
+    yield "pte_read"
+    return stage.mm(step.address).tables.get(stage.vpn(step.address)) & PTE_V
+
+
+def _wait(stage: Stage, step: Step) -> Steps:
+    assert step.value is not None
+    yield step.value
+
+
+_AT = r"(?P<address>\S+)"
+VERBS: dict[str, Verb] = {
+    "store": Verb("store ADDRESS = VALUE", rf"{_AT} *= *(?P<value>\w+)", _store, device=True),
+    "load": Verb("[R =] load ADDRESS", _AT, _load, result=True, device=True),
+    "mmap": Verb("mmap PAGES", _AT, _mmap),
+    "munmap": Verb("munmap PAGES", _AT, _over_range(munmap)),
+    "dontneed": Verb("dontneed PAGES", _AT, _over_range(madvise_dontneed)),
+    "msync": Verb("msync PAGES", _AT, _over_range(msync)),
+    "mprotect": Verb("mprotect PAGES none|r|rw", rf"{_AT} +(?P<name>none|r|rw)", _mprotect),
+    "mremap": Verb("mremap PAGES to ADDRESS", rf"{_AT} +to +(?P<target>\S+)", _mremap),
+    "fork": Verb("[R =] fork MM", r"(?P<name>\w+)", _fork, result=True),
+    "exit": Verb("exit MM", r"(?P<name>\w+)", _exit),
+    "reclaim": Verb("[R =] reclaim ADDRESS", _AT, _reclaim, result=True),
+    "age": Verb("[R =] age ADDRESS", _AT, _age, result=True),
+    "truncate": Verb("truncate PAGES", _AT, _truncate),
+    "fill": Verb("fill ADDRESS", _AT, _fill),
+    "disk": Verb("R = disk ADDRESS", _AT, _disk, result=True),
+    "dirty": Verb("R = dirty ADDRESS", _AT, _dirty, result=True),
+    "mapped": Verb("R = mapped ADDRESS", _AT, _mapped, result=True),
+    "wait": Verb("wait NANOSECONDS", r"(?P<value>\d+)", _wait, device=True),
+}
+"""The language's verbs."""

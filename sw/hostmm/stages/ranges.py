@@ -1,0 +1,97 @@
+"""Stages of the paths that change ranges of pages; each plays on two pages, so that what repeats shows."""
+
+from hostmm import syscalls
+from hostmm.paths.truncate import truncate_range
+from hostmm.scheduler import Steps
+from hostmm.stages.base import FIRST, Setting, Stage
+
+__all__ = ["STAGES"]
+
+_PAGES = 2
+_LAST = FIRST + _PAGES - 1
+_ELSEWHERE = 0x9000
+
+
+def _munmap(setting: Setting) -> Steps:
+    yield from setting.map_written(_PAGES)
+    yield from syscalls.munmap(setting.machine, setting.mm, FIRST, _LAST)
+
+
+def _dontneed(setting: Setting) -> Steps:
+    yield from setting.map_written(_PAGES)
+    yield from syscalls.madvise_dontneed(setting.machine, setting.mm, FIRST, _LAST)
+
+
+def _dontneed_shared(setting: Setting) -> Steps:
+    yield from setting.map_written(_PAGES, file=setting.machine.new_file("file"), shared=True)
+    yield from syscalls.madvise_dontneed(setting.machine, setting.mm, FIRST, _LAST)
+
+
+def _free(setting: Setting) -> Steps:
+    yield from setting.map_written(_PAGES)
+    yield from syscalls.madvise_free(setting.machine, setting.mm, FIRST, _LAST)
+
+
+def _truncate(setting: Setting) -> Steps:
+    file = setting.machine.new_file("file")
+    yield from setting.map(_PAGES, file=file, shared=True)
+    for vpn in range(FIRST, FIRST + _PAGES):
+        yield from setting.touch(vpn)
+    yield from truncate_range(setting.machine, file, 0, _PAGES - 1)
+
+
+def _mprotect(setting: Setting) -> Steps:
+    yield from setting.map_written(_PAGES)
+    yield from syscalls.mprotect(setting.machine, setting.mm, FIRST, _LAST, read=True, write=False)
+
+
+def _mremap(setting: Setting) -> Steps:
+    yield from setting.map_written(_PAGES)
+    yield from syscalls.mremap(setting.machine, setting.mm, FIRST, _PAGES, _ELSEWHERE, _PAGES)
+
+
+def _fork(setting: Setting) -> Steps:
+    yield from setting.map_written(_PAGES)
+    yield from syscalls.fork(setting.machine, setting.mm)
+
+
+def _exit(setting: Setting) -> Steps:
+    yield from setting.map_written(_PAGES)
+    yield from syscalls.exit_process(setting.machine, setting.mm)
+
+
+STAGES = (
+    Stage("unmap_region", "unmap_region", "1.7", "munmap of two anonymous pages", _munmap),
+    Stage(
+        "zap_page_range",
+        "zap_page_range",
+        "1.7",
+        "MADV_DONTNEED of two anonymous pages",
+        _dontneed,
+    ),
+    Stage(
+        "zap_page_range, dirty shared",
+        "zap_page_range",
+        "1.7",
+        "MADV_DONTNEED of two pages of a shared file that were written",
+        _dontneed_shared,
+    ),
+    Stage(
+        "madvise_free_single_vma",
+        "madvise_free_single_vma",
+        "1.7",
+        "MADV_FREE of two anonymous pages that were written",
+        _free,
+    ),
+    Stage(
+        "unmap_mapping_range",
+        "unmap_mapping_range",
+        "1.7",
+        "two mapped pages of a file are truncated",
+        _truncate,
+    ),
+    Stage("mprotect", "mprotect", "1.8", "two anonymous pages become read-only", _mprotect),
+    Stage("mremap", "mremap", "1.9", "two anonymous pages move", _mremap),
+    Stage("fork", "dup_mmap", "1.10", "an address space with two written pages is copied", _fork),
+    Stage("exit_mmap", "exit_mmap", "1.13", "an address space with two pages ends", _exit),
+)

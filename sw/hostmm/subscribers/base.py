@@ -1,0 +1,78 @@
+"""What every subscriber is: bound to an address space, told of its changes, and asked to serve the device's faults."""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from hostmm.contexts import Context, DeviceFault
+from hostmm.faults import FaultResult, handle_mm_fault
+from hostmm.mm.space import MmStruct
+from hostmm.scheduler import Steps
+
+if TYPE_CHECKING:
+    from hostmm.machine import Machine
+
+__all__ = ["DeviceSubscriber"]
+
+
+class DeviceSubscriber(ABC):
+    """The driver of one kind of device for one address space; make one with :meth:`bind`.
+
+    Its callbacks are methods of :class:`hostmm.notifier.Subscriber`, each in the class that has it.
+
+    Parameters
+    ----------
+    machine : Machine
+    mm : MmStruct
+
+    Attributes
+    ----------
+    context : Context
+        The device's view of the address space; set by :meth:`start`.
+    released : bool
+        The address space is gone for the device; only callbacks that had begun may still come.
+    """
+
+    context: Context
+
+    def __init__(self, machine: "Machine", mm: MmStruct) -> None:
+        self._machine = machine
+        self._driver = machine.driver
+        self._mm = mm
+        self.released = False
+
+    @classmethod
+    def bind(cls, machine: "Machine", mm: MmStruct) -> Steps:
+        """Let the device use ``mm``; returns the subscriber, registered."""
+        subscriber = cls(machine, mm)
+        yield from subscriber.start()
+        # No program has a handle yet, so the device caches nothing before the chain knows the subscriber (I14).
+        yield from mm.notifiers.subscribe(subscriber)
+        return subscriber
+
+    def unbind(self) -> Steps:
+        """Take the address space from the device at run time; may sleep. Nothing of it runs afterwards (I15)."""
+        yield from self._mm.notifiers.unregister(self)
+
+    @property
+    def handle(self) -> int:
+        """What programs submit accesses with."""
+        return self.context.handle
+
+    @abstractmethod
+    def start(self) -> Steps:
+        """Make the context."""
+
+    def prepare(self) -> Steps:
+        """Get ready for an access: nothing to do for a context that keeps its asid."""
+        yield from ()
+
+    @abstractmethod
+    def fault(self, fault: DeviceFault) -> Steps:
+        """Serve a fault, in a thread of its own; return whether the access is to be tried again."""
+
+    def _resolve(self, fault: DeviceFault) -> Steps:
+        """Have mm resolve a fault as if a CPU had taken it (``get_user_pages``); returns whether it may be."""
+        result = yield from handle_mm_fault(
+            self._machine, self._mm, fault.vpn, write=fault.write, device=True
+        )
+        return result is FaultResult.OK

@@ -1,0 +1,63 @@
+"""Whose address space an asid of the device is, and which subscriber looks after it."""
+
+from bisect import bisect_right
+from collections import defaultdict
+
+from hostmm.timeline import Row
+from shootdown.history.rows import Rows
+
+__all__ = ["Binding", "Owners"]
+
+Binding = tuple[int, int]
+"""(row from which on, mm)."""
+
+
+class Owners:
+    """Bindings of asids, as the CONTEXT rows tell of them; where they tell nothing, an asid is the number of its mm.
+
+    Parameters
+    ----------
+    rows : Rows
+
+    Attributes
+    ----------
+    bindings : dict
+        For each asid, every (row, mm) of its being given away, ascending.
+    walked : set of int
+        Address spaces whose own page tables a device walks.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self.bindings: dict[int, list[Binding]] = defaultdict(list)
+        self.walked: set[int] = set()
+        roots: dict[int, int] = {}
+        self._subscribers: dict[int, set[tuple[int, int]]] = defaultdict(set)
+        index = rows.of(Row.TABLE, Row.CONTEXT)
+        for row, kind, mm, pfn, tag, a in rows.take(index, "kind", "mm", "pfn", "tag", "a"):
+            if kind == Row.TABLE:
+                roots[pfn] = mm
+            elif tag:
+                self.bindings[a].append((row, mm))
+                if roots.get(pfn) == mm:
+                    self.walked.add(mm)
+        self._serve(rows)
+
+    def _serve(self, rows: Rows) -> None:
+        callers: dict[int, tuple[int, int]] = {}
+        index = rows.of(Row.NOTIFY_BEGIN, Row.INV_ISSUE)
+        for _, kind, mm, number, subscriber in rows.take(index, "kind", "mm", "b", "c"):
+            if kind == Row.NOTIFY_BEGIN:
+                callers[number] = mm, subscriber
+            elif number in callers:
+                self._subscribers[mm].add(callers[number])
+
+    def mm(self, asid: int, row: int) -> int:
+        """Return the number of the address space that an asid stands for at a row."""
+        bindings = self.bindings.get(asid, [])
+        place = bisect_right(bindings, row, key=lambda binding: binding[0])
+        return bindings[place - 1][1] if place else asid
+
+    def looks_after(self, mm: int, subscriber: int, asid: int) -> bool:
+        """Whether an asid is a subscriber's business: one that ever sent a command for it; all, where nobody did."""
+        known = self._subscribers.get(asid)
+        return known is None or (mm, subscriber) in known
