@@ -1,6 +1,6 @@
 """Event counters in one block RAM, and latency histograms in distributed RAM."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, memory, wiring
@@ -26,13 +26,13 @@ class CounterBank(wiring.Component):
 
     Parameters
     ----------
-    widths : mapping of str to int
-        Bits of each counter's increment, by a name that is an identifier; at least 4 counters.
+    names : sequence of str
+        Of the counters, each an identifier; at least 4.
 
     Members
     -------
-    events : In(StructLayout of ``widths``)
-        How often each thing happens in this cycle.
+    events : In(StructLayout of one bit each)
+        What happens in this cycle.
     request : In(1), index : In
         Asks for a counter, until ``done``.
     done : Out(1), value : Out(64)
@@ -48,13 +48,13 @@ class CounterBank(wiring.Component):
     value: Signal
     busy: Signal
 
-    def __init__(self, widths: Mapping[str, int]) -> None:
-        self._widths = dict(widths)
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
         super().__init__(
             {
-                "events": In(data.StructLayout(self._widths)),
+                "events": In(data.StructLayout(dict.fromkeys(names, 1))),
                 "request": In(1),
-                "index": In(range(len(widths))),
+                "index": In(range(len(names))),
                 "done": Out(1),
                 "value": Out(WORD_BITS),
                 "busy": Out(1, init=1),
@@ -64,7 +64,7 @@ class CounterBank(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the registers in front, the pointer and the pipeline."""
         m = Module()
-        count = len(self._widths)
+        count = len(self._names)
         pointer = Signal(range(count))
         # The same, one bit each: what each register in front looks at.
         turn = Signal(count, init=1)
@@ -103,7 +103,7 @@ class CounterBank(wiring.Component):
         reader, writer = words.read_port(), words.write_port()
         fronts = self._fronts(m, turn)
         going = Signal(3)
-        taken = [Signal(max(map(len, fronts)), name=f"taken{stage}") for stage in range(2)]
+        taken = [Signal(len(fronts[0]), name=f"taken{stage}") for stage in range(2)]
         place = [Signal.like(pointer, name=f"place{stage}") for stage in range(2)]
         clearing = Signal()
         word = Signal(WORD_BITS)
@@ -123,17 +123,13 @@ class CounterBank(wiring.Component):
 
     def _fronts(self, m: Module, turn: Signal) -> list[Signal]:
         """Build the registers in front, each wide enough for what may happen in two rounds."""
-        longest = 2 * len(self._widths)
+        bits = (2 * len(self._names)).bit_length()
         fronts = []
-        for position, (name, width) in enumerate(self._widths.items()):
-            bits = (((1 << width) - 1) * longest).bit_length()
+        for position, name in enumerate(self._names):
             front = Signal(bits, name=f"front_{name}")
             poured = turn[position] & self.busy
             event = self.events[name]
-            if width == 1:
-                m.d.sync += front.eq(Mux(poured, event, _incremented(front, event)))
-            else:
-                m.d.sync += front.eq(Mux(poured, 0, front) + event)
+            m.d.sync += front.eq(Mux(poured, event, _incremented(front, event)))
             fronts.append(front)
         return fronts
 

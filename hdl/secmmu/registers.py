@@ -28,13 +28,10 @@ def _field(name: str) -> str:
 
 
 class EventsLayout(data.StructLayout):
-    """How often each counted event happens in this cycle, by the part of the counter's name after ``mmu.``.
-
-    All are single bits but ``walks_killed``: one invalidation may kill all walks.
-    """
+    """Whether each counted event happens in this cycle, by the part of the counter's name after ``mmu.``."""
 
     def __init__(self) -> None:
-        super().__init__(_widths())
+        super().__init__({_field(name): 1 for name in COUNTERS})
 
 
 class LatenciesLayout(data.StructLayout):
@@ -169,7 +166,7 @@ class Registers(wiring.Component):
         m = Module()
         csr = self.csr
         self._address = Signal(ADDRESS_BITS)
-        m.submodules.bank = self._bank = CounterBank(_widths())
+        m.submodules.bank = self._bank = CounterBank([_field(name) for name in COUNTERS])
         m.d.sync += [self.now.eq(self.now + 1), self._bank.events.eq(self.events)]
         m.d.comb += self.clear.eq(self.stop & self.quiet)
         with m.If(self.clear):
@@ -325,10 +322,6 @@ class Registers(wiring.Component):
             histogram.bucket.eq(index),
         ]
         return histogram.count
-
-
-def _widths() -> dict[str, int]:
-    return {_field(name): 5 if name == "mmu.walks.killed" else 1 for name in COUNTERS}
 
 
 def _masked(word: Signal, register: Register) -> Value:

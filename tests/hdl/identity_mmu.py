@@ -8,7 +8,7 @@ from amaranth.lib.wiring import Out
 
 from secmmu.config import SecmmuConfig
 from secmmu.emulator.slot import MmuSlotSignature
-from secmmu.layouts import PA_BITS, CommandKind, Event, Phase
+from secmmu.layouts import PA_BITS, Cause, CommandKind, Event, Phase
 
 __all__ = ["IdentityMmu"]
 
@@ -20,7 +20,8 @@ class IdentityMmu(wiring.Component):
 
     A burst with bit 60 of its address set reads the walk port instead of the data port (single
     beats). A command is taken in every third cycle and completes with INVALIDATED, and DRAINED in
-    the next cycle. Each accepted AR shows on ``observe_read_begin``, each last R on
+    the next cycle. A drop-in is answered in the next cycle, taken where its tag is odd. A resume makes a fault of the
+    same place, stalled where it retries, its epoch the last drop-in's tag. Each accepted AR shows on ``observe_read_begin``, each last R on
     ``observe_read_end``; CSRs are one scratch register of 64 bits.
     """
 
@@ -91,12 +92,38 @@ class IdentityMmu(wiring.Component):
         with m.Else():
             m.d.sync += invalidated.eq(0)
         m.d.sync += drain.eq(invalidated & (phase == Phase.INVALIDATED))
+        drop_tag = Signal(16)
+        m.d.sync += [
+            self.dropped.valid.eq(self.dropin.valid & self.dropin.ready),
+            drop_tag.eq(self.dropin.payload.tag),
+        ]
         m.d.comb += [
-            self.completion.valid.eq(invalidated | drain),
-            self.completion.payload.tag.eq(tag),
-            self.completion.payload.phase.eq(Mux(drain, Phase.DRAINED, phase)),
+            self.invalidated.valid.eq(invalidated),
+            self.invalidated.payload.tag.eq(tag),
+            self.invalidated.payload.phase.eq(phase),
+            self.drained.valid.eq(drain),
+            self.drained.payload.tag.eq(tag),
+            self.drained.payload.phase.eq(Phase.DRAINED),
+            self.dropin.ready.eq(1),
+            self.dropped.payload.tag.eq(drop_tag),
+            self.dropped.payload.taken.eq(drop_tag[0]),
+            self.fault.valid.eq(self.resume.valid & self.resume.ready),
+            self.fault.payload.place.eq(self.resume.payload.place),
+            self.fault.payload.stalled.eq(self.resume.payload.retry),
+            self.fault.payload.epoch.eq(drop_tag),
+            self.fault.payload.cause.eq(Cause.LOAD_PAGE),
+            self.resume.ready.eq(1),
             self.idle.eq(
-                ~(self.command.valid | invalidated | drain | self.csr.awvalid | self.csr.arvalid)
+                ~(
+                    self.command.valid
+                    | self.dropin.valid
+                    | self.dropped.valid
+                    | self.resume.valid
+                    | invalidated
+                    | drain
+                    | self.csr.awvalid
+                    | self.csr.arvalid
+                )
             ),
         ]
 

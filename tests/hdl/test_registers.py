@@ -223,16 +223,6 @@ def test_counters_and_histograms_count_what_they_are_told() -> None:
     run(case)
 
 
-def test_all_walks_may_die_in_one_cycle() -> None:
-    async def case(software: Software) -> None:
-        software.context.set(software.dut.events.walks_killed, 16)
-        await software.tick()
-        software.context.set(software.dut.events.walks_killed, 0)
-        assert await software.value("mmu.walks.killed") == 16
-
-    run(case)
-
-
 def test_busy_until_answered() -> None:
     """The emulator skips no cycle that a register access, or the clearing after a reset, needs."""
 

@@ -24,7 +24,7 @@ def jitter_cycles(seed: Any, channel: int, count: Any, mask: Any) -> Any:
     seed : int or Value
         Register ``memory.seed``, 32 bits.
     channel : int
-        0: data reads, 1: data writes, 2: walk reads.
+        0: data reads, 1: data writes, 2: walk reads, 3: walk writes.
     count : int or Value
         How many transactions the channel took before this one; 30 bits of it count.
     mask : int or Value
@@ -70,10 +70,10 @@ class TimingLayout(data.StructLayout):
 
 
 class AccessLayout(data.StructLayout):
-    """One memory beat: its physical address and the burst it belongs to."""
+    """One memory beat: its physical address and the burst it belongs to; ``walker`` says whose it is."""
 
     def __init__(self) -> None:
-        super().__init__({"address": PA_BITS, "asid": 8, "id": 8, "beats": 9})
+        super().__init__({"address": PA_BITS, "asid": 8, "id": 8, "beats": 9, "walker": 1})
 
 
 class AccessSignature(wiring.Signature):

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
@@ -32,6 +32,7 @@ class _BurstLayout(data.StructLayout):
                 "burst": 2,
                 "id": id_bits,
                 "user": user_bits,
+                "lock": 1,
                 "time": time_bits,
             }
         )
@@ -45,7 +46,7 @@ class ReadChannel(wiring.Component):
     is valid ``1 + beat_gap`` cycles after the first cycle of the one before, or in the cycle after
     its handshake if that is later. Bursts of a port are answered in order; :data:`BURST_QUEUE` may
     wait. The word of a beat is sampled in the cycle before the one in which the beat is first
-    valid. Outside the memory R is DECERR and 0.
+    valid. Outside the memory R is DECERR and 0. A read with ARLOCK is exclusive where the port has a monitor.
 
     Parameters
     ----------
@@ -55,6 +56,8 @@ class ReadChannel(wiring.Component):
         Width of a word index of the memory.
     channel : int
         Number of the channel in :func:`jitter_cycles`.
+    monitored : bool
+        Whether there is an exclusive monitor; without one AxLOCK means nothing, and the answer is OKAY.
 
     Members
     -------
@@ -66,12 +69,23 @@ class ReadChannel(wiring.Component):
         The storage's read port.
     access : Out(AccessSignature)
         The beat sampled in this cycle.
+    exclusive : Out(1)
+        It belongs to an exclusive read.
     idle : Out(1)
         1 when nothing is queued, offered or presented.
     """
 
-    def __init__(self, *, id_bits: int, user_bits: int, address_bits: int, channel: int) -> None:
+    def __init__(
+        self,
+        *,
+        id_bits: int,
+        user_bits: int,
+        address_bits: int,
+        channel: int,
+        monitored: bool = False,
+    ) -> None:
         self._layout = _BurstLayout(id_bits, user_bits, CYCLE_BITS)
+        self._monitored = monitored
         self._address_bits = address_bits
         self._channel = channel
         super().__init__(
@@ -85,6 +99,7 @@ class ReadChannel(wiring.Component):
                 "cycle": In(CYCLE_BITS),
                 "read": Out(ReadSignature(address_bits)),
                 "access": Out(AccessSignature()),
+                "exclusive": Out(1),
                 "idle": Out(1),
             }
         )
@@ -128,6 +143,7 @@ class ReadChannel(wiring.Component):
             incoming.burst.eq(port.arburst),
             incoming.id.eq(port.arid),
             incoming.user.eq(port.aruser),
+            incoming.lock.eq(port.arlock & self._monitored),
             incoming.time.eq(self.cycle + self.timing.read_latency + jitter),
         ]
         return incoming
@@ -144,7 +160,7 @@ class ReadChannel(wiring.Component):
         inside = Signal()
         finished = Signal()
         first = beat == 0
-        outside = Signal()
+        response = Signal(Response)
         m.d.comb += [
             address.eq(Mux(first, head.addr, following)),
             due.eq(Mux(first, head.time, following_due)),
@@ -158,15 +174,16 @@ class ReadChannel(wiring.Component):
             self.access.payload.asid.eq(head.user),
             self.access.payload.id.eq(head.id),
             self.access.payload.beats.eq(head.len + 1),
-            port.rdata.eq(Mux(outside, 0, self.read.data)),
-            port.rresp.eq(Mux(outside, Response.DECERR.value, Response.OKAY.value)),
+            self.exclusive.eq(self.access.valid & head.lock),
+            port.rdata.eq(Mux(response == Response.DECERR, 0, self.read.data)),
+            port.rresp.eq(response),
         ]
         with m.If(sample):
             m.d.sync += [
                 port.rvalid.eq(1),
                 port.rid.eq(head.id),
                 port.rlast.eq(finished),
-                outside.eq(~inside),
+                response.eq(_response(inside, head.lock)),
                 beat.eq(Mux(finished, 0, beat + 1)),
                 following.eq(next_address(address, head.len, head.size, head.burst)),
                 following_due.eq(self.cycle + 2 + self.timing.beat_gap),
@@ -174,6 +191,12 @@ class ReadChannel(wiring.Component):
         with m.Elif(port.rready):
             m.d.sync += port.rvalid.eq(0)
         return finished
+
+
+def _response(inside: Value, exclusive: Value) -> Value:
+    """Return the response to a beat."""
+    done = Mux(exclusive, Response.EXOKAY.value, Response.OKAY.value)
+    return Mux(inside, done, Response.DECERR.value)
 
 
 class _BeatLayout(data.StructLayout):
@@ -189,20 +212,22 @@ class _BeatLayout(data.StructLayout):
                 "len": 8,
                 "id": id_bits,
                 "user": user_bits,
+                "lock": 1,
                 "due": CYCLE_BITS,
             }
         )
 
 
 class WriteChannel(wiring.Component):
-    """AW, W and B of the data port.
+    """AW, W and B of a port.
 
     A W beat is taken from the cycle after its AW handshake on. Taken in cycle ``c``, it is stored
     in ``c + write_latency - 1 + jitter``, one beat a cycle and in order; B is valid in the cycle
     after the store of the last beat, that is exactly ``write_latency + jitter`` cycles after the
     last W handshake unless an earlier burst with more jitter, or a manager that holds B back, is in
     the way. Until then nothing of the beat is to be seen. :data:`BURST_QUEUE` bursts and
-    :data:`BEAT_QUEUE` beats may wait. Outside the memory nothing is stored and B is DECERR.
+    :data:`BEAT_QUEUE` beats may wait. Outside the memory nothing is stored and B is DECERR. An exclusive write is
+    stored, and answered EXOKAY, where the monitor allows it; otherwise the answer is OKAY.
 
     Parameters
     ----------
@@ -212,11 +237,17 @@ class WriteChannel(wiring.Component):
         Width of a word index of the memory.
     channel : int
         Number of the channel in :func:`jitter_cycles`.
+    monitored : bool
+        As for :class:`ReadChannel`.
 
     Members
     -------
     port : In(Axi4Signature)
         The port; AR and R are not used here.
+    blocked : In(1)
+        The storage's write port is taken in this cycle.
+    exclusive : Out(1), allowed : In(1)
+        A beat of an exclusive write would be stored in this cycle, and whether it may be.
     timing : In(TimingLayout), cycle : In(64)
         The registers and the emulated cycle counter.
     write : Out(WriteSignature)
@@ -227,7 +258,16 @@ class WriteChannel(wiring.Component):
         1 when nothing is queued, offered or presented.
     """
 
-    def __init__(self, *, id_bits: int, user_bits: int, address_bits: int, channel: int) -> None:
+    def __init__(
+        self,
+        *,
+        id_bits: int,
+        user_bits: int,
+        address_bits: int,
+        channel: int,
+        monitored: bool = False,
+    ) -> None:
+        self._monitored = monitored
         self._burst_layout = _BurstLayout(id_bits, user_bits, 16)
         self._beat_layout = _BeatLayout(id_bits, user_bits)
         self._address_bits = address_bits
@@ -239,6 +279,9 @@ class WriteChannel(wiring.Component):
                 "cycle": In(CYCLE_BITS),
                 "write": Out(WriteSignature(address_bits)),
                 "access": Out(AccessSignature()),
+                "blocked": In(1),
+                "exclusive": Out(1),
+                "allowed": In(1),
                 "idle": Out(1),
             }
         )
@@ -281,6 +324,7 @@ class WriteChannel(wiring.Component):
             burst.burst.eq(port.awburst),
             burst.id.eq(port.awid),
             burst.user.eq(port.awuser),
+            burst.lock.eq(port.awlock & self._monitored),
             burst.time.eq(
                 jitter_cycles(self.timing.seed, self._channel, count, self.timing.jitter)
             ),
@@ -307,6 +351,7 @@ class WriteChannel(wiring.Component):
             incoming.len.eq(burst.len),
             incoming.id.eq(burst.id),
             incoming.user.eq(burst.user),
+            incoming.lock.eq(burst.lock),
             incoming.due.eq(self.cycle + self.timing.write_latency - 1 + burst.time),
             bursts.r_en.eq(offered & incoming.last),
         ]
@@ -323,28 +368,33 @@ class WriteChannel(wiring.Component):
         stored = Signal()
         inside = Signal()
         failed = Signal()
+        lost = Signal()
+        losing = head.lock & ~self.allowed
+        ready = ~self.blocked & (~head.last | ~port.bvalid | port.bready)
         m.d.comb += [
-            stored.eq(
-                head_valid & (self.cycle >= head.due) & (~head.last | ~port.bvalid | port.bready)
-            ),
+            stored.eq(head_valid & (self.cycle >= head.due) & ready),
             inside.eq(head.addr[3 + self._address_bits :] == 0),
-            self.write.en.eq(stored & inside),
+            self.exclusive.eq(stored & inside & head.lock),
+            self.write.en.eq(stored & inside & ~losing),
             self.write.address.eq(head.addr[3:]),
             self.write.data.eq(head.data),
             self.write.strobe.eq(head.strobe),
-            self.access.valid.eq(stored & inside & head.strobe.any()),
+            self.access.valid.eq(self.write.en & head.strobe.any()),
             self.access.payload.address.eq(head.addr),
             self.access.payload.asid.eq(head.user),
             self.access.payload.id.eq(head.id),
             self.access.payload.beats.eq(head.len + 1),
         ]
         with m.If(stored):
-            m.d.sync += failed.eq((failed | ~inside) & ~head.last)
+            m.d.sync += [
+                failed.eq((failed | ~inside) & ~head.last),
+                lost.eq((lost | losing) & ~head.last),
+            ]
         with m.If(stored & head.last):
             m.d.sync += [
                 port.bvalid.eq(1),
                 port.bid.eq(head.id),
-                port.bresp.eq(Mux(failed | ~inside, Response.DECERR.value, Response.OKAY.value)),
+                port.bresp.eq(_response(inside & ~failed, head.lock & ~losing & ~lost)),
             ]
         with m.Elif(port.bready):
             m.d.sync += port.bvalid.eq(0)

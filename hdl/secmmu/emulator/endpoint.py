@@ -15,15 +15,17 @@ from secmmu.layouts import (
     WORD_BITS,
     CommandLayout,
     DescriptorLayout,
+    DropinLayout,
     Event,
     HeaderLayout,
     Op,
     RecordLayout,
+    ResumeLayout,
 )
 
 __all__ = ["Endpoint"]
 
-_PAYLOAD_WORDS = 3
+_PAYLOAD_WORDS = 4
 _EMULATOR_REGISTERS = 1
 
 _HOST_OPS = {
@@ -45,7 +47,7 @@ class Endpoint(wiring.Component):
     state         what happens
     ============  ==========================================================================================
     Header        takes a header
-    Payload       takes ``count`` payload words and keeps three; the first word of a MEM_WRITE leads to Store
+    Payload       takes ``count`` payload words and keeps four; the first word of a MEM_WRITE leads to Store
     Store         each further word of a MEM_WRITE goes into the memory
     Perform       instant messages are done here, others are sent on
     Block         COPY, FILL, SWAP, CAS until the storage has finished; then Exchanged or Header
@@ -58,6 +60,8 @@ class Endpoint(wiring.Component):
     Register      CSR_DATA record
     Command       emulated time runs until the MMU takes the command
     Descriptor    emulated time runs until the engine's queue takes the descriptor
+    Dropin        emulated time runs until the MMU takes the drop-in
+    Resume        emulated time runs until the MMU takes the resume
     Advance       emulated time runs or is skipped until the target or a record in the mask
     Advanced      ADVANCED record
     ============  ==========================================================================================
@@ -91,8 +95,9 @@ class Endpoint(wiring.Component):
         To the storage.
     tag : Out(TagWriteSignature), registers : Out(RegisterSignature)
         To the sanitizer and the emulator's registers.
-    csr : Out(Axi4LiteSignature), command : Out(stream of CommandLayout)
-        To the MMU; both move only in clocks with ``run``.
+    csr : Out(Axi4LiteSignature), command : Out(stream of CommandLayout), dropin : Out(stream of DropinLayout), resume :
+    Out(stream of ResumeLayout)
+        To the MMU; all move only in clocks with ``run``.
     descriptor : Out(stream of DescriptorLayout)
         To the DMA engines; moves only in clocks with ``run``.
     """
@@ -102,6 +107,8 @@ class Endpoint(wiring.Component):
     host: stream.Interface
     command: stream.Interface
     descriptor: stream.Interface
+    dropin: stream.Interface
+    resume: stream.Interface
 
     def __init__(self, *, address_bits: int, frame_bits: int) -> None:
         super().__init__(
@@ -126,6 +133,8 @@ class Endpoint(wiring.Component):
                 "csr": Out(Axi4LiteSignature(addr_bits=12)),
                 "command": Out(stream.Signature(CommandLayout())),
                 "descriptor": Out(stream.Signature(DescriptorLayout())),
+                "dropin": Out(stream.Signature(DropinLayout())),
+                "resume": Out(stream.Signature(ResumeLayout())),
             }
         )
 
@@ -170,6 +179,8 @@ class Endpoint(wiring.Component):
             self.registers.write_data.eq(payload[0]),
             self.command.payload.eq(payload.as_value()),
             self.descriptor.payload.eq(payload.as_value()),
+            self.dropin.payload.eq(payload.as_value()),
+            self.resume.payload.eq(payload.as_value()),
             self.target.eq(payload[0]),
             self.csr.awaddr.eq(header.arg),
             self.csr.araddr.eq(header.arg),
@@ -233,6 +244,10 @@ class Endpoint(wiring.Component):
                     m.next = "Command"
                 with m.Case(Op.DESCRIPTOR):
                     m.next = "Descriptor"
+                with m.Case(Op.DROPIN):
+                    m.next = "Dropin"
+                with m.Case(Op.RESUME):
+                    m.next = "Resume"
                 with m.Case(Op.TAG):
                     m.d.comb += self.tag.valid.eq(1)
                 with m.Case(Op.ADVANCE):
@@ -317,7 +332,12 @@ class Endpoint(wiring.Component):
 
     def _streams(self, m: Module) -> None:
         """Let emulated time run until the stream takes what the message carries."""
-        for state, target in (("Command", self.command), ("Descriptor", self.descriptor)):
+        for state, target in (
+            ("Command", self.command),
+            ("Descriptor", self.descriptor),
+            ("Dropin", self.dropin),
+            ("Resume", self.resume),
+        ):
             with m.State(state):
                 m.d.comb += [self.enable.eq(1), target.valid.eq(1)]
                 with m.If(self.run & target.ready):

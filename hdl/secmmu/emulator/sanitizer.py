@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import ClockSignal, Instance, Module, Signal
+from amaranth.hdl import C, ClockSignal, Instance, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -120,7 +120,7 @@ class Sanitizer(wiring.Component):
     """Compares every memory beat with the tag of its frame and reports what must not be, in that very cycle.
 
     Read beats are checked when they are sampled, write beats (with any strobe) when they are
-    stored. A frame that is ``TABLE`` belongs to the walker alone; the walker may read nothing else.
+    stored. A frame that is ``TABLE`` belongs to the walker alone; the walker may touch nothing else.
 
     Parameters
     ----------
@@ -157,17 +157,15 @@ class Sanitizer(wiring.Component):
             m.d.comb += getattr(tags, f"frame_{index}").eq(access.payload.address[PAGE_BITS:])
             guilty = Signal(name=f"{name}_guilty")
             verdict = Signal(Verdict, name=f"{name}_verdict")
-            if name == "walk":
+            walker = C(1) if name == "walk" else access.payload.walker
+            with m.If(walker):
                 m.d.comb += [guilty.eq(tag.kind != FrameKind.TABLE), verdict.eq(Verdict.TABLE)]
-            else:
-                self._judge(
-                    m,
-                    tag,
-                    getattr(tag, name).bit_select(access.payload.asid[:4], 1),
-                    guilty,
-                    verdict,
-                )
+            if name != "walk":
+                right = getattr(tag, name).bit_select(access.payload.asid[:4], 1)
+                with m.Else():
+                    self._judge(m, tag, right, guilty, verdict)
             self._report(m, name, access, tag, guilty, verdict)
+            m.d.comb += getattr(self, f"{name}_violation").payload.source.eq(walker)
         return m
 
     @staticmethod
@@ -194,7 +192,6 @@ class Sanitizer(wiring.Component):
             arg.beats.eq(access.payload.beats),
             lane.valid.eq(access.valid & guilty),
             lane.payload.kind.eq(Event.VIOLATION),
-            lane.payload.source.eq(name == "walk"),
             lane.payload.arg.eq(arg),
             lane.payload.a.eq(access.payload.address),
             lane.payload.b.eq(tag),

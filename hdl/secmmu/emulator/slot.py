@@ -10,14 +10,18 @@ from secmmu.layouts import (
     VA_BITS,
     CommandLayout,
     CompletionLayout,
+    DropinLayout,
+    DroppedLayout,
     FaultLayout,
     ObservationLayout,
+    ResumeLayout,
 )
 
 __all__ = ["OBSERVATION_LANES", "MmuSlotSignature", "ObservationSignature"]
 
 OBSERVATION_LANES = (
     "observe_walk",
+    "observe_walked",
     "observe_fill",
     "observe_kill",
     "observe_read_begin",
@@ -44,7 +48,8 @@ class MmuSlotSignature(wiring.Signature):
     Parameters
     ----------
     config : SecmmuConfig
-        ``asid_bits`` and ``id_bits`` set the widths; ``observe`` says whether the lanes are there.
+        ``asid_bits``, ``id_bits`` and ``walks`` set the widths; ``svadu`` says whether the walk port writes, ``observe``
+        whether the lanes are there.
 
     Members
     -------
@@ -53,13 +58,14 @@ class MmuSlotSignature(wiring.Signature):
     memory : Out(Axi4Signature)
         Translated accesses; physical addresses, asid in AxUSER.
     walk : Out(Axi4Signature)
-        Page-table reads; one id bit, no writes, asid in ARUSER.
+        Page-table reads, and with ``svadu`` exclusive writes; the id is the walk's number, asid in AxUSER.
     csr : In(Axi4LiteSignature)
         The register file, 12 address bits.
-    command : In(stream of CommandLayout)
-        Invalidation commands.
-    completion : Out(stream of CompletionLayout), fault : Out(stream of FaultLayout)
-        Taken in every cycle.
+    command : In(stream of CommandLayout), dropin : In(stream of DropinLayout), resume : In(stream of ResumeLayout)
+        From the host.
+    invalidated, drained : Out(stream of CompletionLayout), dropped : Out(stream of DroppedLayout), fault : Out(stream
+    of FaultLayout)
+        To the host; taken in every cycle.
     idle : Out(1)
         1 when further cycles without input would change nothing: what *warp* leaves out.
     observe_* : Out(ObservationSignature)
@@ -71,10 +77,21 @@ class MmuSlotSignature(wiring.Signature):
         members = {
             "device": In(Axi4Signature(addr_bits=VA_BITS, id_bits=ids, user_bits=asids)),
             "memory": Out(Axi4Signature(addr_bits=PA_BITS, id_bits=ids, user_bits=asids)),
-            "walk": Out(Axi4Signature(addr_bits=PA_BITS, id_bits=1, user_bits=asids, write=False)),
+            "walk": Out(
+                Axi4Signature(
+                    addr_bits=PA_BITS,
+                    id_bits=config.walk_bits,
+                    user_bits=asids,
+                    write=config.svadu,
+                )
+            ),
             "csr": In(Axi4LiteSignature(addr_bits=12)),
             "command": In(stream.Signature(CommandLayout())),
-            "completion": Out(stream.Signature(CompletionLayout())),
+            "dropin": In(stream.Signature(DropinLayout())),
+            "resume": In(stream.Signature(ResumeLayout())),
+            "invalidated": Out(stream.Signature(CompletionLayout())),
+            "drained": Out(stream.Signature(CompletionLayout())),
+            "dropped": Out(stream.Signature(DroppedLayout())),
             "fault": Out(stream.Signature(FaultLayout())),
             "idle": Out(1),
         }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import EnableInserter, Module, Signal
+from amaranth.hdl import EnableInserter, Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -13,6 +13,7 @@ from secmmu.emulator.bursts import AccessSignature, TimingLayout
 from secmmu.emulator.dma import Dma
 from secmmu.emulator.endpoint import Endpoint
 from secmmu.emulator.memory import AxiMemory
+from secmmu.emulator.monitor import ExclusiveMonitor, ExclusiveSignature
 from secmmu.emulator.observe import Collector, EventSignature
 from secmmu.emulator.ram import BlockRam, ReadSignature, SimulationRam, WriteSignature
 from secmmu.emulator.registers import Registers
@@ -23,21 +24,24 @@ from secmmu.layouts import (
     AccessArg,
     CommandLayout,
     DescriptorLayout,
+    DropinLayout,
     Event,
     Phase,
     RecordLayout,
+    ResumeLayout,
 )
 from secmmu.mmu import Secmmu
 
 __all__ = ["LANES", "Emulated", "Emulator"]
 
-_FROM_MMU = ("walk", "fill", "kill", "read_begin", "read_end", "write_begin", "write_end")
+_FROM_MMU = ("walk", "walked", "fill", "kill", "read_begin", "read_end", "write_begin", "write_end")
 _FROM_DMA = ("load", "read_done", "write_done")
 _FROM_SANITIZER = ("read_violation", "write_violation", "walk_violation")
-_FROM_STREAMS = ("fault", "accepted", "completion")
+_FROM_STREAMS = ("fault", "accepted", "invalidated", "drained", "dropped")
 
 LANES = (
     "walk",
+    "walked",
     "fill",
     "read_begin",
     "write_begin",
@@ -52,12 +56,14 @@ LANES = (
     "fault",
     "accepted",
     "kill",
-    "completion",
+    "invalidated",
+    "drained",
+    "dropped",
 )
 """Sources of events, in the order in which the events of one cycle are recorded.
 
 What happens in the cycle of a command's handshake counts as before it, hence ``accepted`` comes
-late; what the command does (``kill``, ``completion``) comes after it.
+late; what the command does (``kill``, ``invalidated``, ``drained``) comes after it.
 """
 
 
@@ -73,13 +79,15 @@ class Emulated(wiring.Component):
 
     Members
     -------
-    csr : In(Axi4LiteSignature), command : In(stream of CommandLayout), descriptor : In(stream of
-    DescriptorLayout)
+    csr : In(Axi4LiteSignature), command : In(stream of CommandLayout), dropin : In(stream of DropinLayout), resume :
+    In(stream of ResumeLayout), descriptor : In(stream of DescriptorLayout)
         From the endpoint.
     timing : In(TimingLayout), limit : In(16), cycle : In(64)
         Registers and the cycle counter.
     data_read, walk_read : Out(ReadSignature), data_write : Out(WriteSignature)
         To the storage.
+    exclusive : Out(ExclusiveSignature)
+        To the monitor.
     read_access, write_access, walk_access : Out(AccessSignature)
         To the sanitizer.
     walk, fill, ... : Out(EventSignature)
@@ -91,6 +99,8 @@ class Emulated(wiring.Component):
     """
 
     command: stream.Interface
+    dropin: stream.Interface
+    resume: stream.Interface
     descriptor: stream.Interface
 
     def __init__(self, config: EmulatorConfig, mmu: Any) -> None:
@@ -101,11 +111,15 @@ class Emulated(wiring.Component):
             id_bits=config.mmu.id_bits,
             asid_bits=config.mmu.asid_bits,
             memory_bytes=config.memory_bytes,
+            walk_bits=config.mmu.walk_bits,
+            walk_writes=config.mmu.svadu,
         )
         bits = exact_log2(config.memory_bytes // 8)
         members: dict[str, Any] = {
             "csr": In(Axi4LiteSignature(addr_bits=12)),
             "command": In(stream.Signature(CommandLayout())),
+            "dropin": In(stream.Signature(DropinLayout())),
+            "resume": In(stream.Signature(ResumeLayout())),
             "descriptor": In(stream.Signature(DescriptorLayout())),
             "timing": In(TimingLayout()),
             "limit": In(16),
@@ -113,6 +127,7 @@ class Emulated(wiring.Component):
             "data_read": Out(ReadSignature(bits)),
             "walk_read": Out(ReadSignature(bits)),
             "data_write": Out(WriteSignature(bits)),
+            "exclusive": Out(ExclusiveSignature(config.mmu.walk_bits, bits)),
             "idle": Out(1),
             "bytes": Out(64),
             "pending": Out(16),
@@ -142,11 +157,13 @@ class Emulated(wiring.Component):
         for outer, inner in (
             (self.csr, mmu.csr),
             (self.command, mmu.command),
+            (self.dropin, mmu.dropin),
+            (self.resume, mmu.resume),
             (self.descriptor, dma.descriptor),
             *((getattr(self, name), getattr(dma, name)) for name in _FROM_DMA),
             *(
                 (getattr(self, name), getattr(memory, name))
-                for name in ("data_read", "walk_read", "data_write")
+                for name in ("data_read", "walk_read", "data_write", "exclusive")
             ),
             *(
                 (getattr(self, name), getattr(memory, name))
@@ -158,7 +175,9 @@ class Emulated(wiring.Component):
             for name in _FROM_MMU:
                 self._show_observation(m, getattr(self, name), getattr(mmu, f"observe_{name}"))
         self._show_command(m)
-        self._show_completion(m, mmu.completion)
+        for name in ("invalidated", "drained"):
+            self._show_completion(m, getattr(mmu, name), getattr(self, name))
+        self._show_dropped(m, mmu.dropped)
         self._show_fault(m, mmu.fault)
         return m
 
@@ -180,29 +199,44 @@ class Emulated(wiring.Component):
             event.b.eq(command.last),
         ]
 
-    def _show_completion(self, m: Module, completion: stream.Interface) -> None:
-        event = self.completion.payload
+    @staticmethod
+    def _show_completion(m: Module, completion: stream.Interface, lane: Any) -> None:
+        event = lane.payload
         m.d.comb += [
             completion.ready.eq(1),
-            self.completion.valid.eq(completion.valid),
+            lane.valid.eq(completion.valid),
             event.tag.eq(completion.payload.tag),
+            event.arg.eq(completion.payload.young),
         ]
         with m.Switch(completion.payload.phase):
             for phase in Phase:
                 with m.Case(phase):
                     m.d.comb += event.kind.eq(Event[phase.name])
 
+    def _show_dropped(self, m: Module, dropped: stream.Interface) -> None:
+        event = self.dropped.payload
+        m.d.comb += [
+            dropped.ready.eq(1),
+            self.dropped.valid.eq(dropped.valid),
+            event.kind.eq(Event.DROPPED),
+            event.tag.eq(dropped.payload.tag),
+            event.arg.eq(dropped.payload.taken),
+        ]
+
     def _show_fault(self, m: Module, fault: stream.Interface) -> None:
         event = self.fault.payload
         arg = Signal(AccessArg())
-        m.d.comb += [arg[name].eq(fault.payload[name]) for name in ("asid", "id", "write")]
+        fields = ("asid", "id", "write", "stalled")
+        m.d.comb += [arg[name].eq(fault.payload[name]) for name in fields]
         m.d.comb += [
             fault.ready.eq(1),
             arg.code.eq(fault.payload.cause),
             self.fault.valid.eq(fault.valid),
             event.kind.eq(Event.FAULT),
+            event.tag.eq(Mux(fault.payload.stalled, fault.payload.place, 0)),
             event.arg.eq(arg),
             event.a.eq(fault.payload.va),
+            event.b.eq(fault.payload.epoch),
         ]
 
 
@@ -264,6 +298,9 @@ class Emulator(wiring.Component):
         m.submodules.sanitizer = sanitizer = Sanitizer(
             frames=config.frames, external=config.external_memory
         )
+        m.submodules.monitor = monitor = ExclusiveMonitor(
+            id_bits=config.mmu.walk_bits, address_bits=ram.address_bits
+        )
         m.submodules.registers = registers = Registers(outstanding=config.outstanding)
         m.submodules.collector = collector = Collector(len(LANES))
         m.submodules.endpoint = endpoint = Endpoint(
@@ -279,10 +316,13 @@ class Emulator(wiring.Component):
             (endpoint.registers, registers.access),
             (endpoint.csr, emulated.csr),
             (endpoint.command, emulated.command),
+            (endpoint.dropin, emulated.dropin),
+            (endpoint.resume, emulated.resume),
             (endpoint.descriptor, emulated.descriptor),
             (emulated.data_read, ram.device),
             (emulated.walk_read, ram.walk),
             (emulated.data_write, ram.write),
+            (emulated.exclusive, monitor.access),
             (emulated.read_access, sanitizer.read),
             (emulated.write_access, sanitizer.write),
             (emulated.walk_access, sanitizer.walk),
@@ -290,7 +330,14 @@ class Emulator(wiring.Component):
             (wiring.flipped(self.records), collector.records),
         ):
             wiring.connect(m, outer, inner)
-        m.d.comb += endpoint.host_data.eq(ram.host_data)
+        m.d.comb += [
+            endpoint.host_data.eq(ram.host_data),
+            monitor.run.eq(run),
+            monitor.stores.eq(emulated.data_write.en),
+            monitor.address.eq(emulated.data_write.address),
+            monitor.host_valid.eq(endpoint.host.valid),
+            monitor.host.eq(endpoint.host.payload),
+        ]
         return m
 
     def _count_cycles(self, m: Module, run: Signal, endpoint: Endpoint) -> None:
