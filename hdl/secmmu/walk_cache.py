@@ -51,6 +51,8 @@ class PointerKeyLayout(data.StructLayout):
 class InsertLayout(data.StructLayout):
     """A pointer to keep for the key: ``level`` is that of the table that it points to.
 
+    One that is not ``pure`` only takes the place that it would have taken.
+
     Parameters
     ----------
     config : SecmmuConfig
@@ -61,6 +63,7 @@ class InsertLayout(data.StructLayout):
         super().__init__(
             {
                 "valid": 1,
+                "pure": 1,
                 "level": ceil_log2(config.levels - 1),
                 "group": GROUP_BITS,
                 "pointer": CachedPointerLayout(),
@@ -84,11 +87,13 @@ class WalkCache(wiring.Component):
     key : In(PointerKeyLayout)
         The page whose pointers are looked for.
     found : Out(1), place : Out(PlaceLayout)
-        In the same cycle: there is one that the invalidation of this cycle spares; where the deepest stands.
+        In the same cycle: there is one; where the deepest stands.
+    dies : Out(1)
+        The invalidation of this cycle takes one of them: what was found must not be used.
     read : In(PlaceLayout), pointer : Out(CachedPointerLayout)
         What stands at a place found one cycle ago.
     insert : In(InsertLayout)
-        Keep a pointer of ``key`` from the next cycle on. The invalidation of this cycle must have spared it.
+        Keep a pointer of ``key`` from the next cycle on: ``pure`` says that no invalidation so far has taken it.
     kill : In(KillLayout)
         The invalidation applied in this cycle.
     clear : In(1)
@@ -98,6 +103,7 @@ class WalkCache(wiring.Component):
     key: data.View
     found: Signal
     place: data.View
+    dies: Signal
     read: data.View
     pointer: data.View
     insert: data.View
@@ -111,6 +117,7 @@ class WalkCache(wiring.Component):
                 "key": In(PointerKeyLayout(config)),
                 "found": Out(1),
                 "place": Out(PlaceLayout(config)),
+                "dies": Out(1),
                 "read": In(PlaceLayout(config)),
                 "pointer": Out(CachedPointerLayout()),
                 "insert": In(InsertLayout(config)),
@@ -174,7 +181,7 @@ class WalkCache(wiring.Component):
             ]
             with m.If(here & (slot == i)):
                 m.d.sync += [
-                    kept[i].eq(1),
+                    kept[i].eq(self.insert.pure),
                     row.vpn.eq(key.vpn[bits:]),
                     row.asid.eq(key.asid),
                     row.group.eq(self.insert.group),
@@ -187,4 +194,6 @@ class WalkCache(wiring.Component):
             m.d.sync += turn.eq(Mux(turn == count - 1, 0, turn + 1))
         index = number(same)
         m.d.comb += slot.eq(Mux(same.any(), index, turn))
-        return (same & ~dying).any(), index, slot
+        with m.If((same & dying).any()):
+            m.d.comb += self.dies.eq(1)
+        return same.any(), index, slot

@@ -102,6 +102,8 @@ class LeafLayout(data.StructLayout):
 class StepLayout(data.StructLayout):
     """One step of a walk: its start, with the root in place of the PTE, or an entry that was read.
 
+    A start that ``found`` a pointer in the walk cache which died in that cycle is ``misled``.
+
     Parameters
     ----------
     config : SecmmuConfig
@@ -120,6 +122,7 @@ class StepLayout(data.StructLayout):
                 "next": range(config.levels),
                 "began": AGE_BITS,
                 "found": 1,
+                "misled": 1,
                 "place": PlaceLayout(config),
                 "exclusive": 1,
                 "pte": PteLayout(),

@@ -47,6 +47,8 @@ class WalkSlot(wiring.Component):
         An A/D update of the leaf may be under way: it is owed to whatever overlaps the leaf.
     leaf : In(1), grain : In(3), writable : In(1)
         The leaf, or where a fault was found the grain 0, is noted.
+    reaches : In(1)
+        What was noted one cycle ago reaches into a hold.
     end : In(1), outcome : In(Outcome)
         The walk is over; what is noted in this cycle counts.
     referred : In(1)
@@ -58,9 +60,7 @@ class WalkSlot(wiring.Component):
     running, free : Out(1)
         The walk goes on; the slot may be given to another.
     doomed : Out(1)
-        An invalidation touched the page, this cycle's included.
-    touched : Out(levels + 1)
-        The same for each grain.
+        An earlier invalidation touched the page.
     owed : Out(1)
         The invalidation of this cycle must wait for the end of this walk.
     pure : Out(1)
@@ -68,7 +68,7 @@ class WalkSlot(wiring.Component):
     answered : Out(1), result : Out(Outcome)
         The answer stands. It does not in the cycle of an invalidation that overlaps it.
     lost : Out(1)
-        It is, or from the next cycle on will be, ``AGAIN``.
+        It is, or from the next cycle on will be, ``AGAIN`` or ``HELD``.
     filling : Out(1)
         The answer is good and not yet in the TLB; whoever fills compares it with this cycle's invalidation.
     """
@@ -83,6 +83,7 @@ class WalkSlot(wiring.Component):
     leaf: Signal
     grain: Signal
     writable: Signal
+    reaches: Signal
     end: Signal
     outcome: "EnumView[Outcome]"
     referred: Signal
@@ -92,7 +93,6 @@ class WalkSlot(wiring.Component):
     running: Signal
     free: Signal
     doomed: Signal
-    touched: Signal
     owed: Signal
     pure: Signal
     answered: Signal
@@ -102,18 +102,10 @@ class WalkSlot(wiring.Component):
 
     def __init__(self, config: SecmmuConfig) -> None:
         self.config = config
-        ins = ("begin", "step", "updating", "leaf", "writable", "end", "referred", "young", "clear")
-        outs = (
-            "joinable",
-            "running",
-            "free",
-            "doomed",
-            "owed",
-            "pure",
-            "answered",
-            "lost",
-            "filling",
-        )
+        told = ("begin", "step", "updating", "leaf", "writable", "reaches", "end")
+        asked = ("referred", "young", "clear", "filled")
+        shown = ("joinable", "running", "free", "doomed", "owed", "pure")
+        kept = ("answered", "lost", "filling")
         super().__init__(
             {
                 "request": In(WalkRequestLayout(config)),
@@ -121,12 +113,10 @@ class WalkSlot(wiring.Component):
                 "level": In(range(config.levels)),
                 "grain": In(GRAIN_BITS),
                 "outcome": In(Outcome),
-                "filled": In(1),
-                "touched": Out(config.levels + 1),
                 "result": Out(Outcome, init=Outcome.AGAIN),
             }
-            | {name: In(1) for name in ins}
-            | {name: Out(1) for name in outs}
+            | {name: In(1) for name in told + asked}
+            | {name: Out(1) for name in shown + kept}
         )
 
     def elaborate(self, platform: object) -> Module:
@@ -134,42 +124,63 @@ class WalkSlot(wiring.Component):
         m = Module()
         config = self.config
         walk = Signal(WalkRequestLayout(config))
-        grain = Signal(config.levels + 1)
-        writable = Signal()
-        sharing = Signal()
-        unfilled = Signal()
         before = Signal(config.levels + 1)
-        dead = Signal()
+        grain = Signal(config.levels + 1)
+        sharing = Signal()
+        writable = Signal()
+        touched = Signal(config.levels + 1)
         touching = self._touching(m, walk.vpn)
         space = Signal()
         m.d.comb += [
             space.eq(may_kill_asid(self.kill, asid=walk.asid, group=walk.group)),
-            self.touched.eq(before | Mux(space & self._is_noticed(), touching, 0)),
-            self.doomed.eq(self.touched[0]),
-            dead.eq(~self.running & (self.touched & grain).any()),
-            self.lost.eq(~self.running & (dead | (self.result == Outcome.AGAIN))),
-            self.answered.eq(~self.running & (~dead | (self.result == Outcome.AGAIN))),
-            self.filling.eq(unfilled & ~(before & grain).any()),
-            self.free.eq(~self.running & ~self.referred & ~unfilled),
+            touched.eq(before | Mux(space & self._is_noticed(), touching, 0)),
+            self.doomed.eq(before[0]),
         ]
-        m.d.sync += before.eq(self.touched)
+        m.d.sync += before.eq(touched)
         with m.If(self.leaf):
             m.d.sync += writable.eq(self.writable)
             m.d.sync += [grain[i].eq(self.grain == i) for i in range(len(grain))]
         with m.If(self.end):
-            m.d.sync += [self.running.eq(0), self.result.eq(self.outcome), sharing.eq(1)]
-            m.d.sync += unfilled.eq(self.outcome == Outcome.GRANTED)
-        with m.If(self.filled):
-            m.d.sync += unfilled.eq(0)
-        with m.If(self.young & ~self.running):
+            m.d.sync += [self.running.eq(0), sharing.eq(1)]
+        with m.Elif(self.young & ~self.running):
             m.d.sync += sharing.eq(0)
-        with m.If(dead | self.clear):
-            m.d.sync += [self.result.eq(Outcome.AGAIN), unfilled.eq(0)]
         with m.If(self.begin):
             m.d.sync += [self.running.eq(1), walk.eq(self.request), before.eq(0)]
+        self._answer(m, (touched & grain).any(), (before & grain).any())
         self._join(m, walk, before, writable, sharing)
         self._owe(m, space, touching)
         return m
+
+    def _answer(self, m: Module, touched: Value, touched_before: Value) -> None:
+        """Keep the answer, until an invalidation takes it or a hold is found to keep it back."""
+        unfilled = Signal()
+        noted = Signal()
+        held = Signal()
+        dead, kept_back = Signal(), Signal()
+        again = self.result == Outcome.AGAIN
+        reaches = held | (noted & self.reaches)
+        m.d.comb += [
+            dead.eq(~self.running & touched),
+            kept_back.eq(~self.running & (self.result == Outcome.GRANTED) & reaches),
+            self.answered.eq(~self.running & (again | ~(touched | kept_back))),
+            self.lost.eq(dead | kept_back | (~self.running & again)),
+            self.filling.eq(unfilled & ~touched_before & ~kept_back),
+            self.free.eq(~self.running & ~self.referred & ~unfilled),
+        ]
+        m.d.sync += [noted.eq(self.leaf), held.eq(reaches & ~self.leaf)]
+        with m.If(self.end):
+            m.d.sync += [
+                self.result.eq(self.outcome),
+                unfilled.eq(self.outcome == Outcome.GRANTED),
+            ]
+        with m.Elif(dead | self.clear):
+            m.d.sync += [self.result.eq(Outcome.AGAIN), unfilled.eq(0)]
+        with m.Elif(kept_back):
+            m.d.sync += [self.result.eq(Outcome.HELD), unfilled.eq(0)]
+        with m.Elif(self.filled):
+            m.d.sync += unfilled.eq(0)
+        with m.If(self.begin):
+            m.d.sync += held.eq(0)
 
     def _is_noticed(self) -> Value:
         """Return whether the walk takes notice of invalidations, as all but the mutant's do."""

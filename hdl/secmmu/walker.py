@@ -199,7 +199,8 @@ class Walker(wiring.Component):
             begin.eq(Mux(begins, free, 0)),
             cache.key.vpn.eq(Mux(pointer.valid, pointer.owner.vpn, request.vpn)),
             cache.key.asid.eq(Mux(pointer.valid, pointer.owner.asid, request.asid)),
-            cache.insert.valid.eq(pointer.valid & chosen(pointer.at, self._of("pure"))),
+            cache.insert.valid.eq(pointer.valid),
+            cache.insert.pure.eq(chosen(pointer.at, self._of("pure"))),
             cache.insert.level.eq(pointer.level),
             cache.insert.group.eq(pointer.owner.group),
             cache.insert.pointer.eq(pointer.pointer),
@@ -241,6 +242,7 @@ class Walker(wiring.Component):
                 step.next.eq(progress.data.level - 1),
                 step.began.eq(began.data),
                 step.found.eq(0),
+                step.misled.eq(0),
                 step.exclusive.eq(self._update.locked & (self._update.walk == bus.rid)),
                 step.pte.eq(bus.rdata),
                 step.response.eq(bus.rresp),
@@ -259,6 +261,7 @@ class Walker(wiring.Component):
                 step.next.eq(Mux(cache.found, cache.place.level, request.mode[:2] + 2)),
                 step.began.eq(self.now),
                 step.found.eq(cache.found),
+                step.misled.eq(cache.dies),
                 step.place.eq(cache.place),
                 step.exclusive.eq(0),
                 step.pte.eq(root),
@@ -277,10 +280,10 @@ class Walker(wiring.Component):
             judge.pte.eq(step.pte),
             judge.level.eq(step.progress.level),
             judge.write.eq(step.owner.write),
-            doomed.eq(chosen(step.at, self._of("doomed"))),
+            doomed.eq(step.misled | chosen(step.at, self._of("doomed"))),
             failed.eq(_failed(step.response) | (step.exclusive & (step.response == Response.OKAY))),
             moves.eq(going & (step.start | (came & (judge.verdict == PteVerdict.POINTER)))),
-            updates.eq(going & came & (judge.verdict == PteVerdict.UPDATE) & ~self.span.held),
+            updates.eq(going & came & (judge.verdict == PteVerdict.UPDATE)),
             closes.eq(update.answered & ~step.valid),
             lost.eq(closes & (update.response == Response.OKAY)),
             cache.read.eq(step.place),
@@ -333,6 +336,8 @@ class Walker(wiring.Component):
         vpn = step.owner.vpn
         writer = self._leaves.write_port()
         leaf = Signal(LeafLayout(self.config))
+        reaches = Signal()
+        m.d.sync += reaches.eq(span.held)
         updated = Signal(PteLayout())
         m.d.comb += [
             updated.eq(step.pte),
@@ -360,6 +365,7 @@ class Walker(wiring.Component):
                 slot.leaf.eq(found & step.at[i]),
                 slot.grain.eq(Mux(refused, 0, judge.grain)),
                 slot.writable.eq(leaf.writable),
+                slot.reaches.eq(reaches),
             ]
         return leaf
 
@@ -376,8 +382,6 @@ class Walker(wiring.Component):
             m.d.comb += outcome.eq(Outcome.ACCESS_FAULT)
         with m.Elif(self._judge.verdict == PteVerdict.REFUSED):
             m.d.comb += outcome.eq(Outcome.PAGE_FAULT)
-        with m.Elif(self.span.held):
-            m.d.comb += outcome.eq(Outcome.HELD)
         return outcome
 
     def _entry(self, m: Module, entry: data.View, number: Value) -> tuple[data.View, data.View]:
@@ -477,7 +481,7 @@ class Walker(wiring.Component):
             now.walk.eq(step.walk),
             now.owner.eq(step.owner),
             now.began.eq(step.began),
-            killed.eq(chosen(at, self._of("lost")) | (at.any() & (ended == Outcome.HELD))),
+            killed.eq(chosen(at, self._of("lost"))),
             self.events.walks.eq(self._of("begin").any()),
             self.events.walks_killed.eq(killed),
             self.events.walks_joined.eq(
