@@ -14,6 +14,7 @@ __all__ = [
     "PointerLayout",
     "ProgressLayout",
     "StepLayout",
+    "WalkEndLayout",
     "WalkEventsLayout",
     "WalkRecordLayout",
 ]
@@ -150,3 +151,17 @@ class PointerLayout(data.StructLayout):
                 "pointer": CachedPointerLayout(),
             }
         )
+
+
+class WalkEndLayout(data.StructLayout):
+    """What is told of a walk when it ends; ``pte`` is there with ``observe``.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        All widths, ``observe``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        fields = {"walk": config.walk_bits, "owner": OwnerLayout(config), "began": AGE_BITS}
+        super().__init__(fields | ({"pte": WORD_BITS} if config.observe else {}))

@@ -1,7 +1,7 @@
 """The page-table walker: several walks at once, killed by invalidations, joined by those who miss the same page."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import data, memory, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.enum import EnumView
 from amaranth.lib.wiring import In, Out
 
@@ -18,21 +18,21 @@ from secmmu.internals import (
     span_last,
     span_mask,
 )
-from secmmu.layouts import PA_BITS, PAGE_BITS, WORD_BITS, PteLayout, Response
+from secmmu.layouts import PA_BITS, PAGE_BITS, PteLayout, Response
 from secmmu.picks import chosen, in_turn, lowest, number
 from secmmu.pte import PteJudge, PteVerdict
 from secmmu.pte_update import PteUpdate
 from secmmu.walk_cache import WalkCache
 from secmmu.walk_layouts import (
     LeafLayout,
-    OwnerLayout,
     PointerLayout,
-    ProgressLayout,
     StepLayout,
     WalkEventsLayout,
     WalkRecordLayout,
 )
+from secmmu.walk_notes import WalkNotes
 from secmmu.walk_reads import WalkReads, word_address
+from secmmu.walk_report import WalkReport
 from secmmu.walk_slot import WalkSlot
 
 __all__ = ["Walker"]
@@ -102,7 +102,6 @@ class Walker(wiring.Component):
 
     def __init__(self, config: SecmmuConfig) -> None:
         self.config = config
-        self._depth = 1 << config.walk_bits
         bus = Axi4Signature(
             addr_bits=PA_BITS,
             id_bits=config.walk_bits,
@@ -133,10 +132,8 @@ class Walker(wiring.Component):
         self._reads = WalkReads(config)
         self._judge = PteJudge(config)
         self._update = PteUpdate(config)
-        self._owners = memory.Memory(shape=OwnerLayout(config), depth=self._depth, init=[])
-        self._begins = memory.Memory(shape=AGE_BITS, depth=self._depth, init=[])
-        self._progress = memory.Memory(shape=ProgressLayout(config), depth=self._depth, init=[])
-        self._leaves = memory.Memory(shape=LeafLayout(config), depth=self._depth, init=[])
+        self._notes = WalkNotes(config)
+        self._report = WalkReport(config)
 
     def elaborate(self, platform: object) -> Module:
         """Build the slots around the one step that is made in a cycle."""
@@ -145,10 +142,8 @@ class Walker(wiring.Component):
         m.submodules.reads = self._reads
         m.submodules.judge = self._judge
         m.submodules.update = self._update
-        m.submodules.owners = self._owners
-        m.submodules.begins = self._begins
-        m.submodules.progress = self._progress
-        m.submodules.leaves = self._leaves
+        m.submodules.notes = self._notes
+        m.submodules.report = self._report
         for i, slot in enumerate(self._slots):
             m.submodules[f"slot{i}"] = slot
             m.d.comb += [
@@ -166,7 +161,6 @@ class Walker(wiring.Component):
         self._load(m, step, begin)
         self._make(m, step, pointer)
         self._answer(m)
-        self._fill(m)
         self._drive_bus(m)
         m.d.comb += self.idle.eq(~Cat([slot.running | slot.filling for slot in self._slots]).any())
         return m
@@ -177,14 +171,13 @@ class Walker(wiring.Component):
 
     def _take(self, m: Module, pointer: data.View) -> Signal:
         """Take a request: it is held, joins a walk, or begins one, which the returned one-hot names."""
-        walk, cache, page = self.walk, self._cache, self.page
+        walk, cache, notes, page = self.walk, self._cache, self._notes, self.page
         request = walk.request.payload
         joined = lowest(self._of("joinable"))
         begin = Signal(self.config.walks)
         able = Signal()
         begins = Signal()
         free = in_turn(m, self._of("free"), begins, name="free")
-        owner = Signal(OwnerLayout(self.config))
         m.d.comb += [
             page.asid.eq(request.asid),
             page.group.eq(request.group),
@@ -206,41 +199,32 @@ class Walker(wiring.Component):
             cache.insert.pointer.eq(pointer.pointer),
             cache.kill.eq(self.kill),
             cache.clear.eq(self.clear),
-            owner.vpn.eq(request.vpn),
-            owner.asid.eq(request.asid),
-            owner.group.eq(request.group),
-            owner.write.eq(request.write),
+            notes.begins.eq(begins),
+            notes.beginner.eq(number(free)),
+            notes.owner.vpn.eq(request.vpn),
+            notes.owner.asid.eq(request.asid),
+            notes.owner.group.eq(request.group),
+            notes.owner.write.eq(request.write),
+            notes.now.eq(self.now),
         ]
-        for place, word in ((self._owners, owner), (self._begins, self.now)):
-            writer = place.write_port()
-            m.d.comb += [
-                writer.en.eq(begins),
-                writer.addr.eq(number(free)),
-                writer.data.eq(word),
-            ]
         m.d.comb += [slot.begin.eq(begin[i]) for i, slot in enumerate(self._slots)]
         return begin
 
     def _load(self, m: Module, step: data.View, begin: Signal) -> None:
         """Choose the step of the next cycle: data that comes now, or else the start of a walk."""
-        bus, request, cache = self.bus, self.walk.request.payload, self._cache
-        owner, began, progress = (
-            place.read_port(domain="comb") for place in (self._owners, self._begins, self._progress)
-        )
-        for reader in (owner, began, progress):
-            m.d.comb += reader.addr.eq(bus.rid)
+        bus, request, cache, notes = self.bus, self.walk.request.payload, self._cache, self._notes
         root = Signal(PteLayout())
-        m.d.comb += root.ppn.eq(request.root_ppn)
+        m.d.comb += [notes.reader.eq(bus.rid), root.ppn.eq(request.root_ppn)]
         m.d.sync += step.valid.eq(bus.rvalid | begin.any())
         with m.If(bus.rvalid):
             m.d.sync += [
                 step.start.eq(0),
                 step.walk.eq(bus.rid),
                 step.at.eq(Cat(bus.rid == i for i in range(self.config.walks))),
-                step.owner.eq(owner.data),
-                step.progress.eq(progress.data),
-                step.next.eq(progress.data.level - 1),
-                step.began.eq(began.data),
+                step.owner.eq(notes.reader_owner),
+                step.progress.eq(notes.reader_progress),
+                step.next.eq(notes.reader_progress.level - 1),
+                step.began.eq(notes.reader_began),
                 step.found.eq(0),
                 step.misled.eq(0),
                 step.exclusive.eq(self._update.locked & (self._update.walk == bus.rid)),
@@ -252,10 +236,7 @@ class Walker(wiring.Component):
                 step.start.eq(1),
                 step.walk.eq(number(begin)),
                 step.at.eq(begin),
-                step.owner.vpn.eq(request.vpn),
-                step.owner.asid.eq(request.asid),
-                step.owner.group.eq(request.group),
-                step.owner.write.eq(request.write),
+                step.owner.eq(notes.owner),
                 step.progress.shared.eq(0),
                 # Sv39, Sv48 and Sv57 are modes 8, 9 and 10, their root tables of level 2, 3 and 4.
                 step.next.eq(Mux(cache.found, cache.place.level, request.mode[:2] + 2)),
@@ -270,7 +251,7 @@ class Walker(wiring.Component):
     def _make(self, m: Module, step: data.View, pointer: data.View) -> None:
         """Make a step, or close an update when there is none: read on, update the leaf, or end the walk."""
         judge, update, reads, cache = self._judge, self._update, self._reads, self._cache
-        writer = self._progress.write_port()
+        notes = self._notes
         doomed, failed, moves, updates = Signal(), Signal(), Signal(), Signal()
         closes, lost = Signal(), Signal()
         going = step.valid & ~doomed
@@ -299,10 +280,10 @@ class Walker(wiring.Component):
             update.word.eq(reads.locked_word),
             update.store.eq(updates & step.exclusive),
             update.release.eq((step.valid & step.exclusive & ~updates) | closes),
-            writer.en.eq(moves),
-            writer.addr.eq(step.walk),
-            writer.data.level.eq(step.next),
-            writer.data.shared.eq(shared),
+            notes.moves.eq(moves),
+            notes.mover.eq(step.walk),
+            notes.progress.level.eq(step.next),
+            notes.progress.shared.eq(shared),
         ]
         m.d.sync += [
             pointer.valid.eq(moves & ~step.start),
@@ -326,15 +307,15 @@ class Walker(wiring.Component):
                 slot.end.eq(ending[i]),
                 slot.outcome.eq(outcome),
             ]
-        self._report(m, step, leaf, ending, outcome, lost)
+        m.d.comb += [self._report.ending.eq(ending), self._report.outcome.eq(outcome)]
+        self._tell(m, step, leaf, lost)
 
     def _note(
         self, m: Module, step: data.View, found: Value, failed: Value, shared: Value
     ) -> data.View:
         """Note the leaf that a step found, or an entry that refuses."""
-        judge, span, update = self._judge, self.span, self._update
+        judge, span, update, notes = self._judge, self.span, self._update, self._notes
         vpn = step.owner.vpn
-        writer = self._leaves.write_port()
         leaf = Signal(LeafLayout(self.config))
         reaches = Signal()
         m.d.sync += reaches.eq(span.held)
@@ -345,9 +326,8 @@ class Walker(wiring.Component):
             leaf.grain.eq(judge.grain),
             leaf.shared.eq(shared),
             leaf.writable.eq(updated.w & updated.d),
-            writer.en.eq(found),
-            writer.addr.eq(step.walk),
-            writer.data.eq(leaf),
+            notes.finds.eq(found),
+            notes.leaf.eq(leaf),
             update.pte.eq(updated),
             span.asid.eq(step.owner.asid),
             span.group.eq(step.owner.group),
@@ -384,46 +364,26 @@ class Walker(wiring.Component):
             m.d.comb += outcome.eq(Outcome.PAGE_FAULT)
         return outcome
 
-    def _entry(self, m: Module, entry: data.View, number: Value) -> tuple[data.View, data.View]:
-        """Put together the entry that a walk found; return what it was for and the leaf."""
-        owner = self._owners.read_port(domain="comb")
-        leaf = self._leaves.read_port(domain="comb")
-        translation = entry.translation
-        m.d.comb += [
-            owner.addr.eq(number),
-            leaf.addr.eq(number),
-            entry.ppn.eq(leaf.data.ppn),
-            entry.writable.eq(leaf.data.writable),
-            translation.vpn.eq(owner.data.vpn & ~span_mask(leaf.data.grain)),
-            translation.grain.eq(leaf.data.grain),
-            translation.shared.eq(leaf.data.shared),
-            translation.asid.eq(owner.data.asid),
-            translation.group.eq(owner.data.group),
-        ]
-        return owner.data, leaf.data
-
     def _answer(self, m: Module) -> None:
-        """Show the answer asked for."""
-        walk = self.walk
-        owner, _ = self._entry(m, walk.answer.entry, walk.select)
-        m.d.comb += [
-            walk.answered.eq(self._of("answered")),
-            walk.answer.write.eq(owner.write),
-        ]
-        for i, slot in enumerate(self._slots):
-            with m.If(walk.select == i):
-                m.d.comb += walk.answer.outcome.eq(slot.result)
-
-    def _fill(self, m: Module) -> None:
-        """Offer the TLB a good answer that it does not have."""
-        fill = self.fill
+        """Show the answer asked for, and offer the TLB a good one that it does not have."""
+        walk, fill, notes = self.walk, self.fill, self._notes
         pick = Signal(self.config.walks)
-        _, leaf = self._entry(m, fill.entry, number(pick))
-        m.d.comb += [pick.eq(lowest(self._of("filling"))), fill.en.eq(pick.any())]
+        m.d.comb += [
+            notes.select.eq(walk.select),
+            walk.answered.eq(self._of("answered")),
+            walk.answer.write.eq(notes.write),
+            walk.answer.entry.eq(notes.entry),
+            pick.eq(lowest(self._of("filling"))),
+            notes.filler.eq(number(pick)),
+            fill.en.eq(pick.any()),
+            fill.entry.eq(notes.fill),
+        ]
         for i, slot in enumerate(self._slots):
             m.d.comb += slot.filled.eq(pick[i] & fill.ready)
+            with m.If(walk.select == i):
+                m.d.comb += walk.answer.outcome.eq(slot.result)
         if self.config.observe:
-            m.d.comb += fill.pte.eq(leaf.pte)
+            m.d.comb += fill.pte.eq(notes.pte)
 
     def _drive_bus(self, m: Module) -> None:
         bus, read, update = self.bus, self._reads.read, self._update
@@ -458,66 +418,36 @@ class Walker(wiring.Component):
                 bus.bready.eq(update.reply.ready),
             ]
 
-    def _report(
-        self,
-        m: Module,
-        step: data.View,
-        leaf: data.View,
-        ending: Value,
-        outcome: "EnumView[Outcome]",
-        lost: Value,
-    ) -> None:
+    def _tell(self, m: Module, step: data.View, leaf: data.View, lost: Value) -> None:
         """Tell the counters and the observer."""
-        walk, update = self.walk, self._update
-        record = data.StructLayout(
-            {"walk": self.config.walk_bits, "owner": step.owner.shape(), "began": AGE_BITS}
-            | ({"pte": WORD_BITS} if self.config.observe else {})
-        )
-        now, stored, last = Signal(record), Signal(record), Signal(record)
-        at = Signal(self.config.walks)
-        ended = Signal(Outcome)
-        killed = Signal()
+        walk, update, report, events = self.walk, self._update, self._report, self.events
+        request = walk.request.payload
+        taken = walk.request.valid & walk.request.ready & ~walk.held
         m.d.comb += [
-            now.walk.eq(step.walk),
-            now.owner.eq(step.owner),
-            now.began.eq(step.began),
-            killed.eq(chosen(at, self._of("lost"))),
-            self.events.walks.eq(self._of("begin").any()),
-            self.events.walks_killed.eq(killed),
-            self.events.walks_joined.eq(
-                walk.request.valid & walk.request.ready & ~walk.held & self._of("joinable").any()
-            ),
-            self.events.walk_cache_hits.eq(step.valid & step.found),
-            self.events.updates.eq(
-                (update.response == Response.EXOKAY) & update.release & ~step.valid
-            ),
-            self.events.updates_lost.eq(lost),
-            self.latency.valid.eq(at.any() & ~killed),
-            self.latency.began.eq(last.began),
+            report.step.walk.eq(step.walk),
+            report.step.owner.eq(step.owner),
+            report.step.began.eq(step.began),
+            report.making.eq(step.valid),
+            report.storing.eq(update.store),
+            report.lost.eq(self._of("lost")),
+            events.walks.eq(self._of("begin").any()),
+            events.walks_killed.eq(report.killed),
+            events.walks_joined.eq(taken & ~events.walks),
+            events.walk_cache_hits.eq(step.valid & step.found),
+            events.updates.eq(update.release & ~step.valid & ~lost & ~_failed(update.response)),
+            events.updates_lost.eq(lost),
+            self.latency.eq(report.latency),
         ]
-        with m.If(update.store):
-            m.d.sync += stored.eq(now)
-        m.d.sync += [at.eq(ending), ended.eq(outcome), last.eq(Mux(step.valid, now, stored))]
         if self.config.observe:
-            m.d.comb += now.pte.eq(leaf.pte)
-            self._observe(m, last, at.any(), Mux(killed, Outcome.AGAIN, ended))
-
-    def _observe(self, m: Module, last: data.View, valid: Value, outcome: Value) -> None:
-        request = self.walk.request.payload
-        m.d.comb += [
-            self.began.valid.eq(self.events.walks),
-            self.began.walk.eq(self.walk.number),
-            self.began.vpn.eq(request.vpn),
-            self.began.asid.eq(request.asid),
-            self.began.write.eq(request.write),
-            self.ended.valid.eq(valid),
-            self.ended.walk.eq(last.walk),
-            self.ended.vpn.eq(last.owner.vpn),
-            self.ended.asid.eq(last.owner.asid),
-            self.ended.write.eq(last.owner.write),
-            self.ended.outcome.eq(outcome),
-            self.ended.pte.eq(last.pte),
-        ]
+            m.d.comb += [
+                report.step.pte.eq(leaf.pte),
+                self.ended.eq(report.ended),
+                self.began.valid.eq(events.walks),
+                self.began.walk.eq(walk.number),
+                self.began.vpn.eq(request.vpn),
+                self.began.asid.eq(request.asid),
+                self.began.write.eq(request.write),
+            ]
 
 
 def _failed(response: Value) -> Value:
