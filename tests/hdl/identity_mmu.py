@@ -93,10 +93,9 @@ class IdentityMmu(wiring.Component):
             m.d.sync += invalidated.eq(0)
         m.d.sync += drain.eq(invalidated & (phase == Phase.INVALIDATED))
         drop_tag = Signal(16)
-        m.d.sync += [
-            self.dropped.valid.eq(self.dropin.valid & self.dropin.ready),
-            drop_tag.eq(self.dropin.payload.tag),
-        ]
+        m.d.sync += self.dropped.valid.eq(self.dropin.valid & self.dropin.ready)
+        with m.If(self.dropin.valid):
+            m.d.sync += drop_tag.eq(self.dropin.payload.tag)
         m.d.comb += [
             self.invalidated.valid.eq(invalidated),
             self.invalidated.payload.tag.eq(tag),

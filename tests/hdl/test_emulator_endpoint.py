@@ -7,16 +7,18 @@ import pytest
 
 from secmmu.config import EmulatorConfig, SecmmuConfig
 from secmmu.csr import EMULATOR_REGISTERS
-from secmmu.layouts import CommandKind, Event, Op
+from secmmu.layouts import CommandKind, DropinLayout, Event, Op, ResumeLayout
 from tests.hdl.emulator_bench import (
     SMALL,
     Record,
     advance,
+    arg_of,
     command,
     csr,
     descriptor,
     message,
     perform,
+    words,
 )
 
 
@@ -142,6 +144,25 @@ def test_commands_are_recorded_in_the_cycle_of_their_handshake() -> None:
         (Event.REFUSED, 7, 0, 23, 0, 0),
         (Event.ADVANCED, 0, 0, 40, 0, 0),
     ]
+
+
+def test_dropins_and_resumes_reach_the_mmu() -> None:
+    """Every field of them arrives, and what the MMU answers is recorded whole."""
+    dropin = words(DropinLayout(), asid=1, tag=0x1235, vpn=5, epoch=9)
+    resumes = [words(ResumeLayout(), place=place, retry=retry) for place, retry in ((6, 1), (7, 0))]
+    records = perform(
+        [
+            message(Op.DROPIN, *dropin),
+            message(Op.DROPIN, *words(DropinLayout(), tag=2)),
+            *(message(Op.RESUME, *resume) for resume in resumes),
+            advance(20),
+        ]
+    )
+    dropped = [(r.tag, r.arg) for r in records if r.kind is Event.DROPPED]
+    assert dropped == [(0x1235, 1), (2, 0)]
+    faults = [r for r in records if r.kind is Event.FAULT]
+    assert [(r.tag, arg_of(r).stalled, r.b) for r in faults] == [(6, 1, 2), (0, 0, 2)]
+    assert [r.cycle for r in records[:4]] == [1, 2, 2, 3]
 
 
 def test_advance_stops_in_the_cycle_after_the_event() -> None:

@@ -1,8 +1,12 @@
 """The frame sanitizer: each verdict, in the cycle of the beat, and nothing else."""
 
-import pytest
+from typing import Any
 
-from secmmu.layouts import Event, FrameKind, FrameTagLayout, Op, Verdict
+import pytest
+from amaranth.sim import Simulator
+
+from secmmu.emulator.sanitizer import Sanitizer
+from secmmu.layouts import AccessArg, Event, FrameKind, FrameTagLayout, Op, Verdict
 from tests.hdl.emulator_bench import (
     Record,
     advance,
@@ -136,3 +140,30 @@ def test_host_and_outside_accesses_are_not_checked() -> None:
         ]
     )
     assert violations(records) == []
+
+
+@pytest.mark.parametrize("kind", list(FrameKind))
+def test_the_walker_may_write_page_tables_alone(kind: FrameKind) -> None:
+    """A store of the walker (an A/D update) is judged as its reads are, whatever rights the frame gives."""
+    dut = Sanitizer(frames=4, external=False)
+
+    async def testbench(context: Any) -> None:
+        context.set(dut.update.frame, 2)
+        context.set(dut.update.tag, {"kind": kind, "write": 0xFFFF})
+        context.set(dut.update.valid, 1)
+        await context.tick()
+        context.set(dut.update.valid, 0)
+        context.set(dut.write.payload, {"address": 0x2008, "walker": 1})
+        context.set(dut.write.valid, 1)
+        await context.delay(0)
+        violation = dut.write_violation
+        assert context.get(violation.valid) == (kind is not FrameKind.TABLE)
+        if kind is not FrameKind.TABLE:
+            arg = AccessArg().from_bits(context.get(violation.payload.arg))
+            assert context.get(violation.payload.source) == 1
+            assert (arg.write, arg.code) == (1, Verdict.TABLE.value)
+
+    simulator = Simulator(dut)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(testbench)
+    simulator.run()
