@@ -27,14 +27,14 @@ class ReadReturn(wiring.Component):
         The R channels; passed through without a cycle of delay.
     refusal : In(stream of RefusalLayout)
         The read to refuse; taken with the last beat of its answer.
-    none : In
-        For each id, whether nothing is outstanding.
+    outstanding : In
+        For each id, whether something is outstanding.
     """
 
     memory: stream.Interface
     device: stream.Interface
     refusal: stream.Interface
-    none: Signal
+    outstanding: Signal
 
     def __init__(self, config: SecmmuConfig) -> None:
         super().__init__(
@@ -42,7 +42,7 @@ class ReadReturn(wiring.Component):
                 "memory": In(stream.Signature(ReadBeatLayout(config))),
                 "device": Out(stream.Signature(ReadBeatLayout(config))),
                 "refusal": In(stream.Signature(RefusalLayout(config))),
-                "none": In(1 << config.id_bits),
+                "outstanding": In(1 << config.id_bits),
             }
         )
 
@@ -53,7 +53,7 @@ class ReadReturn(wiring.Component):
         inside = Signal()
         inside_next = Signal()
         beats_sent = Signal(8)
-        due = self.refusal.valid & self.none.bit_select(self.refusal.payload.id, 1)
+        due = self.refusal.valid & ~self.outstanding.bit_select(self.refusal.payload.id, 1)
         with m.FSM():
             with m.State("Pass"):
                 wiring.connect(m, wiring.flipped(source), wiring.flipped(sink))

@@ -3,15 +3,12 @@
 from amaranth.hdl import Array, Cat, Module, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2, exact_log2
+from amaranth.utils import exact_log2
 
 from secmmu.config import SecmmuConfig
 from secmmu.internals import EndSignature
 
-__all__ = ["UseOrder"]
-
-DEPTH = 8
-"""Bursts that one id may have outstanding."""
+__all__ = ["BurstLayout", "UseOrder", "position_bits", "slot_bits"]
 
 
 class BurstLayout(data.StructLayout):
@@ -24,41 +21,46 @@ class BurstLayout(data.StructLayout):
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
-        members = {"slot": _slot_bits(config)}
+        members = {"slot": slot_bits(config)}
         if config.observe:
             members |= {"asid": config.asid_bits, "len": 8}
         super().__init__(members)
 
 
 class UseOrder(wiring.Component):
-    """One FIFO per AXI id: bursts of an id end in the order in which they were presented.
+    """One queue per AXI id: bursts of an id end in the order in which they were presented.
 
     Parameters
     ----------
     config : SecmmuConfig
-        ``id_bits`` and what :class:`BurstLayout` takes.
+        ``id_bits``, ``outstanding`` and what :class:`BurstLayout` takes.
 
     Members
     -------
     begin : In(1), begin_id : In, burst : In(BurstLayout)
-        A burst is presented; only where ``room`` of its id is high.
+        A burst is presented in the next cycle; the intake sees to it that its id has room.
     end : In(EndSignature)
         The oldest burst of an id ends.
-    end_slot : Out
-        The slot it used, in the same cycle.
-    room : Out
-        For each id, whether one more burst may be presented.
-    none : Out
-        For each id, whether nothing is outstanding.
+    ended : Out(1), ended_slot : Out
+        A burst has ended, in the second cycle after its end; the slot that it used.
+    begun : Out(1), position : Out
+        A burst is presented first in this cycle; what names it while it is outstanding.
+    end_position : Out
+        What names the oldest burst of the id that ``end`` names now.
+    outstanding : Out
+        For each id, whether a burst is outstanding; from two cycles after ``begin`` to the cycle after the end.
     """
 
     begin: Signal
     begin_id: Signal
     burst: data.View
     end: wiring.PureInterface
-    end_slot: Signal
-    room: Signal
-    none: Signal
+    ended: Signal
+    ended_slot: Signal
+    begun: Signal
+    position: Signal
+    end_position: Signal
+    outstanding: Signal
 
     def __init__(self, config: SecmmuConfig) -> None:
         self.config = config
@@ -68,9 +70,12 @@ class UseOrder(wiring.Component):
                 "begin_id": In(config.id_bits),
                 "burst": In(BurstLayout(config)),
                 "end": In(EndSignature(config)),
-                "end_slot": Out(_slot_bits(config)),
-                "room": Out(1 << config.id_bits),
-                "none": Out(1 << config.id_bits),
+                "ended": Out(1),
+                "ended_slot": Out(slot_bits(config)),
+                "begun": Out(1),
+                "position": Out(position_bits(config)),
+                "end_position": Out(position_bits(config)),
+                "outstanding": Out(1 << config.id_bits),
             }
         )
 
@@ -78,33 +83,63 @@ class UseOrder(wiring.Component):
         """Build the pointers of each id and the memory they point into."""
         m = Module()
         config = self.config
-        ids = 1 << config.id_bits
-        # Pointers run modulo twice the depth, so that full and empty differ.
-        heads = [Signal(exact_log2(DEPTH) + 1, name=f"head{i}") for i in range(ids)]
-        tails = [Signal(exact_log2(DEPTH) + 1, name=f"tail{i}") for i in range(ids)]
-        for i, (head, tail) in enumerate(zip(heads, tails, strict=True)):
-            m.d.comb += [self.none[i].eq(head == tail), self.room[i].eq((tail ^ head) != DEPTH)]
-            with m.If(self.begin & (self.begin_id == i)):
+        depth = config.outstanding_per_id
+        begins_id = Signal(config.id_bits)
+        burst = Signal(BurstLayout(config))
+        ends = Signal()
+        ends_id = Signal(config.id_bits)
+        m.d.sync += [
+            self.begun.eq(self.begin),
+            begins_id.eq(self.begin_id),
+            burst.eq(self.burst),
+            ends.eq(self.end.valid),
+            ends_id.eq(self.end.id),
+            self.ended.eq(ends),
+        ]
+        heads, tails = [], []
+        for number in range(1 << config.id_bits):
+            # Pointers run modulo twice the depth, so that full and empty differ.
+            head = Signal(exact_log2(depth) + 1, name=f"head{number}")
+            tail = Signal.like(head, name=f"tail{number}")
+            m.d.comb += self.outstanding[number].eq(head != tail)
+            with m.If(self.begun & (begins_id == number)):
                 m.d.sync += tail.eq(tail + 1)
-            with m.If(self.end.valid & (self.end.id == i)):
+            with m.If(ends & (ends_id == number)):
                 m.d.sync += head.eq(head + 1)
+            heads.append(head)
+            tails.append(tail)
         m.submodules.bursts = bursts = memory.Memory(
-            shape=BurstLayout(config), depth=ids * DEPTH, init=[]
+            shape=BurstLayout(config), depth=depth << config.id_bits, init=[]
         )
         write = bursts.write_port()
         read = bursts.read_port(domain="comb")
+        head = Signal.like(heads[0], name="head_now")
         m.d.comb += [
-            write.en.eq(self.begin),
-            write.addr.eq(Cat(Array(tail[:-1] for tail in tails)[self.begin_id], self.begin_id)),
-            write.data.eq(self.burst),
-            read.addr.eq(Cat(Array(head[:-1] for head in heads)[self.end.id], self.end.id)),
-            self.end_slot.eq(read.data.slot),
+            self.position.eq(Cat(Array(tails)[begins_id][:-1], begins_id)),
+            write.en.eq(self.begun),
+            write.addr.eq(self.position),
+            write.data.eq(burst),
+            read.addr.eq(Cat(Array(heads)[ends_id][:-1], ends_id)),
+            # The head moves in the cycle after an end only.
+            head.eq(Array(heads)[self.end.id] + (ends & (ends_id == self.end.id))),
+            self.end_position.eq(Cat(head[:-1], self.end.id)),
         ]
+        m.d.sync += self.ended_slot.eq(read.data.slot)
         if config.observe:
-            m.d.comb += [self.end.asid.eq(read.data.asid), self.end.len.eq(read.data.len)]
+            look = bursts.read_port(domain="comb")
+            m.d.comb += [
+                look.addr.eq(self.end_position),
+                self.end.asid.eq(look.data.asid),
+                self.end.len.eq(look.data.len),
+            ]
         return m
 
 
-def _slot_bits(config: SecmmuConfig) -> int:
-    # At least one: a memory without width cannot be emitted.
-    return max(1, ceil_log2(config.use_slots))
+def position_bits(config: SecmmuConfig) -> int:
+    """Return the width of what names an outstanding burst of one direction."""
+    return config.id_bits + exact_log2(config.outstanding_per_id)
+
+
+def slot_bits(config: SecmmuConfig) -> int:
+    """Return the width of the number of a use slot: one more of them than the configuration says."""
+    return config.use_slots.bit_length()

@@ -1,164 +1,296 @@
 """The in-flight table: translations that bursts are using, and which of them invalidations wait for."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
-from amaranth.lib import data, stream, wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import EndSignature, KillLayout, TranslationLayout, UseLayout, is_killed
-from secmmu.use_order import DEPTH, UseOrder
+from secmmu.flight import encoded, lowest
+from secmmu.internals import (
+    EndSignature,
+    KillLayout,
+    TranslationLayout,
+    killed_asid,
+    span_last,
+    span_mask,
+)
+from secmmu.use_order import UseOrder, position_bits, slot_bits
 
-__all__ = ["Uses"]
+__all__ = ["PageLayout", "Uses"]
+
+
+class PageLayout(data.StructLayout):
+    """The page of an access, and its direction.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``levels``, ``asid_bits``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        super().__init__({"vpn": config.vpn_bits, "asid": config.asid_bits, "write": 1})
 
 
 class Uses(wiring.Component):
     """Use slots, one for each translation in flight, with the count of its bursts.
 
-    A burst joins the open slot of its translation, or takes a free one. An invalidation closes every slot it
-    overlaps, so that later uses of a new translation of the same page are counted apart; a closed slot is free
-    again when its last burst has ended. One burst begins per cycle, in alternation when both directions ask.
+    A burst joins the open slot that spans its page, which takes the larger of the two spans, or takes a free one. An
+    invalidation closes every slot it overlaps, so that later uses of a new translation of the same page are counted
+    apart; a closed slot is free again when its last burst has ended. The page of the access that comes to stage D
+    next is compared with the slots one cycle ahead, so that stage D finds the answer in registers.
+
+    One slot more than ``use_slots`` is for reads alone: writes whose data waits for a read cannot keep it from them.
 
     Parameters
     ----------
     config : SecmmuConfig
-        ``use_slots``, ``id_bits``.
+        ``use_slots``, ``id_bits``, ``outstanding``.
 
     Members
     -------
     kill : In(KillLayout)
-        The invalidation applied in this cycle. The asker must not present what it kills.
-    read, write : In(stream of UseLayout)
-        A burst to present on the memory side in the next cycle; its use begins with the handshake.
+        The invalidation applied in this cycle. What it kills must not begin.
+    ahead : In(PageLayout), advance : In(1)
+        What stands in the pipeline's last stage in the next cycle, if it advances.
+    page : In(PageLayout), aside : In(1), walk : In
+        What stage D decides. ``aside``: not the pipeline's last stage, but a waiter of that walk.
+    given : In(1), given_walk : In
+        A number is given to a walk in this cycle.
+    available : Out(1)
+        There is a slot for it; does not depend on ``begin``.
+    begin : In(1), translation : In(TranslationLayout), id : In, len : In(8)
+        It is presented on the memory side in the next cycle: its use begins. Only while ``available``.
+    slot : Out
+        The slot it gets.
     read_end, write_end : In(EndSignature)
         Ends of bursts on the memory side.
-    closing : Out(use_slots)
+    closing : Out(use_slots + 1)
         Slots that ``kill`` overlaps and that are still in use after this cycle.
-    busy_next : Out(use_slots)
-        Slots in use after this cycle.
-    read_none, write_none : Out
-        For each AXI id, whether it has nothing outstanding.
+    busy_next : Out(use_slots + 1)
+        Slots still in use after this cycle, what begins in it left out. An end shows in it after two cycles.
+    read_outstanding, write_outstanding : Out
+        For each AXI id, whether it has something outstanding.
+    write_begun : Out(1), write_position, write_end_position : Out
+        What names writes while they are outstanding; see :class:`secmmu.use_order.UseOrder`.
+    room : Out(2)
+        For reads and for writes, whether a slot is free.
+    asked : In, left : Out(1)
+        An asid, and whether a use of it is left.
     none : Out(1)
         Nothing is in flight.
     """
 
     kill: data.View
-    read: stream.Interface
-    write: stream.Interface
+    ahead: data.View
+    advance: Signal
+    page: data.View
+    aside: Signal
+    walk: Signal
+    given: Signal
+    given_walk: Signal
+    available: Signal
+    begin: Signal
+    translation: data.View
+    id: Signal
+    len: Signal
+    slot: Signal
     read_end: wiring.PureInterface
     write_end: wiring.PureInterface
     closing: Signal
     busy_next: Signal
-    read_none: Signal
-    write_none: Signal
+    read_outstanding: Signal
+    write_outstanding: Signal
+    write_begun: Signal
+    write_position: Signal
+    write_end_position: Signal
+    room: Signal
+    asked: Signal
+    left: Signal
     none: Signal
 
     def __init__(self, config: SecmmuConfig) -> None:
         self.config = config
-        ids = 1 << config.id_bits
+        ids, slots = 1 << config.id_bits, config.use_slots + 1
         super().__init__(
             {
                 "kill": In(KillLayout(config)),
-                "read": In(stream.Signature(UseLayout(config))),
-                "write": In(stream.Signature(UseLayout(config))),
+                "ahead": In(PageLayout(config)),
+                "advance": In(1),
+                "page": In(PageLayout(config)),
+                "aside": In(1),
+                "walk": In(config.walk_bits),
+                "given": In(1),
+                "given_walk": In(config.walk_bits),
+                "available": Out(1),
+                "begin": In(1),
+                "translation": In(TranslationLayout(config)),
+                "id": In(config.id_bits),
+                "len": In(8),
+                "slot": Out(slot_bits(config)),
                 "read_end": In(EndSignature(config)),
                 "write_end": In(EndSignature(config)),
-                "closing": Out(config.use_slots),
-                "busy_next": Out(config.use_slots),
-                "read_none": Out(ids),
-                "write_none": Out(ids),
+                "closing": Out(slots),
+                "busy_next": Out(slots),
+                "read_outstanding": Out(ids),
+                "write_outstanding": Out(ids),
+                "write_begun": Out(1),
+                "write_position": Out(position_bits(config)),
+                "write_end_position": Out(position_bits(config)),
+                "room": Out(2),
+                "asked": In(config.asid_bits),
+                "left": Out(1),
                 "none": Out(1),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
-        """Build the two orders, the choice between the directions and the slots."""
+        """Build the two orders, the choice of the slot and the slots."""
         m = Module()
         config = self.config
-        m.submodules.read_order = reads = UseOrder(config)
-        m.submodules.write_order = writes = UseOrder(config)
-        use = Signal(UseLayout(config))
-        begins = Signal()
-        slot = self._arbitrate(m, use, begins, reads, writes)
-        closed = Signal(config.use_slots)
-        busy = Signal(config.use_slots)
-        keys = [Signal(TranslationLayout(config), name=f"slot{i}") for i in range(config.use_slots)]
-        match = Signal(config.use_slots)
+        slots = config.use_slots + 1
+        m.submodules.reads = reads = UseOrder(config)
+        m.submodules.writes = writes = UseOrder(config)
+        keys = [Signal(TranslationLayout(config), name=f"slot{i}") for i in range(slots)]
+        busy = Signal(slots)
+        closed = Signal(slots)
+        chosen = Signal(slots)
+        gains = Signal(slots)
+        taking = Signal(slots)
+        m.d.comb += gains.eq(Mux(self.begin, chosen, 0))
+        joined = self._choose(m, keys, busy, closed, chosen, gains, taking)
         for i, key in enumerate(keys):
-            count = Signal(config.id_bits + (2 * DEPTH).bit_length(), name=f"count{i}")
-            count_next = Signal.like(count, name=f"count_next{i}")
-            same = (
-                (key.vpn == use.translation.vpn)
-                & (key.level == use.translation.level)
-                & (key.shared == use.translation.shared)
-                & (key.asid == use.translation.asid)
-            )
-            gain = Signal(name=f"gain{i}")
-            m.d.comb += [
-                busy[i].eq(count != 0),
-                match[i].eq(busy[i] & ~closed[i] & same),
-                gain.eq(begins & slot.bit_select(i, 1)),
-                count_next.eq(
-                    count
-                    + gain
-                    - (self.read_end.valid & (reads.end_slot == i))
-                    - (self.write_end.valid & (writes.end_slot == i))
-                ),
-                self.busy_next[i].eq(count_next != 0),
-                self.closing[i].eq(busy[i] & self.busy_next[i] & is_killed(self.kill, key, config)),
-            ]
-            m.d.sync += count.eq(count_next)
-            with m.If(gain):
-                m.d.sync += key.eq(use.translation)
+            self._count(m, i, gains[i], busy, reads, writes)
+            self._keep_key(m, i, key, gains[i], joined[i])
         m.d.sync += closed.eq((closed | self.closing) & self.busy_next)
-        free = ~busy & -(~busy)
-        m.d.comb += [slot.eq(Mux(match.any(), match, free)), self.none.eq(~busy.any())]
-        for order, end, none in (
-            (reads, self.read_end, self.read_none),
-            (writes, self.write_end, self.write_none),
+        m.d.comb += [
+            self.slot.eq(encoded(chosen)),
+            self.none.eq(~busy.any()),
+            self.write_begun.eq(writes.begun),
+            self.write_position.eq(writes.position),
+            self.write_end_position.eq(writes.end_position),
+            self.left.eq(Cat(busy[i] & (key.asid == self.asked) for i, key in enumerate(keys)).any()),
+        ]
+        for order, end, outstanding, write in (
+            (reads, self.read_end, self.read_outstanding, 0),
+            (writes, self.write_end, self.write_outstanding, 1),
         ):
-            m.d.comb += none.eq(order.none)
             wiring.connect(m, wiring.flipped(end), order.end)
-        return m
-
-    def _arbitrate(
-        self, m: Module, use: data.View, begins: Signal, reads: UseOrder, writes: UseOrder
-    ) -> Signal:
-        """Choose the direction that begins a use; return the one-hot slot it gets (0: none to be had)."""
-        config = self.config
-        slot = Signal(config.use_slots)
-        turn = Signal()
-        read_asks = Signal()
-        write_asks = Signal()
-        number = Signal(reads.end_slot.shape())
-        m.d.comb += [
-            read_asks.eq(self.read.valid & reads.room.bit_select(self.read.payload.id, 1)),
-            write_asks.eq(self.write.valid & writes.room.bit_select(self.write.payload.id, 1)),
-            number.eq(_encoded(slot)),
-        ]
-        writes_turn = Signal()
-        m.d.comb += writes_turn.eq(write_asks & (turn | ~read_asks))
-        with m.If(read_asks & write_asks):
-            m.d.sync += turn.eq(~turn)
-        m.d.comb += [
-            use.eq(Mux(writes_turn, self.write.payload.as_value(), self.read.payload.as_value())),
-            begins.eq((read_asks | write_asks) & slot.any()),
-            self.read.ready.eq(read_asks & ~writes_turn & slot.any()),
-            self.write.ready.eq(writes_turn & slot.any()),
-        ]
-        for order, own in ((reads, self.read.ready), (writes, self.write.ready)):
             m.d.comb += [
-                order.begin.eq(own),
-                order.begin_id.eq(use.id),
-                order.burst.slot.eq(number),
+                outstanding.eq(order.outstanding),
+                order.begin.eq(self.begin & (self.page.write == write)),
+                order.begin_id.eq(self.id),
+                order.burst.slot.eq(self.slot),
             ]
             if config.observe:
-                m.d.comb += [order.burst.asid.eq(use.translation.asid), order.burst.len.eq(use.len)]
-        return slot
+                m.d.comb += [order.burst.asid.eq(self.page.asid), order.burst.len.eq(self.len)]
+        return m
 
+    def _choose(
+        self,
+        m: Module,
+        keys: list[data.View],
+        busy: Signal,
+        closed: Signal,
+        chosen: Signal,
+        gains: Signal,
+        taking: Signal,
+    ) -> Signal:
+        """Choose the slot for stage D; return, for each slot, whether it would be joined rather than taken."""
+        config = self.config
+        slots = len(keys)
+        spare = 1 << config.use_slots
+        spans = Signal(slots)
+        for i, key in enumerate(keys):
+            mask = span_mask(key.grain)[: config.vpn_bits]
+            m.d.comb += spans[i].eq(
+                ((key.vpn | mask) == (self.ahead.vpn | mask))
+                & (key.asid == self.ahead.asid)
+                & ~closed[i]
+            )
+        matched = Signal(slots)
+        follows = Signal()
+        joinable = Signal(slots)
+        joined = Signal(slots)
+        free = Signal(slots)
+        m.d.comb += [
+            # The page in stage D is not among the keys before the end of this cycle.
+            follows.eq(
+                (self.ahead.vpn == self.page.vpn)
+                & (self.ahead.asid == self.page.asid)
+                & (self.ahead.write == self.page.write)
+            ),
+            joinable.eq(Mux(self.aside, self._of_same_walk(m, taking, gains), matched) & ~closed),
+            free.eq(lowest(m, ~busy & ~Mux(self.page.write, spare, 0))),
+            chosen.eq(Mux(joinable.any(), joinable, free)),
+            # A slot that nobody uses any more takes the new span, even where its old one was larger.
+            joined.eq(joinable & busy),
+            taking.eq(gains & ~joined),
+            self.available.eq(joinable.any() | free.any()),
+            self.room.eq(Cat(~busy.all(), ~busy[: config.use_slots].all())),
+        ]
+        fitting = spans & ~Mux(self.ahead.write, spare, 0)
+        with m.If(self.advance):
+            m.d.sync += matched.eq(Mux(follows & self.begin, chosen, lowest(m, fitting) & ~taking))
+        with m.Else():
+            m.d.sync += matched.eq(matched & ~taking)
+        return joined
 
-def _encoded(one_hot: Signal) -> Value:
-    """Return the number of the one bit that is set."""
-    width = max(1, (len(one_hot) - 1).bit_length())
-    return Cat(
-        Cat(one_hot[i] for i in range(len(one_hot)) if i >> bit & 1).any() for bit in range(width)
-    )
+    def _of_same_walk(self, m: Module, taking: Signal, gains: Signal) -> Value:
+        """Return the slot of the waiter that began last, where this one waited for the same walk to the same end."""
+        slot = Signal(len(taking), name="walk_slot")
+        number = Signal(self.config.walk_bits, name="walk_number")
+        write = Signal(name="walk_write")
+        with m.If(self.begin & self.aside):
+            m.d.sync += [slot.eq(gains), number.eq(self.walk), write.eq(self.page.write)]
+        with m.Elif((taking & slot).any() | (self.given & (self.given_walk == number))):
+            m.d.sync += slot.eq(0)
+        return Mux((number == self.walk) & (write == self.page.write), slot, 0)
+
+    def _count(
+        self, m: Module, i: int, gain: Value, busy: Signal, reads: UseOrder, writes: UseOrder
+    ) -> None:
+        """Count the bursts of a slot. Nothing begins in a closed one, so what ends is all that invalidations see."""
+        config = self.config
+        most = 2 * (config.outstanding_per_id << config.id_bits)
+        count = Signal(range(most + 1), name=f"count{i}")
+        left = Signal.like(count, name=f"left{i}")
+        lost = [order.ended & (order.ended_slot == i) for order in (reads, writes)]
+        m.d.comb += [
+            busy[i].eq(count != 0),
+            left.eq(count - lost[0] - lost[1]),
+            self.busy_next[i].eq(left != 0),
+        ]
+        m.d.sync += count.eq(left + gain)
+
+    def _keep_key(
+        self, m: Module, i: int, key: data.View, gain: Value, joined: Value
+    ) -> None:
+        """Keep the span that covers all bursts of a slot; say when an invalidation overlaps it."""
+        new = self.translation
+        kill = self.kill
+        # A slot may hold bursts of both kinds when the G bit has changed between them.
+        shared = Signal(name=f"shared{i}")
+        private = Signal(name=f"private{i}")
+        with m.If(gain):
+            with m.If(~joined | (new.grain >= key.grain)):
+                m.d.sync += key.eq(new)
+            m.d.sync += [
+                # The use is the access's own even where the entry is another asid's, shared.
+                key.asid.eq(self.page.asid),
+                shared.eq(new.shared | (joined & shared)),
+                private.eq(~new.shared | (joined & private)),
+            ]
+        last = span_last(key.vpn, key.grain)
+        if self.config.mutant == "rtl-no-span-compare":
+            last = key.vpn
+        named = [
+            killed_asid(kill, asid=key.asid, group=key.group, shared=Const(kind, 1))
+            for kind in (0, 1)
+        ]
+        m.d.comb += self.closing[i].eq(
+            self.busy_next[i]
+            & ((named[0] & private) | (named[1] & shared))
+            & (key.vpn <= kill.last)
+            & (last >= kill.first)
+        )

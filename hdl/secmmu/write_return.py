@@ -1,102 +1,124 @@
-"""Write data to the memory and write responses back, with the answers to refused writes."""
+"""Write responses back to the device, with the answers to refused and to ended writes."""
 
-from amaranth.hdl import Module, Signal
-from amaranth.lib import stream, wiring
+from amaranth.hdl import Module, Mux, Signal
+from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import RefusalLayout, WriteBeatLayout, WriteResponseLayout
+from secmmu.internals import WriteResponseLayout
 from secmmu.layouts import Response
-from secmmu.use_order import DEPTH
+from secmmu.use_order import position_bits
+from secmmu.waiters import WriteRefusalLayout
+from secmmu.write_buffer import DropLayout
 
 __all__ = ["WriteReturn"]
 
 
 class WriteReturn(wiring.Component):
-    """Passes W to the memory, after its AW was presented and never before, and B back.
+    """Passes B through; puts in SLVERR for refused writes, and in the place of the answer to one that was ended.
 
-    W may run beside an AW that is presented and not yet taken: a subordinate may wait for WVALID before it takes
-    the AW (AXI4, A3.3.1). The W data of a refused write is swallowed when that of all earlier writes has gone;
-    its B, SLVERR, follows when nothing of its id is outstanding.
+    The data of a refused write is lost first. Its B follows when nothing older of its id is outstanding.
 
     Parameters
     ----------
     config : SecmmuConfig
-        ``id_bits``.
+        ``id_bits``, ``outstanding``.
 
     Members
     -------
-    begin : In(1)
-        An AW is presented in the next cycle: one more burst of W belongs to the memory.
-    device_data : In(stream of WriteBeatLayout), memory_data : Out(stream of WriteBeatLayout)
-        The W channels.
-    memory_response : In(stream of WriteResponseLayout), device_response : Out(stream of WriteResponseLayout)
-        The B channels.
-    refusal : In(stream of RefusalLayout)
+    begin : In(1), position : In
+        A write was presented first in this cycle; what names it.
+    spoiled : In(1), spoiled_position : In, spoil_taken : Out(1)
+        A write was ended; this is noted.
+    memory : In(stream of WriteResponseLayout), device : Out(stream of WriteResponseLayout)
+        The B channels; passed through without a cycle of delay.
+    end_position : In
+        What names the write that ``memory`` answers.
+    refusal : In(stream of WriteRefusalLayout)
         The write to refuse; taken with its B.
-    none : In
-        For each id, whether nothing is outstanding.
+    drop : Out(stream of DropLayout)
+        Its data, to be lost.
+    outstanding : In
+        For each id, whether something is outstanding.
     """
 
     begin: Signal
-    device_data: stream.Interface
-    memory_data: stream.Interface
-    memory_response: stream.Interface
-    device_response: stream.Interface
+    position: Signal
+    spoiled: Signal
+    spoiled_position: Signal
+    spoil_taken: Signal
+    memory: stream.Interface
+    device: stream.Interface
+    end_position: Signal
     refusal: stream.Interface
-    none: Signal
+    drop: stream.Interface
+    outstanding: Signal
 
     def __init__(self, config: SecmmuConfig) -> None:
         self.config = config
+        position = position_bits(config)
         super().__init__(
             {
                 "begin": In(1),
-                "device_data": In(stream.Signature(WriteBeatLayout())),
-                "memory_data": Out(stream.Signature(WriteBeatLayout())),
-                "memory_response": In(stream.Signature(WriteResponseLayout(config))),
-                "device_response": Out(stream.Signature(WriteResponseLayout(config))),
-                "refusal": In(stream.Signature(RefusalLayout(config))),
-                "none": In(1 << config.id_bits),
+                "position": In(position),
+                "spoiled": In(1),
+                "spoiled_position": In(position),
+                "spoil_taken": Out(1),
+                "memory": In(stream.Signature(WriteResponseLayout(config))),
+                "device": Out(stream.Signature(WriteResponseLayout(config))),
+                "end_position": In(position),
+                "refusal": In(stream.Signature(WriteRefusalLayout(config))),
+                "drop": Out(stream.Signature(DropLayout(config))),
+                "outstanding": In(1 << config.id_bits),
             }
         )
 
     def elaborate(self, platform: object) -> Module:
-        """Build the W route and the choice between the two sources of B."""
+        """Build the marks and the choice between the two sources of B."""
         m = Module()
-        # Bursts of W that the memory has still to get; what is outstanding bounds it.
-        owed = Signal(range((DEPTH << self.config.id_bits) + 1))
-        data_in, data_out = self.device_data, self.memory_data
-        response = self.device_response
-        sent = Signal()
+        refusal, device = self.refusal, self.device
+        spoiled = self._mark(m)
+        lost = Signal()
+        due = refusal.valid & lost & ~self.outstanding.bit_select(refusal.payload.id, 1)
         m.d.comb += [
-            data_out.payload.eq(data_in.payload),
-            data_out.valid.eq(data_in.valid & (owed != 0)),
-            sent.eq(data_out.valid & data_out.ready & data_out.payload.last),
+            self.drop.valid.eq(refusal.valid & ~lost),
+            self.drop.payload.source.eq(refusal.payload.source),
+            self.drop.payload.stash.eq(refusal.payload.stash),
         ]
-        with m.If(owed != 0):
-            m.d.comb += data_in.ready.eq(data_out.ready)
-        m.d.sync += owed.eq(owed + self.begin - sent)
-
-        swallowed = Signal()
-        due = self.refusal.valid & swallowed & self.none.bit_select(self.refusal.payload.id, 1)
-        with m.If(self.refusal.valid & ~swallowed & (owed == 0)):
-            m.d.comb += data_in.ready.eq(1)
-            with m.If(data_in.valid & data_in.payload.last):
-                m.d.sync += swallowed.eq(1)
+        with m.If(self.drop.valid & self.drop.ready):
+            m.d.sync += lost.eq(1)
         with m.FSM():
             with m.State("Pass"):
-                wiring.connect(m, wiring.flipped(self.memory_response), wiring.flipped(response))
+                wiring.connect(m, wiring.flipped(self.memory), wiring.flipped(device))
+                with m.If(spoiled):
+                    m.d.comb += device.payload.resp.eq(Response.SLVERR)
                 # A B that is offered must stay: change over only when none is, or when it goes.
-                with m.If(due & (~self.memory_response.valid | response.ready)):
+                with m.If(due & (~self.memory.valid | device.ready)):
                     m.next = "Refuse"
             with m.State("Refuse"):
                 m.d.comb += [
-                    response.valid.eq(1),
-                    response.payload.id.eq(self.refusal.payload.id),
-                    response.payload.resp.eq(Response.SLVERR),
-                    self.refusal.ready.eq(response.ready),
+                    device.valid.eq(1),
+                    device.payload.id.eq(refusal.payload.id),
+                    device.payload.resp.eq(Response.SLVERR),
+                    refusal.ready.eq(device.ready),
                 ]
-                with m.If(response.ready):
-                    m.d.sync += swallowed.eq(0)
+                with m.If(device.ready):
+                    m.d.sync += lost.eq(0)
                     m.next = "Pass"
         return m
+
+    def _mark(self, m: Module) -> Signal:
+        """Keep a mark for each outstanding write; return that of the one being answered."""
+        m.submodules.marks = marks = memory.Memory(
+            shape=1, depth=1 << position_bits(self.config), init=[]
+        )
+        write = marks.write_port()
+        read = marks.read_port(domain="comb")
+        m.d.comb += [
+            write.en.eq(self.begin | self.spoiled),
+            write.addr.eq(Mux(self.begin, self.position, self.spoiled_position)),
+            write.data.eq(~self.begin),
+            self.spoil_taken.eq(self.spoiled & ~self.begin),
+            read.addr.eq(self.end_position),
+        ]
+        return read.data

@@ -1,0 +1,111 @@
+"""The lookup pipeline: an access beside its TLB lookup and its context row."""
+
+from amaranth.hdl import Module, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from secmmu.config import SecmmuConfig
+from secmmu.flight import CandidateLayout, changes_context
+from secmmu.internals import ContextLayout, KillLayout
+
+__all__ = ["Pipeline"]
+
+
+class Pipeline(wiring.Component):
+    """Stages A to D: what enters in stage A stands in stage D ``config.lookup_latency`` advances later.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``lookup_latency``, widths.
+
+    Members
+    -------
+    enter : In(CandidateLayout)
+        Stage A; its TLB lookup and the reading of its context row begin in the same cycle.
+    advance : In(1)
+        Every stage passes its access on at the end of this cycle.
+    row : In(ContextLayout)
+        The context row of what entered last, from the cycle after that on.
+    kill : In(KillLayout)
+        The invalidation applied in this cycle.
+    group : Out(8)
+        Global group of the access in the stage after A.
+    ahead : Out(CandidateLayout)
+        The access that stands in stage D after the next advance.
+    last : Out(CandidateLayout), last_row : Out(ContextLayout)
+        Stage D.
+    outdated : Out(1)
+        The context row of stage D may have changed since it was read.
+    none : Out(1)
+        No access is inside.
+    """
+
+    enter: data.View
+    advance: Signal
+    row: data.View
+    kill: data.View
+    group: Signal
+    ahead: data.View
+    last: data.View
+    last_row: data.View
+    outdated: Signal
+    none: Signal
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "enter": In(CandidateLayout(config)),
+                "advance": In(1),
+                "row": In(ContextLayout()),
+                "kill": In(KillLayout(config)),
+                "group": Out(8),
+                "ahead": Out(CandidateLayout(config)),
+                "last": Out(CandidateLayout(config)),
+                "last_row": Out(ContextLayout()),
+                "outdated": Out(1),
+                "none": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the stages."""
+        m = Module()
+        config, kill = self.config, self.kill
+        changes = Signal()
+        m.d.comb += [
+            self.group.eq(self.row.global_group),
+            self.ahead.eq(self.enter),
+            self.none.eq(1),
+        ]
+        m.d.comb += changes.eq(changes_context(kill))
+        candidate, row, outdated = self.enter, None, None
+        for at in range(config.lookup_latency):
+            held = Signal(CandidateLayout(config), name=f"stage{at + 1}")
+            stale = Signal(name=f"outdated{at + 1}")
+            named = changes & (kill.everything | (kill.asid == held.flight.access.asid))
+            stale_next = Signal(name=f"outdated_next{at + 1}")
+            m.d.comb += stale_next.eq(stale | named)
+            with m.If(self.advance):
+                # What enters beside an invalidation reads the row after every change that came before it.
+                m.d.sync += [held.eq(candidate), stale.eq(0 if outdated is None else outdated)]
+            with m.Else():
+                m.d.sync += stale.eq(stale_next)
+            with m.If(held.valid):
+                m.d.comb += self.none.eq(0)
+            if at == 0:
+                next_row = self.row
+            else:
+                next_row = Signal(ContextLayout(), name=f"row{at + 1}")
+                with m.If(self.advance):
+                    m.d.sync += next_row.eq(row)
+            if at == config.lookup_latency - 2:
+                m.d.comb += self.ahead.eq(held)
+            candidate, row, outdated = held, next_row, stale_next
+        m.d.comb += [
+            self.last.eq(candidate),
+            self.last_row.eq(row),
+            self.outdated.eq(outdated),
+        ]
+        return m

@@ -1,0 +1,158 @@
+"""The store of W data that waits for its write."""
+
+from amaranth.hdl import Array, Module, Mux, Signal
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from secmmu.config import SecmmuConfig
+from secmmu.flight import encoded, lowest, stash_bits, stashes
+from secmmu.internals import WriteBeatLayout
+from secmmu.waiters import StashedLayout
+
+__all__ = ["Stash"]
+
+
+class Stash(wiring.Component):
+    """Beats in chains, one chain a write; the beats of a chain stand anywhere.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``write_beats``, ``waiters``.
+
+    Members
+    -------
+    len : In(8), free : Out(1), number : Out
+        For a write of that length: whether its data has room; the chain it would be.
+    reserve : In(1)
+        It gets that chain, and the room.
+    put : In(1), beat : In(WriteBeatLayout), into : In
+        The next beat of chain ``into``; those of one chain come in one go.
+    stashed : Out(StashedLayout)
+        A chain gets its last beat.
+    whole : Out
+        Chains that have all their beats.
+    first : In, out : Out(WriteBeatLayout), take : In(1)
+        The next beat of the whole chain ``first``, and its removal; it stays the same up to its last beat.
+    none : Out(1)
+        No chain is reserved.
+    """
+
+    len: Signal
+    free: Signal
+    number: Signal
+    reserve: Signal
+    put: Signal
+    beat: data.View
+    into: Signal
+    stashed: data.View
+    whole: Signal
+    first: Signal
+    out: data.View
+    take: Signal
+    none: Signal
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        self.config = config
+        chain = stash_bits(config)
+        super().__init__(
+            {
+                "len": In(8),
+                "free": Out(1),
+                "number": Out(chain),
+                "reserve": In(1),
+                "put": In(1),
+                "beat": In(WriteBeatLayout()),
+                "into": In(chain),
+                "stashed": Out(StashedLayout(config)),
+                "whole": Out(stashes(config)),
+                "first": In(chain),
+                "out": Out(WriteBeatLayout()),
+                "take": In(1),
+                "none": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the reservations, the beats and their chains."""
+        m = Module()
+        config = self.config
+        chains = Signal(stashes(config))
+        reserved = Signal(range(config.write_beats + 1))
+        used = Signal(config.write_beats)
+        place = Signal(exact_log2(config.write_beats))
+        m.submodules.beats = beats = memory.Memory(
+            shape=WriteBeatLayout(), depth=config.write_beats, init=[]
+        )
+        m.submodules.links = links = memory.Memory(
+            shape=len(place), depth=config.write_beats, init=[]
+        )
+        m.d.comb += [
+            self.free.eq(~chains.all() & (reserved + self.len + 1 <= config.write_beats)),
+            self.number.eq(encoded(lowest(m, ~chains))),
+            place.eq(encoded(lowest(m, ~used))),
+            self.none.eq(~chains.any()),
+        ]
+        m.d.sync += reserved.eq(reserved + Mux(self.reserve, self.len + 1, 0) - self.take)
+        starts = [Signal(len(place), name=f"start{i}") for i in range(stashes(config))]
+        self._put(m, place, beats, links, starts)
+        at = self._take(m, beats, links, starts)
+        for i in range(config.write_beats):
+            with m.If(self.put & (place == i)):
+                m.d.sync += used[i].eq(1)
+            with m.Elif(self.take & (at == i)):
+                m.d.sync += used[i].eq(0)
+        for i in range(stashes(config)):
+            with m.If(self.reserve & (self.number == i)):
+                m.d.sync += chains[i].eq(1)
+            with m.If(self.stashed.valid & (self.stashed.stash == i)):
+                m.d.sync += self.whole[i].eq(1)
+            with m.If(self.take & self.out.last & (self.first == i)):
+                m.d.sync += [chains[i].eq(0), self.whole[i].eq(0)]
+        return m
+
+    def _put(
+        self,
+        m: Module,
+        place: Signal,
+        beats: memory.Memory,
+        links: memory.Memory,
+        starts: list[Signal],
+    ) -> None:
+        """Store a beat in a free place and link it to the one before."""
+        inside = Signal()
+        before = Signal.like(place)
+        store, link = beats.write_port(), links.write_port()
+        m.d.comb += [
+            store.en.eq(self.put),
+            store.addr.eq(place),
+            store.data.eq(self.beat),
+            link.en.eq(self.put & inside),
+            link.addr.eq(before),
+            link.data.eq(place),
+            self.stashed.valid.eq(self.put & self.beat.last),
+            self.stashed.stash.eq(self.into),
+        ]
+        with m.If(self.put):
+            m.d.sync += [before.eq(place), inside.eq(~self.beat.last)]
+            with m.If(~inside):
+                m.d.sync += Array(starts)[self.into].eq(place)
+
+    def _take(
+        self, m: Module, beats: memory.Memory, links: memory.Memory, starts: list[Signal]
+    ) -> Signal:
+        """Show the next beat of a chain; return its place."""
+        inside = Signal()
+        follows = Signal.like(starts[0])
+        at = Signal.like(starts[0])
+        show, link = beats.read_port(domain="comb"), links.read_port(domain="comb")
+        m.d.comb += [
+            at.eq(Mux(inside, follows, Array(starts)[self.first])),
+            show.addr.eq(at),
+            link.addr.eq(at),
+            self.out.eq(show.data),
+        ]
+        with m.If(self.take):
+            m.d.sync += [follows.eq(link.data), inside.eq(~self.out.last)]
+        return at
