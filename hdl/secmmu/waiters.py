@@ -610,7 +610,10 @@ class Waiters(wiring.Component):
             m.d.comb += [
                 due.eq(
                     Cat(
-                        (place.state == Wait.REFUSE) & (place.write == at)
+                        (place.state == Wait.REFUSE)
+                        & (place.write == at)
+                        # Data that comes from the device is dropped in its turn.
+                        & (place.supplied | (place.source != Source.TURN))
                         for place in self._places
                     )
                 ),

@@ -214,6 +214,8 @@ class DatapathBench:
             address, name, beats = self._aws.popleft()
             self._leave(True, name, address)
             access = next(a for a in self.inside[True, name] if a.left is not None and not a.words)
+            length = [last for _, _, last in self._ws].index(1) + 1
+            assert length == beats, f"cycle {self.cycle}: {access} got {length} beats: {self._ws}"
             words = [self._ws.popleft() for _ in range(beats)]
             assert [last for _, _, last in words] == [0] * (beats - 1) + [1]
             assert [word for word, _, _ in words] == access.data, f"{access} got {words}"
