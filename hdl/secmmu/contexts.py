@@ -46,13 +46,14 @@ class Contexts(wiring.Component):
     -------
     bus : In(ContextBusSignature)
         The register bus; a reader in the cycle of its write gets what is written.
-    lookup, command : In(ContextReadSignature)
-        The readers: accesses, and commands.
+    lookup, command, dropin : In(ContextReadSignature)
+        The readers: accesses, commands and drop-ins.
     """
 
     bus: wiring.PureInterface
     lookup: wiring.PureInterface
     command: wiring.PureInterface
+    dropin: wiring.PureInterface
 
     def __init__(self, config: SecmmuConfig) -> None:
         self.config = config
@@ -61,6 +62,7 @@ class Contexts(wiring.Component):
                 "bus": In(ContextBusSignature(config)),
                 "lookup": In(ContextReadSignature(config)),
                 "command": In(ContextReadSignature(config)),
+                "dropin": In(ContextReadSignature(config)),
             }
         )
 
@@ -87,7 +89,7 @@ class Contexts(wiring.Component):
             m.d.comb += writer.data[lane].eq(Mux(bus.strobes[byte], given, default))
         with m.If(bus.strobes.any()):
             m.d.sync += known.bit_select(bus.asid, 1).eq(1)
-        for port in (self.lookup, self.command, bus):
+        for port in (self.lookup, self.command, self.dropin, bus):
             reader = rows.read_port(transparent_for=(writer,))
             m.d.comb += [reader.en.eq(port.en), reader.addr.eq(port.asid)]
             self._show(m, port, reader.data, known)

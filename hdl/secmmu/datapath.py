@@ -8,7 +8,7 @@ from secmmu.axi import Axi4Signature
 from secmmu.config import SecmmuConfig
 from secmmu.counters import AGE_BITS, LatencyLayout
 from secmmu.decide import Decide
-from secmmu.flight import Source, Wait
+from secmmu.flight import Source
 from secmmu.intake import Intake
 from secmmu.internals import (
     ContextLayout,
@@ -30,6 +30,7 @@ from secmmu.layouts import (
 from secmmu.output import Output
 from secmmu.pipeline import Pipeline
 from secmmu.read_return import ReadReturn
+from secmmu.registers import FenceLayout
 from secmmu.uses import Uses
 from secmmu.waiters import Waiters
 from secmmu.write_buffer import WriteBuffer
@@ -80,8 +81,8 @@ class Datapath(wiring.Component):
         The invalidation applied in this cycle; a hold is released; the count of commands.
     closing, busy_next : Out(use_slots + 1)
         Uses that the invalidation waits for; uses left. See :class:`secmmu.uses.Uses`.
-    broken : In(use_slots + 1)
-        Uses whose writes are to be ended.
+    broken : In(use_slots + 1), fence : Out(FenceLayout)
+        Uses whose writes are to be ended; whose asids are to be fenced off.
     fenced : In(contexts), asked : In, left : Out(1)
         Asids fenced off; whether a use of asid ``asked`` is left.
     fault : Out(stream of FaultLayout), resume : In(stream of ResumeLayout)
@@ -109,6 +110,7 @@ class Datapath(wiring.Component):
     closing: Signal
     busy_next: Signal
     broken: Signal
+    fence: data.View
     fenced: Signal
     asked: Signal
     left: Signal
@@ -137,6 +139,7 @@ class Datapath(wiring.Component):
             "closing": Out(slots),
             "busy_next": Out(slots),
             "broken": In(slots),
+            "fence": Out(FenceLayout(config)),
             "fenced": In(config.contexts),
             "asked": In(config.asid_bits),
             "left": Out(1),
@@ -266,6 +269,8 @@ class Datapath(wiring.Component):
             self.closing.eq(uses.closing),
             self.busy_next.eq(uses.busy_next),
             self.left.eq(uses.left),
+            uses.broken.eq(self.broken),
+            self.fence.eq(uses.fence),
         ]
 
     def _join_outputs(self, m: Module) -> None:
@@ -374,9 +379,7 @@ class Datapath(wiring.Component):
         decision = decide.decision
         m.d.comb += [
             buffer.begun.valid.eq(decide.begin & decide.flight.write),
-            buffer.begun.source.eq(
-                Mux(decision.fresh, Source.DEVICE, waiters.source.as_value())
-            ),
+            buffer.begun.source.eq(Mux(decision.fresh, Source.DEVICE, waiters.source.as_value())),
             buffer.begun.stash.eq(waiters.stash),
             buffer.begun.len.eq(decide.flight.access.len),
             buffer.begun.slot.eq(self._uses.slot),
@@ -418,8 +421,6 @@ class Datapath(wiring.Component):
         self, m: Module, lane: wiring.PureInterface, output: Output, *, write: bool
     ) -> None:
         """Show the first cycle of each AxVALID on the memory side."""
-        arg = AccessArg().const({"write": write})
-        m.d.comb += lane.payload.arg.eq(arg)
         view = data.View(AccessArg(), lane.payload.arg)
         m.d.comb += [
             lane.valid.eq(output.first),

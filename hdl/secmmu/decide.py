@@ -1,6 +1,6 @@
 """Stage D: what becomes of the access whose translation is there, or is known not to be."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -150,9 +150,7 @@ class Decide(wiring.Component):
         patience = Signal(PATIENCE_BITS)
         stays = Signal()
         m.d.comb += [
-            self.flight.eq(
-                Mux(aside.valid, aside.flight.as_value(), last.flight.as_value())
-            ),
+            self.flight.eq(Mux(aside.valid, aside.flight.as_value(), last.flight.as_value())),
             self.chosen.eq(Mux(aside.valid, self.answer.entry.as_value(), self.entry.as_value())),
             at_hand.eq(aside.valid | last.valid),
             # Known early in the cycle, whatever the TLB says: also what will turn out to miss stands meanwhile.
@@ -175,9 +173,7 @@ class Decide(wiring.Component):
                 Mux(aside.valid, aside.place, Mux(last.fresh, self.place_free, last.place))
             ),
             decision.stash.eq(self.stash),
-            decision.source.eq(
-                Mux(self.stash_free & ~self.turns, Source.STASH, Source.TURN)
-            ),
+            decision.source.eq(Mux(self.stash_free & ~self.turns, Source.STASH, Source.TURN)),
         ]
         mask = span_mask(self.chosen.translation.grain)
         page = self.flight.access.addr[PAGE_BITS:] & mask
@@ -204,9 +200,7 @@ class Decide(wiring.Component):
             ),
             wild.eq(~(known & last.flight.canonical).any()),
             # An entry that does not permit the access is a miss: its PTE may have been upgraded since (I11).
-            usable.eq(
-                self.hit & ~self.dies & (self.entry.writable | ~last.flight.write)
-            ),
+            usable.eq(self.hit & ~self.dies & (self.entry.writable | ~last.flight.write)),
             decision.final.eq(1),
             decision.page_fault.eq(~bad),
         ]

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
 from secmmu.counters import AGE_BITS
-from secmmu.internals import AccessLayout, ContextLayout, KillLayout
+from secmmu.internals import AccessLayout, ContextLayout
 from secmmu.layouts import EPOCH_BITS
 
 __all__ = [

@@ -1,44 +1,46 @@
 """The secondary MMU: the IP that stands between devices and memory."""
 
-from amaranth.hdl import Module, Mux, Signal, Value, ValueLike
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.axi import Axi4LiteSignature, Axi4Signature
 from secmmu.config import SecmmuConfig
+from secmmu.contexts import Contexts
+from secmmu.datapath import Datapath, LaneSignature
+from secmmu.dropin import Dropin
 from secmmu.holds import Holds
-from secmmu.internals import sign_extended
+from secmmu.internals import Outcome, sign_extended
 from secmmu.invalidation import Invalidation
 from secmmu.layouts import (
     PA_BITS,
     VA_BITS,
     AccessArg,
+    Cause,
+    CommandKind,
     CommandLayout,
     CompletionLayout,
+    DropinLayout,
+    DroppedLayout,
     Event,
     FaultLayout,
     FillArg,
-    ObservationLayout,
+    ResumeLayout,
 )
-from secmmu.read_return import ReadReturn
 from secmmu.registers import Registers
 from secmmu.tlb import Tlb
-from secmmu.translate import Translator
-from secmmu.uses import Uses
 from secmmu.walker import Walker
-from secmmu.write_return import WriteReturn
 
-__all__ = ["Secmmu"]
+__all__ = ["LANES", "Secmmu"]
 
-LANES = ("walk", "fill", "kill", "read_begin", "read_end", "write_begin", "write_end")
+LANES = ("walk", "walked", "fill", "kill", "read_begin", "read_end", "write_begin", "write_end")
 
 
 class Secmmu(wiring.Component):
-    """Secondary MMU: AXI4 virtual in, AXI4 physical out, Sv39, with the invalidation protocol of docs/secmmu.md.
+    """Secondary MMU: AXI4 virtual in, AXI4 physical out, Sv39 to Sv57, with the invalidation protocol of docs/secmmu.md.
 
-    A hit leaves three cycles after it came and each direction takes one burst every second cycle; misses are
-    walked one at a time, and a direction waits for its own. Bursts are passed through: any number of ids, up to
-    eight bursts of an id outstanding in each direction, at most ``use_slots`` translations in flight.
+    One hit a cycle, in both directions together, leaves ``config.lookup_latency`` + 1 cycles after it came; misses are
+    walked ``config.walks`` at once while hits of other ids go on.
 
     Everything is in the ``sync`` domain and may be frozen by an enable around the whole.
 
@@ -54,17 +56,19 @@ class Secmmu(wiring.Component):
     memory : Out(Axi4Signature)
         Physical addresses; everything else as the device gave it, but writes are non-bufferable.
     walk : Out(Axi4Signature)
-        Page-table reads, 8 bytes each; no writes.
+        Page-table reads, 8 bytes each; with ``svadu`` exclusive ones and writes. The id is the number of the walk.
     csr : In(Axi4LiteSignature)
         Registers and context table of :mod:`secmmu.csr`.
-    command : In(stream of CommandLayout), completion : Out(stream of CompletionLayout)
+    command : In(stream of CommandLayout), invalidated, drained : Out(stream of CompletionLayout)
         Invalidation; see :class:`secmmu.invalidation.Invalidation` for the cycles.
-    fault : Out(stream of FaultLayout)
-        Refused bursts, each before its answer.
+    dropin : In(stream of DropinLayout), dropped : Out(stream of DroppedLayout)
+        Software-filled entries.
+    fault : Out(stream of FaultLayout), resume : In(stream of ResumeLayout)
+        Faults, each before its answer, and what becomes of those that stall.
     idle : Out(1)
         Nothing is in flight, walked, waited for or offered: without input nothing will change.
-    observe_walk, observe_fill, observe_kill : Out
-    observe_read_begin, observe_read_end, observe_write_begin, observe_write_end : Out
+    observe_walk, observe_walked, observe_fill, observe_kill : Out(LaneSignature)
+    observe_read_begin, observe_read_end, observe_write_begin, observe_write_end : Out(LaneSignature)
         With ``observe``: what happens in this cycle, ``valid`` and a ``payload`` of ObservationLayout.
     """
 
@@ -73,8 +77,12 @@ class Secmmu(wiring.Component):
     walk: wiring.PureInterface
     csr: wiring.PureInterface
     command: stream.Interface
-    completion: stream.Interface
+    invalidated: stream.Interface
+    drained: stream.Interface
+    dropin: stream.Interface
+    dropped: stream.Interface
     fault: stream.Interface
+    resume: stream.Interface
     idle: Signal
 
     def __init__(self, config: SecmmuConfig) -> None:
@@ -84,286 +92,229 @@ class Secmmu(wiring.Component):
             "device": In(Axi4Signature(addr_bits=VA_BITS, id_bits=ids, user_bits=users)),
             "memory": Out(Axi4Signature(addr_bits=PA_BITS, id_bits=ids, user_bits=users)),
             "walk": Out(
-                Axi4Signature(addr_bits=PA_BITS, id_bits=1, user_bits=config.asid_bits, write=False)
+                Axi4Signature(
+                    addr_bits=PA_BITS,
+                    id_bits=config.walk_bits,
+                    user_bits=users,
+                    write=config.svadu,
+                )
             ),
             "csr": In(Axi4LiteSignature(addr_bits=12)),
             "command": In(stream.Signature(CommandLayout())),
-            "completion": Out(stream.Signature(CompletionLayout())),
+            "invalidated": Out(stream.Signature(CompletionLayout())),
+            "drained": Out(stream.Signature(CompletionLayout())),
+            "dropin": In(stream.Signature(DropinLayout())),
+            "dropped": Out(stream.Signature(DroppedLayout())),
             "fault": Out(stream.Signature(FaultLayout())),
+            "resume": In(stream.Signature(ResumeLayout())),
             "idle": Out(1),
         }
         if config.observe:
-            lane = wiring.Signature({"valid": Out(1), "payload": Out(ObservationLayout())})
-            members |= {f"observe_{name}": Out(lane) for name in LANES}
+            members |= {f"observe_{name}": Out(LaneSignature()) for name in LANES}
         super().__init__(members)
 
     def elaborate(self, platform: object) -> Module:
         """Join the blocks."""
         m = Module()
         config = self.config
-        m.submodules.tlb = tlb = Tlb(config)
-        m.submodules.walker = walker = Walker(config)
-        m.submodules.holds = holds = Holds(config)
-        m.submodules.uses = uses = Uses(config)
-        m.submodules.invalidation = invalidation = Invalidation(config)
-        m.submodules.registers = registers = Registers(config)
-        m.submodules.reader = reader = Translator(config, write=False)
-        m.submodules.writer = writer = Translator(config, write=True)
-        m.submodules.read_return = read_return = ReadReturn(config)
-        m.submodules.write_return = write_return = WriteReturn(config)
+        self._datapath = m.submodules.datapath = Datapath(config)
+        self._tlb = m.submodules.tlb = Tlb(config)
+        self._walker = m.submodules.walker = Walker(config)
+        self._holds = m.submodules.holds = Holds(config)
+        self._dropin = m.submodules.dropin = Dropin(config)
+        self._invalidation = m.submodules.invalidation = Invalidation(config)
+        self._contexts = m.submodules.contexts = Contexts(config)
+        self._registers = m.submodules.registers = Registers(config)
+        self._join_ports(m)
+        self._join_translation(m)
+        self._join_invalidation(m)
+        self._join_contexts(m)
+        self._join_registers(m)
+        self._count(m)
+        if config.observe:
+            self._observe_walks(m)
+            self._observe_entries(m)
+        return m
 
+    def _join_ports(self, m: Module) -> None:
+        """Give each port to its block."""
         flipped = wiring.flipped
+        datapath, invalidation, dropin = self._datapath, self._invalidation, self._dropin
+        wiring.connect(m, flipped(self.device), datapath.device)
+        wiring.connect(m, datapath.memory, flipped(self.memory))
+        wiring.connect(m, datapath.fault, flipped(self.fault))
+        wiring.connect(m, flipped(self.resume), datapath.resume)
+        wiring.connect(m, self._walker.bus, flipped(self.walk))
+        wiring.connect(m, flipped(self.csr), self._registers.csr)
+        wiring.connect(m, flipped(self.command), invalidation.command)
+        wiring.connect(m, invalidation.invalidated, flipped(self.invalidated))
+        wiring.connect(m, invalidation.drained, flipped(self.drained))
+        wiring.connect(m, flipped(self.dropin), dropin.dropin)
+        wiring.connect(m, dropin.dropped, flipped(self.dropped))
+        if self.config.observe:
+            for name in LANES[4:]:
+                lane = f"observe_{name}"
+                wiring.connect(m, getattr(datapath, lane), flipped(getattr(self, lane)))
+
+    def _join_translation(self, m: Module) -> None:
+        """Join the TLB and the walker to the datapath, and what fills the TLB to the holds."""
+        tlb, walker, holds, dropin = self._tlb, self._walker, self._holds, self._dropin
+        wiring.connect(m, self._datapath.lookup, tlb.lookup)
+        wiring.connect(m, self._datapath.walk, walker.walk)
         wiring.connect(m, walker.fill, tlb.fill)
-        wiring.connect(m, walker.hold, holds.fill)
-        wiring.connect(m, walker.bus, flipped(self.walk))
-        wiring.connect(m, registers.csr, flipped(self.csr))
-        wiring.connect(m, invalidation.command, flipped(self.command))
-        wiring.connect(m, invalidation.completion, flipped(self.completion))
-        for name, translator in (("read", reader), ("write", writer)):
-            wiring.connect(m, translator.lookup, getattr(tlb, name))
-            wiring.connect(m, translator.walk, getattr(walker, name))
-            wiring.connect(m, translator.hold, getattr(holds, name))
-            wiring.connect(m, translator.use, getattr(uses, name))
-            context = getattr(registers, name)
-            m.d.comb += [
-                context.en.eq(translator.lookup.en),
-                context.asid.eq(translator.lookup.asid),
-                translator.context.eq(context.row),
-                translator.kill.eq(invalidation.kill),
-                translator.released.eq(holds.released),
-                translator.stop.eq(registers.stop),
-            ]
-        wiring.connect(m, reader.refusal, read_return.refusal)
-        wiring.connect(m, writer.refusal, write_return.refusal)
+        wiring.connect(m, dropin.fill, tlb.dropin)
+        wiring.connect(m, walker.page, holds.page)
+        wiring.connect(m, walker.span, holds.span)
+        wiring.connect(m, dropin.hold, holds.dropin)
+
+    def _join_invalidation(self, m: Module) -> None:
+        """Apply commands everywhere; tell them what they must wait for."""
+        invalidation, datapath, walker = self._invalidation, self._datapath, self._walker
+        wiring.connect(m, invalidation.young, self._tlb.young)
+        for block in (self._tlb, walker, datapath, self._dropin):
+            m.d.comb += block.kill.eq(invalidation.kill)
         m.d.comb += [
-            tlb.kill.eq(invalidation.kill),
-            walker.kill.eq(invalidation.kill),
-            uses.kill.eq(invalidation.kill),
-            holds.hold.eq(invalidation.hold),
-            holds.clear.eq(registers.clear),
-            invalidation.clear.eq(registers.clear),
-            invalidation.stop.eq(registers.stop),
-            invalidation.closing.eq(uses.closing),
-            invalidation.busy_next.eq(uses.busy_next),
-            invalidation.walk_owed.eq(walker.owed),
-            invalidation.walk_retired.eq(walker.retired),
-            invalidation.tlb_showing.eq(tlb.showing),
-            registers.command.en.eq(invalidation.context_en),
-            registers.command.asid.eq(invalidation.context_asid),
-            invalidation.group.eq(registers.command.row.global_group),
-            read_return.none.eq(uses.read_none),
-            write_return.none.eq(uses.write_none),
-            write_return.begin.eq(writer.use.valid & writer.use.ready),
-            registers.quiet.eq(
-                reader.idle & writer.idle & walker.idle & uses.none & invalidation.idle
-            ),
+            walker.young.eq(invalidation.young.ask),
+            self._holds.hold.eq(invalidation.hold),
+            datapath.release.eq(self._holds.released),
+            datapath.epoch.eq(invalidation.epoch),
+            datapath.broken.eq(invalidation.broken),
+            self._dropin.applied.eq(invalidation.applied),
+            self._dropin.epoch.eq(invalidation.epoch),
+            invalidation.closing.eq(datapath.closing),
+            invalidation.busy_next.eq(datapath.busy_next),
+            invalidation.owed.eq(walker.owed),
+            invalidation.settled.eq(walker.settled),
+        ]
+
+    def _join_contexts(self, m: Module) -> None:
+        """Give each reader of the context table its port."""
+        contexts, datapath = self._contexts, self._datapath
+        wiring.connect(m, self._registers.context, contexts.bus)
+        m.d.comb += [
+            contexts.lookup.en.eq(datapath.context_en),
+            contexts.lookup.asid.eq(datapath.context_asid),
+            datapath.row.eq(contexts.lookup.row),
+        ]
+        for port, block in (
+            (contexts.command, self._invalidation),
+            (contexts.dropin, self._dropin),
+        ):
+            m.d.comb += [
+                port.en.eq(block.context_en),
+                port.asid.eq(block.context_asid),
+                block.group.eq(port.row.global_group),
+            ]
+
+    def _join_registers(self, m: Module) -> None:
+        """Join resets, time-out, fences and the clock; say whether anything goes on."""
+        registers, datapath, walker = self._registers, self._datapath, self._walker
+        invalidation, dropin = self._invalidation, self._dropin
+        for block in (datapath, invalidation, dropin):
+            m.d.comb += block.stop.eq(registers.stop)
+        for block in (invalidation, walker, self._holds):
+            m.d.comb += block.clear.eq(registers.clear)
+        for block in (datapath, walker, invalidation):
+            m.d.comb += block.now.eq(registers.now)
+        m.d.comb += [
+            invalidation.timeout.eq(registers.timeout),
+            datapath.fenced.eq(registers.fenced),
+            datapath.asked.eq(registers.unfence),
+            registers.left.eq(datapath.left),
+            registers.fence.eq(datapath.fence),
+            registers.quiet.eq(datapath.none & walker.idle & invalidation.idle & dropin.idle),
             self.idle.eq(
                 registers.quiet
                 & ~registers.busy
-                & ~self.command.valid
+                & ~(self.command.valid | self.dropin.valid | self.resume.valid)
                 & ~(self.device.arvalid | self.device.awvalid | self.device.wvalid)
             ),
         ]
-        self._join_reads(m, reader, read_return, uses)
-        self._join_writes(m, writer, write_return, uses)
-        self._join_faults(m, reader.fault, writer.fault)
-        self._count(m, registers, reader, writer)
-        m.d.comb += [
-            registers.events.walks.eq(walker.begun),
-            registers.events.walks_killed.eq(walker.killed),
-            registers.events.commands.eq(invalidation.accepted),
-            registers.events.filters_overflows.eq(holds.overflowed),
-        ]
-        if config.observe:
-            self._observe_translations(m, walker, tlb)
-        return m
 
-    def _join_addresses(self, m: Module, channel: str, translator: Translator) -> None:
-        """Join the address channel ``channel`` (``ar`` or ``aw``) of device and memory to its translator."""
-        device, memory = self.device, self.memory
+    def _count(self, m: Module) -> None:
+        """Tell the counters and histograms what happens in this cycle."""
+        events, done = self._registers.events, self._datapath.done
+        invalidation, walker, dropped = self._invalidation, self._walker, self.dropped
+        latencies = self._registers.latencies
+        fault = self.fault.payload
+        faulted = self.fault.valid & self.fault.ready
+        answered = dropped.valid & dropped.ready
         m.d.comb += [
-            translator.access.valid.eq(getattr(device, f"{channel}valid")),
-            getattr(device, f"{channel}ready").eq(translator.access.ready),
-            getattr(memory, f"{channel}valid").eq(translator.memory.valid),
-            translator.memory.ready.eq(getattr(memory, f"{channel}ready")),
-            translator.access.payload.asid.eq(getattr(device, f"{channel}user")),
-            getattr(memory, f"{channel}user").eq(translator.memory.payload.asid),
+            events.accesses_reads.eq(done.read),
+            events.accesses_writes.eq(done.write),
+            events.tlb_hits.eq(done.hit),
+            events.tlb_misses.eq(done.miss),
+            events.cycles_stalled.eq(done.stalled),
+            events.faults.eq(faulted),
+            events.faults_stalled.eq(faulted & fault.stalled),
+            events.commands.eq(invalidation.accepted),
+            events.drains.eq(invalidation.latency.valid & ~invalidation.timed_out),
+            events.timeouts.eq(invalidation.timed_out),
+            events.filters_overflows.eq(self._tlb.overflowed | self._holds.overflowed),
+            events.dropins_taken.eq(answered & dropped.payload.taken),
+            events.dropins_refused.eq(answered & ~dropped.payload.taken),
+            latencies.translation.eq(self._datapath.latency),
+            latencies.walk.eq(walker.latency),
+            latencies.shootdown.eq(invalidation.latency),
         ]
-        for field in ("addr", "id", "len", "size", "burst", "lock", "cache", "prot"):
+        for name, _ in walker.events.shape():
+            m.d.comb += events[name].eq(walker.events[name])
+        for cause in Cause:
+            field = f"faults_{cause.name.lower()}"
+            m.d.comb += events[field].eq(faulted & (fault.cause == cause))
+        for kind in CommandKind:
+            field = f"commands_{kind.name.lower()}"
+            named = self.command.payload.kind == kind
+            m.d.comb += events[field].eq(invalidation.accepted & named)
+
+    def _observe_walks(self, m: Module) -> None:
+        """Show the beginning and the end of walks."""
+        began, ended = self._walker.began, self._walker.ended
+        for lane, record in ((self.observe_walk, began), (self.observe_walked, ended)):
+            arg = data.View(AccessArg(), lane.payload.arg)
             m.d.comb += [
-                translator.access.payload[field].eq(getattr(device, channel + field)),
-                getattr(memory, channel + field).eq(translator.memory.payload[field]),
+                lane.valid.eq(record.valid),
+                arg.asid.eq(record.asid),
+                arg.id.eq(record.walk),
+                arg.write.eq(record.write),
+                lane.payload.a.eq(sign_extended(record.vpn)),
             ]
+        m.d.comb += self.observe_walk.payload.kind.eq(Event.WALK)
+        lane = self.observe_walked.payload
+        with m.Switch(ended.outcome):
+            with m.Case(Outcome.GRANTED):
+                m.d.comb += [lane.kind.eq(Event.WALKED), lane.b.eq(ended.pte)]
+            with m.Case(Outcome.PAGE_FAULT, Outcome.ACCESS_FAULT):
+                page_fault = ended.outcome == Outcome.PAGE_FAULT
+                m.d.comb += [
+                    lane.kind.eq(Event.WALK_REFUSED),
+                    data.View(AccessArg(), lane.arg).code.eq(_cause(ended.write, page_fault)),
+                ]
+            with m.Default():
+                m.d.comb += lane.kind.eq(Event.WALK_KILLED)
 
-    def _join_reads(self, m: Module, reader: Translator, back: ReadReturn, uses: Uses) -> None:
-        """Join AR and R."""
-        device, memory = self.device, self.memory
-        self._join_addresses(m, "ar", reader)
+    def _observe_entries(self, m: Module) -> None:
+        """Show what becomes of TLB entries."""
+        tlb = self._tlb
+        fill, kill = self.observe_fill, self.observe_kill
+        entry = tlb.fill_shown.entry.translation
+        arg = data.View(FillArg(), fill.payload.arg)
         m.d.comb += [
-            back.memory.valid.eq(memory.rvalid),
-            memory.rready.eq(back.memory.ready),
-            device.rvalid.eq(back.device.valid),
-            back.device.ready.eq(device.rready),
-            uses.read_end.valid.eq(memory.rvalid & memory.rready & memory.rlast),
-            uses.read_end.id.eq(memory.rid),
-        ]
-        for field in ("id", "data", "resp", "last"):
-            m.d.comb += [
-                back.memory.payload[field].eq(getattr(memory, f"r{field}")),
-                getattr(device, f"r{field}").eq(back.device.payload[field]),
-            ]
-        if self.config.observe:
-            self._observe_begin(m, self.observe_read_begin, reader, write=False)
-            self._observe_end(m, self.observe_read_end, uses.read_end, memory.rresp, write=False)
-
-    def _join_writes(self, m: Module, writer: Translator, back: WriteReturn, uses: Uses) -> None:
-        """Join AW, W and B."""
-        device, memory = self.device, self.memory
-        self._join_addresses(m, "aw", writer)
-        m.d.comb += [
-            back.device_data.valid.eq(device.wvalid),
-            device.wready.eq(back.device_data.ready),
-            memory.wvalid.eq(back.memory_data.valid),
-            back.memory_data.ready.eq(memory.wready),
-            back.memory_response.valid.eq(memory.bvalid),
-            memory.bready.eq(back.memory_response.ready),
-            device.bvalid.eq(back.device_response.valid),
-            back.device_response.ready.eq(device.bready),
-            uses.write_end.valid.eq(memory.bvalid & memory.bready),
-            uses.write_end.id.eq(memory.bid),
-        ]
-        for field in ("data", "strb", "last"):
-            m.d.comb += [
-                back.device_data.payload[field].eq(getattr(device, f"w{field}")),
-                getattr(memory, f"w{field}").eq(back.memory_data.payload[field]),
-            ]
-        for field in ("id", "resp"):
-            m.d.comb += [
-                back.memory_response.payload[field].eq(getattr(memory, f"b{field}")),
-                getattr(device, f"b{field}").eq(back.device_response.payload[field]),
-            ]
-        if self.config.observe:
-            self._observe_begin(m, self.observe_write_begin, writer, write=True)
-            self._observe_end(m, self.observe_write_end, uses.write_end, memory.bresp, write=True)
-
-    def _join_faults(self, m: Module, read: stream.Interface, write: stream.Interface) -> None:
-        """Offer the faults of both directions on the one port, reads first; what is offered stays."""
-        waiting = Signal()
-        chooses_write = Signal()
-        m.d.comb += [
-            chooses_write.eq(write.valid & (waiting | ~read.valid)),
-            self.fault.valid.eq(read.valid | write.valid),
-            self.fault.payload.eq(
-                Mux(chooses_write, write.payload.as_value(), read.payload.as_value())
-            ),
-            read.ready.eq(self.fault.ready & ~chooses_write),
-            write.ready.eq(self.fault.ready & chooses_write),
-        ]
-        m.d.sync += waiting.eq(chooses_write & ~self.fault.ready)
-
-    def _count(
-        self, m: Module, registers: Registers, reader: Translator, writer: Translator
-    ) -> None:
-        """Count the accesses, lookups and faults of this cycle."""
-        events, device = registers.events, self.device
-        m.d.comb += [
-            events.accesses_reads.eq(device.arvalid & device.arready),
-            events.accesses_writes.eq(device.awvalid & device.awready),
-            events.tlb_hits.eq(reader.hit + writer.hit),
-            events.tlb_misses.eq(reader.miss + writer.miss),
-            events.faults.eq(
-                (reader.fault.valid & reader.fault.ready)
-                + (writer.fault.valid & writer.fault.ready)
-            ),
+            fill.valid.eq(tlb.filled),
+            fill.payload.kind.eq(Event.FILL),
+            arg.asid.eq(entry.asid),
+            arg.entry.eq(tlb.fill_shown.index),
+            # Svnapot is a grain of its own, but of level 0.
+            arg.level.eq(Mux(entry.grain == 0, 0, entry.grain - 1)),
+            fill.payload.a.eq(sign_extended(entry.vpn)),
+            fill.payload.b.eq(tlb.fill_shown.pte),
+            kill.valid.eq(tlb.died.any()),
+            kill.payload.kind.eq(Event.KILL),
+            kill.payload.arg.eq(tlb.died_base),
+            kill.payload.b.eq(tlb.died),
         ]
 
-    def _observe_begin(
-        self, m: Module, lane: wiring.PureInterface, translator: Translator, *, write: bool
-    ) -> None:
-        """Show the first cycle of each AxVALID on the memory side."""
-        beat = translator.memory
-        waited = Signal(name=f"waited_{'aw' if write else 'ar'}")
-        m.d.sync += waited.eq(beat.valid & ~beat.ready)
-        arg = {
-            "asid": beat.payload.asid,
-            "id": beat.payload.id,
-            "write": write,
-            "beats": beat.payload.len + 1,
-        }
-        self._observe(
-            m,
-            lane,
-            beat.valid & ~waited,
-            Event.USE_BEGIN,
-            AccessArg(),
-            arg,
-            a=translator.va,
-            b=beat.payload.addr,
-        )
 
-    def _observe_end(
-        self,
-        m: Module,
-        lane: wiring.PureInterface,
-        end: wiring.PureInterface,
-        code: Value,
-        *,
-        write: bool,
-    ) -> None:
-        """Show the last R beat or the B of each burst on the memory side."""
-        arg = {"asid": end.asid, "id": end.id, "write": write, "code": code, "beats": end.len + 1}
-        self._observe(m, lane, end.valid, Event.USE_END, AccessArg(), arg)
-
-    def _observe_translations(self, m: Module, walker: Walker, tlb: Tlb) -> None:
-        """Show walks, fills and what invalidations kill."""
-        subject, entry = walker.subject, walker.fill.entry.translation
-        page = sign_extended(subject.vpn)
-        arg = {
-            "asid": subject.asid,
-            "id": subject.id,
-            "write": walker.writing,
-            "beats": subject.beats,
-        }
-        kind = Mux(walker.begun, Event.WALK, Event.WALK_KILLED)
-        self._observe(
-            m, self.observe_walk, walker.begun | walker.killed, kind, AccessArg(), arg, a=page
-        )
-        self._observe(
-            m,
-            self.observe_fill,
-            walker.fill.en,
-            Event.FILL,
-            FillArg(),
-            {"asid": subject.asid, "entry": walker.fill.index, "level": entry.level},
-            a=sign_extended(entry.vpn),
-            b=walker.pte,
-        )
-        lane = self.observe_kill.payload
-        m.d.comb += [
-            self.observe_kill.valid.eq(tlb.died.any()),
-            lane.kind.eq(Event.KILL),
-            lane.arg.eq(tlb.died_base),
-            lane.b.eq(tlb.died),
-        ]
-
-    def _observe(
-        self,
-        m: Module,
-        lane: wiring.PureInterface,
-        valid: Value,
-        kind: ValueLike,
-        layout: data.Layout,
-        arg: dict[str, ValueLike],
-        *,
-        a: ValueLike = 0,
-        b: ValueLike = 0,
-    ) -> None:
-        """Drive one observation lane; ``arg`` is packed by ``layout``."""
-        view = data.View(layout, lane.payload.arg)
-        m.d.comb += [
-            lane.valid.eq(valid),
-            lane.payload.kind.eq(kind),
-            lane.payload.a.eq(a),
-            lane.payload.b.eq(b),
-        ]
-        m.d.comb += [view[field].eq(value) for field, value in arg.items()]
+def _cause(write: Value, page_fault: Value) -> Value:
+    """Return the RISC-V exception code of a fault."""
+    return Cause.LOAD_ACCESS.value + (write << 1) + (page_fault << 3)

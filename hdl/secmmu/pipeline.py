@@ -1,6 +1,6 @@
 """The lookup pipeline: an access beside its TLB lookup and its context row."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Const, Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -77,35 +77,36 @@ class Pipeline(wiring.Component):
         m.d.comb += [
             self.group.eq(self.row.global_group),
             self.ahead.eq(self.enter),
-            self.none.eq(1),
+            changes.eq(changes_context(kill)),
         ]
-        m.d.comb += changes.eq(changes_context(kill))
-        candidate, row, outdated = self.enter, None, None
-        for at in range(config.lookup_latency):
-            held = Signal(CandidateLayout(config), name=f"stage{at + 1}")
-            stale = Signal(name=f"outdated{at + 1}")
-            named = changes & (kill.everything | (kill.asid == held.flight.access.asid))
-            stale_next = Signal(name=f"outdated_next{at + 1}")
-            m.d.comb += stale_next.eq(stale | named)
+        held = [
+            Signal(CandidateLayout(config), name=f"stage{at + 1}")
+            for at in range(config.lookup_latency)
+        ]
+        # What enters beside an invalidation reads the row after every change that came before it.
+        before: tuple[data.View, Value] = (self.enter, Const(0))
+        row = self.row
+        for at, stage in enumerate(held):
+            outdated = Signal(name=f"outdated{at + 1}")
+            outdated_now = Signal(name=f"outdated_now{at + 1}")
+            named = changes & (kill.everything | (kill.asid == stage.flight.access.asid))
+            m.d.comb += outdated_now.eq(outdated | named)
             with m.If(self.advance):
-                # What enters beside an invalidation reads the row after every change that came before it.
-                m.d.sync += [held.eq(candidate), stale.eq(0 if outdated is None else outdated)]
+                m.d.sync += [stage.eq(before[0]), outdated.eq(before[1])]
             with m.Else():
-                m.d.sync += stale.eq(stale_next)
-            with m.If(held.valid):
-                m.d.comb += self.none.eq(0)
-            if at == 0:
-                next_row = self.row
-            else:
-                next_row = Signal(ContextLayout(), name=f"row{at + 1}")
+                m.d.sync += outdated.eq(outdated_now)
+            if at:
+                kept = Signal(ContextLayout(), name=f"row{at + 1}")
                 with m.If(self.advance):
-                    m.d.sync += next_row.eq(row)
+                    m.d.sync += kept.eq(row)
+                row = kept
             if at == config.lookup_latency - 2:
-                m.d.comb += self.ahead.eq(held)
-            candidate, row, outdated = held, next_row, stale_next
+                m.d.comb += self.ahead.eq(stage)
+            before = (stage, outdated_now)
         m.d.comb += [
-            self.last.eq(candidate),
+            self.last.eq(before[0]),
+            self.outdated.eq(before[1]),
             self.last_row.eq(row),
-            self.outdated.eq(outdated),
+            self.none.eq(~Cat(stage.valid for stage in held).any()),
         ]
         return m

@@ -115,11 +115,11 @@ class UseOrder(wiring.Component):
         read = bursts.read_port(domain="comb")
         head = Signal.like(heads[0], name="head_now")
         m.d.comb += [
-            self.position.eq(Cat(Array(tails)[begins_id][:-1], begins_id)),
+            self.position.eq(Cat(Array(tail[:-1] for tail in tails)[begins_id], begins_id)),
             write.en.eq(self.begun),
             write.addr.eq(self.position),
             write.data.eq(burst),
-            read.addr.eq(Cat(Array(heads)[ends_id][:-1], ends_id)),
+            read.addr.eq(Cat(Array(head[:-1] for head in heads)[ends_id], ends_id)),
             # The head moves in the cycle after an end only.
             head.eq(Array(heads)[self.end.id] + (ends & (ends_id == self.end.id))),
             self.end_position.eq(Cat(head[:-1], self.end.id)),

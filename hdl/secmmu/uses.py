@@ -1,6 +1,6 @@
 """The in-flight table: translations that bursts are using, and which of them invalidations wait for."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,6 +14,7 @@ from secmmu.internals import (
     span_last,
     span_mask,
 )
+from secmmu.registers import FenceLayout
 from secmmu.use_order import UseOrder, position_bits, slot_bits
 
 __all__ = ["PageLayout", "Uses"]
@@ -77,6 +78,8 @@ class Uses(wiring.Component):
         For reads and for writes, whether a slot is free.
     asked : In, left : Out(1)
         An asid, and whether a use of it is left.
+    broken : In(use_slots + 1), fence : Out(FenceLayout)
+        Uses for which a command gave up waiting; their asids, one after the other.
     none : Out(1)
         Nothing is in flight.
     """
@@ -107,6 +110,8 @@ class Uses(wiring.Component):
     room: Signal
     asked: Signal
     left: Signal
+    broken: Signal
+    fence: data.View
     none: Signal
 
     def __init__(self, config: SecmmuConfig) -> None:
@@ -140,6 +145,8 @@ class Uses(wiring.Component):
                 "room": Out(2),
                 "asked": In(config.asid_bits),
                 "left": Out(1),
+                "broken": In(slots),
+                "fence": Out(FenceLayout(config)),
                 "none": Out(1),
             }
         )
@@ -169,8 +176,11 @@ class Uses(wiring.Component):
             self.write_begun.eq(writes.begun),
             self.write_position.eq(writes.position),
             self.write_end_position.eq(writes.end_position),
-            self.left.eq(Cat(busy[i] & (key.asid == self.asked) for i, key in enumerate(keys)).any()),
+            self.left.eq(
+                Cat(busy[i] & (key.asid == self.asked) for i, key in enumerate(keys)).any()
+            ),
         ]
+        self._fence(m, keys, taking)
         for order, end, outstanding, write in (
             (reads, self.read_end, self.read_outstanding, 0),
             (writes, self.write_end, self.write_outstanding, 1),
@@ -247,6 +257,16 @@ class Uses(wiring.Component):
             m.d.sync += slot.eq(0)
         return Mux((number == self.walk) & (write == self.page.write), slot, 0)
 
+    def _fence(self, m: Module, keys: list[data.View], taking: Signal) -> None:
+        """Name the asids of broken uses."""
+        pending = Signal(len(keys), name="unfenced")
+        first = lowest(m, pending)
+        m.d.sync += pending.eq((pending & ~first & ~taking) | self.broken)
+        m.d.comb += [
+            self.fence.valid.eq(pending.any()),
+            self.fence.asid.eq(Array(key.asid for key in keys)[encoded(first)]),
+        ]
+
     def _count(
         self, m: Module, i: int, gain: Value, busy: Signal, reads: UseOrder, writes: UseOrder
     ) -> None:
@@ -263,9 +283,7 @@ class Uses(wiring.Component):
         ]
         m.d.sync += count.eq(left + gain)
 
-    def _keep_key(
-        self, m: Module, i: int, key: data.View, gain: Value, joined: Value
-    ) -> None:
+    def _keep_key(self, m: Module, i: int, key: data.View, gain: Value, joined: Value) -> None:
         """Keep the span that covers all bursts of a slot; say when an invalidation overlaps it."""
         new = self.translation
         kill = self.kill

@@ -415,9 +415,7 @@ class Waiters(wiring.Component):
             waiting.append(walked & ~(place.able & output))
             follows = clear | going.bit_select(place.behind, 1)
             slot = ~place.slotless | self.room.bit_select(place.write, 1)
-            again.append(
-                (place.state == Wait.PARKED) & follows & place.supplied & output & slot
-            )
+            again.append((place.state == Wait.PARKED) & follows & place.supplied & output & slot)
             m.d.sync += place.able.eq((place.state == Wait.WALK) & clear & place.supplied)
         first = Signal(config.waiters)
         second = Signal(config.waiters)
@@ -436,7 +434,9 @@ class Waiters(wiring.Component):
                 number.eq(encoded(picks)),
                 walk.eq(
                     Cat(
-                        Cat(first[i] & place.walk[bit] for i, place in enumerate(self._places)).any()
+                        Cat(
+                            first[i] & place.walk[bit] for i, place in enumerate(self._places)
+                        ).any()
                         for bit in range(config.walk_bits)
                     )
                 ),

@@ -212,9 +212,7 @@ class WriteBuffer(wiring.Component):
         self._route(m, coming, owed, store, self._find_broken(m, owed))
         return m
 
-    def _drop(
-        self, m: Module, coming: Queue, owed: Queue, store: Stash, busy: Value
-    ) -> None:
+    def _drop(self, m: Module, coming: Queue, owed: Queue, store: Stash, busy: Value) -> None:
         """Lose the data of refused writes: what is in the stash, or what comes from the device in its turn."""
         item = self.drop.payload
         with m.FSM():
@@ -229,14 +227,12 @@ class WriteBuffer(wiring.Component):
                         owed.item.stash.eq(item.stash),
                     ]
                     m.next = "Lose"
-            with m.State("Swallow"):
-                with m.If(coming.pop & (coming.head.way == Way.DROP)):
-                    m.d.comb += self.drop.ready.eq(1)
-                    m.next = "Idle"
-            with m.State("Lose"):
-                with m.If(owed.pop & (owed.head.way == Way.DROP)):
-                    m.d.comb += self.drop.ready.eq(1)
-                    m.next = "Idle"
+            with m.State("Swallow"), m.If(coming.pop & (coming.head.way == Way.DROP)):
+                m.d.comb += self.drop.ready.eq(1)
+                m.next = "Idle"
+            with m.State("Lose"), m.If(owed.pop & (owed.head.way == Way.DROP)):
+                m.d.comb += self.drop.ready.eq(1)
+                m.next = "Idle"
 
     def _find_broken(self, m: Module, owed: Queue) -> Value:
         """Go through the queue after a time-out; return whether the burst at its head is to be ended."""
@@ -337,4 +333,3 @@ class WriteBuffer(wiring.Component):
         ended = cutting & owed.pop
         swallowed = coming.pop & (coming_way == Way.PASS) & (late != 0)
         m.d.sync += late.eq(late + ended - swallowed)
-

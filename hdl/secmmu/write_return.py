@@ -1,6 +1,6 @@
 """Write responses back to the device, with the answers to refused and to ended writes."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -107,7 +107,7 @@ class WriteReturn(wiring.Component):
                     m.next = "Pass"
         return m
 
-    def _mark(self, m: Module) -> Signal:
+    def _mark(self, m: Module) -> Value:
         """Keep a mark for each outstanding write; return that of the one being answered."""
         m.submodules.marks = marks = memory.Memory(
             shape=1, depth=1 << position_bits(self.config), init=[]

@@ -127,7 +127,13 @@ class DatapathBench:
         self._match_writes()
         if get(dut.fault.valid) and get(dut.fault.ready):
             payload = get(dut.fault.payload)
-            self.faults.append({name: int(getattr(payload, name)) for name in ("va", "asid", "id", "write", "stalled", "place")} | {"cause": payload.cause.value})
+            self.faults.append(
+                {
+                    name: int(getattr(payload, name))
+                    for name in ("va", "asid", "id", "write", "stalled", "place")
+                }
+                | {"cause": payload.cause.value}
+            )
         advance = get(dut.lookup.advance)
         looked_up = (get(dut.lookup.asid), get(dut.lookup.vpn)) if get(dut.lookup.en) else None
         request = self._take_request(ctx)

@@ -74,23 +74,22 @@ def test_hits_pass_one_a_cycle(name: str, kind: str) -> None:
     bench.tlb = dict(bench.tables)
 
     async def run(bench: DatapathBench, ctx: Any) -> None:
-        for number in range(300):
+        for number in range(150):
             write = kind == "writes" or (kind == "mixed" and number % 2 == 1)
             bench.issue(write, number % pages * PAGE + 8 * (number % 64), id=number // 2 % 4)
         await bench.until_done(ctx)
         taken = [access.taken for access in bench.accesses if access.taken is not None]
-        assert max(taken) - min(taken) <= 302
+        assert max(taken) - min(taken) <= 152
 
     bench.run(run)
     bench.check()
 
 
-@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("pressed", [False, True])
 @pytest.mark.parametrize("name", CONFIGS)
-def test_everything_at_random(name: str, pressed: bool, seed: int) -> None:
+def test_everything_at_random(name: str, pressed: bool) -> None:
     """Hits, misses, faults, crossing bursts, all ids, late data: each gets its answer, in order, with its data."""
-    bench = mapped(CONFIGS[name], 9, seed=seed)
+    bench = mapped(CONFIGS[name], 9, seed=pressed)
     rng = bench.rng
     if pressed:
         channels = ("ar", "aw", "w", "r", "b", "memory arready", "memory awready")
@@ -98,7 +97,7 @@ def test_everything_at_random(name: str, pressed: bool, seed: int) -> None:
         bench.pace = dict.fromkeys(channels, 0.4)
 
     async def run(bench: DatapathBench, ctx: Any) -> None:
-        for _ in range(250):
+        for _ in range(120):
             beats = rng.choice((1, 1, 2, 4, 12))
             page = rng.randrange(10)
             offset = rng.choice((0, 8, 64, PAGE - 8))
