@@ -112,7 +112,8 @@ _RANGE_PATHS = (
     "mremap",
     "fork",
 )
-PATHS = (*SEED_PATHS, *_RANGE_PATHS, "madvise_free_single_vma")
+_KSM_PATHS = ("write_protect_page", "replace_page")
+PATHS = (*SEED_PATHS, *_RANGE_PATHS, "madvise_free_single_vma", *_KSM_PATHS)
 """Every path that some policy notifies of. ``unmap_region`` is munmap, ``zap_page_range`` madvise."""
 
 QUIET_PATHS = ("dup_mmap", "exit_mmap", "get_user_pages")
@@ -289,7 +290,8 @@ V3_7 = Policy(
         "page_mkclean_one": _LATE,
         "try_to_unmap_one": _ASKS | _LATE,
         "try_to_unmap_cluster": _ASKS | _BRACKET,
-    },
+    }
+    | dict.fromkeys(_KSM_PATHS, _BRACKET | {Point.REPLACING: _CHG}),
     chain=Chain.SRCU,
     takes_all_locks=True,
     rmap_sleeps=True,
@@ -301,13 +303,14 @@ V3_7 = Policy(
 """3.7: sleeping locks and SRCU, ``invalidate_page`` behind the unlock, the young calls still under it."""
 
 _INVALIDATED = _BRACKET | {Point.UNLOCKING: _IVR}
+_REPLACED = _BRACKET | {Point.CLEARED: _IVR, Point.REPLACING: _CHG}
 _GATHERED = _BRACKET | {Point.FLUSHED: _IVR}
 
 V4_13 = replace(
     V3_7,
     name="v4.13",
-    points={
-        "do_wp_page": _BRACKET | {Point.CLEARED: _IVR, Point.REPLACING: _CHG},
+    points=dict.fromkeys(("do_wp_page", *_KSM_PATHS), _REPLACED)
+    | {
         "page_referenced_one": _ASKS,
         "page_mkclean_one": _INVALIDATED,
         "try_to_unmap_one": _ASKS | _INVALIDATED,

@@ -101,6 +101,16 @@ STEPS = {
         "v2.6.27": "| UNHASH REL MM-W PTL {clr RM-}*2 RSS PTU RLK RLU FLUSH {FREE}*5 MMU",
         "v3.7 v4.13 v6.6": "| REL UNHASH MM-W PTL {clr RM-}*2 RSS PTU RLK RLU FLUSH {FREE}*5 MMU",
     },
+    "write_protect_page": {
+        "v3.7": "MM-R PGL | RS PTL FC CLR DRT CHG SET(RO) PTU RE",
+        "v4.13": "MM-R PGL | RS PTL FC CLR IVR DRT CHG SET(RO) PTU IVR RE",
+        "v6.6": "MM-R PGL | RS PTL FC CLR IVR DRT SET(RO) PTU RE",
+    },
+    "replace_page": {
+        "v3.7": "MM-R PGL | RS PTL GET RM+ FC CLR CHG SET(RO) RM- PUT PTU RE",
+        "v4.13": "MM-R PGL | RS PTL GET RM+ FC CLR IVR CHG SET(RO) RM- PUT PTU IVR RE",
+        "v6.6": "MM-R PGL | RS PTL GET RM+ FC CLR IVR SET(RO) RM- PUT PTU RE",
+    },
 }
 """Stage to policies to the locks held and the steps, as docs/contract.md 1 has them."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hostmm.errors import HostError
 from hostmm.mm.frames import Page
 from hostmm.mm.pagetable import PTE_V, pte_pfn
-from hostmm.mm.rmap import AnonVma
+from hostmm.mm.rmap import AnonVma, StableNode
 from hostmm.timeline import Row
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "clear_page_dirty",
     "is_anon",
+    "is_ksm",
     "page_add_rmap",
     "page_remove_rmap",
     "set_page_dirty",
@@ -29,6 +30,11 @@ __all__ = [
 def is_anon(page: Page) -> bool:
     """Whether the page belongs to an anonymous mapping (``PageAnon``)."""
     return isinstance(page.mapping, AnonVma)
+
+
+def is_ksm(page: Page) -> bool:
+    """Whether the page was merged by KSM (``PageKsm``); it is anonymous, too."""
+    return isinstance(page.mapping, StableNode)
 
 
 def page_add_rmap(machine: "Machine", page: Page) -> None:

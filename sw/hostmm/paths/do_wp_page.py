@@ -4,7 +4,14 @@ from typing import TYPE_CHECKING
 
 from hostmm.locks import Acquire, Lock
 from hostmm.mm.frames import Page
-from hostmm.mm.pages import is_anon, page_add_rmap, page_remove_rmap, set_page_dirty, vm_normal_page
+from hostmm.mm.pages import (
+    is_anon,
+    is_ksm,
+    page_add_rmap,
+    page_remove_rmap,
+    set_page_dirty,
+    vm_normal_page,
+)
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_W, pte_pfn
 from hostmm.paths.ptes import anon_vma_prepare, pte_unmap_unlock, ptep_clear_flush, user_pte
 from hostmm.paths.tlb import flush_tlb_range
@@ -42,7 +49,7 @@ def do_wp_page(
         old = vm_normal_page(machine, vma, pte)
         if old is not None and is_anon(old):
             # A locked page may be on its way to swap; the kernel tries the lock and copies if it fails.
-            reuse = not old.lock.held and machine.swap.can_share(old)
+            reuse = not is_ksm(old) and not old.lock.held and machine.swap.can_share(old)
         else:
             reuse = old is not None and vma.shared and vma.write
         if not reuse:
