@@ -34,6 +34,7 @@ __all__ = [
     "pte_pfn",
     "software_value",
     "swap_entry",
+    "table_pte",
 ]
 
 _pack = packer(PteLayout())
@@ -55,6 +56,11 @@ _INDEX_BITS = 9
 def make_pte(pfn: int, bits: int) -> int:
     """Return a leaf PTE of ``pfn`` with the given PTE_* bits, valid and user."""
     return pfn << _PPN_SHIFT | bits | PTE_V | PTE_U
+
+
+def table_pte(pfn: int) -> int:
+    """Return a PTE that points to the table in a frame."""
+    return pfn << _PPN_SHIFT | PTE_V
 
 
 def pte_pfn(pte: int) -> int:

@@ -68,6 +68,7 @@ class Replay:
         self._cycle = -1
         self._filled: dict[tuple[int, int, int], list[Entry]] = defaultdict(list)
         self._open_walks: list[Walk] = []
+        self._stalled: dict[tuple[int, int], Walk] = {}
         self._open_uses: dict[tuple[int, int], list[Use]] = defaultdict(list)
         self._by_number: dict[int, Callback] = {}
         self._brackets: list[Callback] = []
@@ -90,6 +91,7 @@ class Replay:
             Event.REFUSED.value: self._refused,
             Event.WALK.value: self._walk,
             Event.WALK_KILLED.value: self._walk_killed,
+            Event.WALK_REFUSED.value: self._walk_refused,
             Event.FAULT.value: self._fault,
             Event.FILL.value: self._fill,
             Event.KILL.value: self._kill,
@@ -131,7 +133,11 @@ class Replay:
 
     def _free(self, values: _Values) -> None:
         row, pfn = values[0], values[8]
-        entries = [entry for entry in self._tlb.values() if entry.maps(pfn)]
+        entries = [
+            entry
+            for entry in self._tlb.values()
+            if entry.maps(pfn) and not self._owners.is_idle(entry.asid, row)
+        ]
         uses = [use for use in self._all_open_uses() if use.pfn == pfn]
         self.freed.append(Freed(row, pfn, entries, uses))
         self._owned.discard(pfn)
@@ -262,25 +268,34 @@ class Replay:
 
     # --- walks and entries ---------------------------------------------------------------------------
 
-    def _walk(self, values: _Values) -> None:
+    def _walk_of(self, values: _Values, vpn: int) -> Walk:
         arg = _access(values[5])
-        walk = Walk(
+        return Walk(
             asid=arg["asid"],
             mm=self._owners.mm(arg["asid"], values[0]),
             id=arg["id"],
             write=bool(arg["write"]),
-            vpn=values[10],
+            vpn=vpn,
             begin=values[0],
             begin_cycle=values[1],
         )
+
+    def _walk(self, values: _Values) -> None:
+        walk = self._walk_of(values, values[10])
         self.walks.append(walk)
         self._open_walks.append(walk)
 
     def _walk_killed(self, values: _Values) -> None:
         self._end_walk_of(values, values[10], Event.WALK_KILLED)
 
+    def _walk_refused(self, values: _Values) -> None:
+        self._end_walk_of(values, values[10], Event.FAULT)
+
     def _fault(self, values: _Values) -> None:
-        self._end_walk_of(values, values[10] >> PAGE_BITS, Event.FAULT)
+        vpn, arg = values[10] >> PAGE_BITS, _access(values[5])
+        self._end_walk_of(values, vpn, Event.FAULT)
+        if arg["stalled"]:
+            self._stalled[arg["asid"], vpn] = self._walk_of(values, vpn)
 
     def _end_walk_of(self, values: _Values, vpn: int, outcome: Event) -> None:
         arg = _access(values[5])
@@ -298,7 +313,8 @@ class Replay:
                 self._open_walks.remove(walk)
                 walk.end, walk.outcome = row, Event.FILL
                 return walk
-        return None
+        # What software drops in is as old as the fault that asked for it.
+        return self._stalled.get((asid, first))
 
     def _fill(self, values: _Values) -> None:
         row, cycle, arg, pte = values[0], values[1], _fill(values[5]), _pte(values[11])
