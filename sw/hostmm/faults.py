@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from hostmm.filefaults import do_file_fault
 from hostmm.locks import Acquire
 from hostmm.mm.frames import Page
-from hostmm.mm.pages import page_add_rmap
+from hostmm.mm.pages import migrating_page, page_add_rmap
 from hostmm.mm.pagetable import (
     PTE_A,
     PTE_D,
@@ -18,6 +18,7 @@ from hostmm.mm.pagetable import (
     PTE_V,
     PTE_W,
     is_file_entry,
+    is_migration_entry,
     is_swap_entry,
     software_value,
 )
@@ -94,6 +95,8 @@ def _handle_pte_fault(machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, writ
         yield from _upgrade(machine, mm, vma, vpn, pte, write)
     elif is_swap_entry(pte):
         yield from _do_swap_page(machine, mm, vma, vpn, pte, write)
+    elif is_migration_entry(pte):
+        yield from _migration_entry_wait(machine, pte)
     elif is_file_entry(pte):
         yield from do_file_fault(machine, mm, vma, vpn, pte, software_value(pte), write)
     elif vma.pfnmap:
@@ -102,6 +105,13 @@ def _handle_pte_fault(machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, writ
         yield from do_file_fault(machine, mm, vma, vpn, pte, vma.linear_index(vpn), write)
     else:
         yield from _do_anonymous_page(machine, mm, vma, vpn, pte)
+
+
+def _migration_entry_wait(machine: "Machine", pte: int) -> Steps:
+    """Wait until the page has moved, then fault again; the wait does not keep the page (from 5.19 on)."""
+    page = migrating_page(machine, pte)
+    yield Acquire(page.lock, shared=True)
+    machine.sched.release(page.lock)
 
 
 def _upgrade(machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, pte: int, write: bool) -> Steps:

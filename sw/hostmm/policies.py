@@ -113,10 +113,22 @@ _RANGE_PATHS = (
     "fork",
 )
 _KSM_PATHS = ("write_protect_page", "replace_page")
-PATHS = (*SEED_PATHS, *_RANGE_PATHS, "madvise_free_single_vma", *_KSM_PATHS)
+PATHS = (
+    *SEED_PATHS,
+    "try_to_migrate_one",
+    *_RANGE_PATHS,
+    "madvise_free_single_vma",
+    *_KSM_PATHS,
+)
 """Every path that some policy notifies of. ``unmap_region`` is munmap, ``zap_page_range`` madvise."""
 
-QUIET_PATHS = ("dup_mmap", "exit_mmap", "get_user_pages")
+QUIET_PATHS = (
+    "dup_mmap",
+    "exit_mmap",
+    "get_user_pages",
+    "remove_migration_pte",
+    "unmap_and_move",
+)
 """Paths of every kernel that notify of nothing by themselves."""
 
 
@@ -332,7 +344,8 @@ V4_13 = replace(
 V6_6 = replace(
     V4_13,
     name="v6.6",
-    points=dict.fromkeys(V4_13.points, _BRACKET) | {"page_referenced_one": _ASKS},
+    points=dict.fromkeys((*V4_13.points, "try_to_migrate_one"), _BRACKET)
+    | {"page_referenced_one": _ASKS},
     end_invalidates=False,
     flush_invalidates=True,
     rechecks_young=False,

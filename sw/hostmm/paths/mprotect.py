@@ -3,7 +3,17 @@
 from typing import TYPE_CHECKING
 
 from hostmm.locks import Acquire, Lock
-from hostmm.mm.pagetable import PTE_D, PTE_R, PTE_U, PTE_V, PTE_W, PTE_X
+from hostmm.mm.pagetable import (
+    PTE_D,
+    PTE_R,
+    PTE_U,
+    PTE_V,
+    PTE_W,
+    PTE_X,
+    is_migration_entry,
+    migration_entry,
+    software_value,
+)
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.paths.tlb import flush_tlb_range
@@ -75,5 +85,8 @@ def _change_ptes(machine: "Machine", vma: Vma, low: int, high: int, lock: Lock) 
             yield "pte_write"
             tables.set(vpn, modified(vma, pte))
             changed += 1
+        elif is_migration_entry(word) and not vma.write:
+            yield "pte_write"
+            tables.set(vpn, migration_entry(software_value(word) >> 1, write=False))
     yield from pte_unmap_unlock(machine, lock)
     return changed
