@@ -8,7 +8,6 @@ nobody gets that asid in the new generation.
 from typing import TYPE_CHECKING, Protocol
 
 from hostmm.commands import Command
-from hostmm.contexts import ASIDS
 from hostmm.locks import Acquire
 from hostmm.mm.frames import PAGE_WORDS
 from hostmm.scheduler import Steps
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AsidOwner", "AsidPool"]
 
-_FIRST = 8
 _LAST_VPN = (1 << VPN_BITS) - 1
 
 
@@ -46,7 +44,7 @@ class AsidPool:
         Which of the device's; nobody else gets them.
     """
 
-    def __init__(self, machine: "Machine", asids: range = range(_FIRST, ASIDS)) -> None:
+    def __init__(self, machine: "Machine", asids: range) -> None:
         machine.driver.contexts.reserve(asids)
         self._machine = machine
         self._asids = asids

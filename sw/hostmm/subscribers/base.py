@@ -108,6 +108,7 @@ class DeviceSubscriber(ABC):
                 yield "pte_read"
                 pte = self._mm.tables.get(fault.vpn)
                 self._machine.sched.release(ptl)
+                yield "unlocked"
                 if permits(pte, write=fault.write):
                     return pte
             if not (yield from self._resolve(fault)):

@@ -8,7 +8,7 @@ takes the asid away, to be replaced when it is needed. Callbacks spin.
 
 from typing import TYPE_CHECKING
 
-from hostmm.contexts import DeviceFault
+from hostmm.contexts import ASIDS, DeviceFault
 from hostmm.locks import Signal, Wait
 from hostmm.mm.space import MmStruct
 from hostmm.scheduler import Steps
@@ -26,7 +26,14 @@ class Gru(DeviceSubscriber):
     """``struct gru_mm_struct``: one address space on the device.
 
     The counter of ranges that are changing is the number of open brackets, whichever pages they hold.
+
+    Attributes
+    ----------
+    asids : range
+        Asids that the GRU contexts of a device share.
     """
+
+    asids = range(8, ASIDS)
 
     def __init__(self, machine: "Machine", mm: MmStruct) -> None:
         super().__init__(machine, mm)
@@ -37,7 +44,7 @@ class Gru(DeviceSubscriber):
 
     def new_pool(self) -> AsidPool:
         """Make what the GRU contexts of one device share."""
-        return AsidPool(self._machine)
+        return AsidPool(self._machine, self.asids)
 
     def start(self) -> Steps:
         """Make a context without an asid."""
