@@ -15,6 +15,7 @@ from hostmm.mm.pagetable import (
     PTE_A,
     PTE_D,
     PTE_R,
+    PTE_SOFT_DIRTY,
     PTE_V,
     PTE_W,
     is_file_entry,
@@ -185,7 +186,8 @@ def _do_swap_page(
         machine.frames.put(page)
         return
     writable = write and machine.swap.can_share(page)
-    new = user_pte(vma, page.pfn, write=writable, dirty=writable)
+    # The swap entry does not say whether the page was soft-dirty, so it counts as such.
+    new = user_pte(vma, page.pfn, write=writable, dirty=writable) | PTE_SOFT_DIRTY
     yield "pte_write"
     mm.tables.set(vpn, new)
     yield "rmap"

@@ -119,6 +119,7 @@ PATHS = (
     *_RANGE_PATHS,
     "madvise_free_single_vma",
     *_KSM_PATHS,
+    "clear_refs_write",
 )
 """Every path that some policy notifies of. ``unmap_region`` is munmap, ``zap_page_range`` madvise."""
 
@@ -331,6 +332,7 @@ V4_13 = replace(
         "unmap_mapping_range": _GATHERED,
         "madvise_free_single_vma": _GATHERED,
         "mprotect": _BRACKET,
+        "clear_refs_write": _BRACKET,
         "mremap": _BRACKET,
         "fork": _BRACKET,
     },

@@ -124,6 +124,10 @@ STEPS = {
     "remove_migration_pte": {
         "v9 seed emm v2.6.27 v3.7 v4.13 v6.6": "PGL PGL RLK | PTL GET SET(W) RM+ PTU",
     },
+    "clear_refs_write": {
+        "v4.13": "MM-W | RS PTL {clr SET(RO,D)}*2 PTU IVR RE FLUSH",
+        "v6.6": "MM-W | RS PTL {clr SET(RO,D)}*2 PTU RE FLUSH IVR",
+    },
 }
 """Stage to policies to the locks held and the steps, as docs/contract.md 1 has them."""
 

@@ -20,6 +20,7 @@ __all__ = [
     "PTE_A",
     "PTE_D",
     "PTE_R",
+    "PTE_SOFT_DIRTY",
     "PTE_U",
     "PTE_V",
     "PTE_W",
@@ -47,6 +48,7 @@ PTE_X = _pack(x=1)
 PTE_U = _pack(u=1)
 PTE_A = _pack(a=1)
 PTE_D = _pack(d=1)
+PTE_SOFT_DIRTY = _pack(rsw=1)
 _PPN_SHIFT = _pack(ppn=1).bit_length() - 1
 
 _LEVELS = 3

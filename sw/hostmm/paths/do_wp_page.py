@@ -12,7 +12,7 @@ from hostmm.mm.pages import (
     set_page_dirty,
     vm_normal_page,
 )
-from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_W, pte_pfn
+from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_SOFT_DIRTY, PTE_W, pte_pfn
 from hostmm.paths.ptes import anon_vma_prepare, pte_unmap_unlock, ptep_clear_flush, user_pte
 from hostmm.paths.tlb import flush_tlb_range
 from hostmm.policies import Point
@@ -76,7 +76,7 @@ def _reuse(
         machine.frames.get(page)
     yield "flush_cache"
     yield "pte_write"
-    mm.tables.set(vpn, mm.tables.get(vpn) | PTE_A | PTE_D | PTE_W)
+    mm.tables.set(vpn, mm.tables.get(vpn) | PTE_A | PTE_D | PTE_W | PTE_SOFT_DIRTY)
     yield from flush_tlb_range(machine, mm, vpn, vpn)
     yield from pte_unmap_unlock(machine, ptl)
     if shared_file is not None:

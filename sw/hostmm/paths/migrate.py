@@ -18,7 +18,7 @@ from hostmm.mm.pages import (
     page_add_rmap,
     set_page_dirty,
 )
-from hostmm.mm.pagetable import PTE_W, is_migration_entry, make_pte, software_value
+from hostmm.mm.pagetable import PTE_SOFT_DIRTY, PTE_W, is_migration_entry, make_pte, software_value
 from hostmm.mm.space import Vma
 from hostmm.paths.mprotect import modified
 from hostmm.paths.ptes import pte_unmap_unlock
@@ -121,7 +121,8 @@ def _remove_migration_pte(machine: "Machine", old: Page, new: Page, vma: Vma, vp
             machine.frames.get(new)
             yield "pte_write"
             write = PTE_W if software_value(entry) & 1 else 0
-            tables.set(vpn, modified(vma, make_pte(new.pfn, 0)) | write)
+            # The entry does not say whether the page was soft-dirty, so it counts as such.
+            tables.set(vpn, modified(vma, make_pte(new.pfn, PTE_SOFT_DIRTY)) | write)
             yield "rmap"
             page_add_rmap(machine, new)
             result.append(1)
