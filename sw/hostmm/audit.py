@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from hostmm.errors import HostError
 from hostmm.mm.frames import PAGE_BYTES, PAGE_WORDS
 from hostmm.mm.pages import is_anon, vm_normal_page
-from hostmm.mm.pagetable import PTE_V, is_swap_entry, pte_pfn, software_value
+from hostmm.mm.pagetable import PTE_V, is_migration_entry, is_swap_entry, pte_pfn, software_value
 from hostmm.scheduler import Fetch, Steps
 from secmmu.layouts import VPN_BITS
 
@@ -78,7 +78,7 @@ def check_counts(machine: "Machine") -> None:
 
 def _owners(machine: "Machine") -> Counter[int]:
     """Count references that are not PTEs': of caches, of pins, of page tables, of whoever owns a frame without ``struct page``."""
-    owners = Counter[int]()
+    owners = Counter[int](machine.device_tables)
     for file in machine.files:
         owners.update(page.pfn for page in file.pages.values())
     owners.update(page.pfn for page in machine.swap.cache.values())
@@ -102,6 +102,8 @@ def _count_ptes(
     if not mm.tables.words():
         return rss
     for vpn, word in mm.tables.entries(0, _LAST_VPN):
+        if is_migration_entry(word):
+            raise HostError(f"mm {mm.number}: vpn {vpn:#x} still waits for a page that moved")
         if is_swap_entry(word):
             slots[software_value(word)] += 1
         if not word & PTE_V:

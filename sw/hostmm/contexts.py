@@ -72,6 +72,8 @@ class Context:
     ----------
     handle : int
         What programs call it when they submit accesses; the number of its mm for the first context of that mm.
+    follows : bool
+        The device may use what the address space maps, and no more; else its driver says what it may use.
     asid : int or None
         What the hardware calls it; None while it has no asid.
     """
@@ -79,6 +81,7 @@ class Context:
     handle: int
     mm: "MmStruct"
     service: FaultService
+    follows: bool
     asid: int | None = None
 
 
@@ -109,12 +112,12 @@ class Contexts:
                 raise HostError(f"asid {asid} cannot be reserved")
         self._pooled.update(asids)
 
-    def open(self, mm: "MmStruct", service: FaultService) -> Context:
+    def open(self, mm: "MmStruct", service: FaultService, *, follows: bool) -> Context:
         """Make a context of ``mm`` that has no asid yet."""
         handle = mm.number
         while handle in self._by_handle:
             handle += 1 << _HANDLE_BITS
-        context = self._by_handle[handle] = Context(handle, mm, service)
+        context = self._by_handle[handle] = Context(handle, mm, service, follows)
         return context
 
     def choose(self, mm: "MmStruct") -> int:

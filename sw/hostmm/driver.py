@@ -66,12 +66,18 @@ class Driver:
 
     # --- contexts ----------------------------------------------------------------------------------------
 
-    def open(self, mm: MmStruct, service: FaultService) -> Context:
+    def open(self, mm: MmStruct, service: FaultService, *, follows: bool = True) -> Context:
         """Make a context of ``mm``, whose faults ``service`` serves; the device cannot use it before :meth:`load`."""
-        return self.contexts.open(mm, service)
+        return self.contexts.open(mm, service, follows=follows)
 
     def attach(
-        self, mm: MmStruct, service: FaultService, *, root: int | None = None, stall: bool = False
+        self,
+        mm: MmStruct,
+        service: FaultService,
+        *,
+        root: int | None = None,
+        stall: bool = False,
+        follows: bool = True,
     ) -> Steps:
         """Open a context and let the device use it under an asid of its own; returns it.
 
@@ -81,15 +87,18 @@ class Driver:
             Frame of the root table that the device walks; None: that of ``mm``.
         stall : bool
             Accesses that fault wait in the MMU; else they are refused, and submitted again.
+        follows : bool
+            See :class:`Context`.
         """
-        context = self.open(mm, service)
+        context = self.open(mm, service, follows=follows)
         table = mm.tables.root if root is None else root
         yield from self.load(context, self.contexts.choose(mm), root=table, stall=stall)
         return context
 
     def load(self, context: Context, asid: int, *, root: int, stall: bool) -> Steps:
         """Give a context that has none an asid, and the device the tables under ``root``."""
-        context.mm.tables.rights.bind(asid)
+        if context.follows:
+            context.mm.tables.rights.bind(asid)
         self.contexts.load(context, asid)
         yield from self._write_context(asid, context.mm, root, stall=stall)
 
@@ -115,12 +124,20 @@ class Driver:
             yield from self.commands.wait_drained(command)
             yield from self._write_context(asid, context.mm, None)
             yield from self.commands.send(CommandKind.RELEASE, **whole, whole_asid=True)
-            self.unload(context)
+            self._forget(context)
         self.contexts.close(context)
 
     def unload(self, context: Context) -> None:
-        """Take a context's asid away, of which nothing is in use; what the TLB holds of it stays there."""
-        context.mm.tables.rights.unbind(_asid(context))
+        """Take away the asid of a context of which nothing is in use; posted.
+
+        What the TLB holds of the asid stays there, out of reach: flush it before anybody else gets the asid.
+        """
+        self._post_context(_asid(context), context.mm, None)
+        self._forget(context)
+
+    def _forget(self, context: Context) -> None:
+        if context.follows:
+            context.mm.tables.rights.unbind(_asid(context))
         self.contexts.unload(context)
 
     def shared(self, kind: type[_T], make: Callable[[], _T]) -> _T:
@@ -134,18 +151,27 @@ class Driver:
     def _write_context(
         self, asid: int, mm: MmStruct, root: int | None, *, stall: bool = False
     ) -> Steps:
+        self._post_context(asid, mm, root, stall=stall)
+        yield "mmio_write"
+
+    def _post_context(
+        self, asid: int, mm: MmStruct, root: int | None, *, stall: bool = False
+    ) -> None:
         """Give the device the tables that begin in frame ``root`` (None: none) for ``mm``."""
         row = {"mm": mm.number, "pfn": -1 if root is None else root, "tag": int(root is not None)}
         value = 0
         if root is not None:
             value = root | asid << _GROUP_SHIFT | stall << _STALL_SHIFT | _SV39 << _MODE_SHIFT
+        else:
+            # Whoever takes a context away has seen to it that nothing uses it.
+            self._machine.sched.log(Row.CONTEXT, **row, a=asid)
 
         def write(ns: int) -> None:
-            self._machine.sched.log(Row.CONTEXT, **row, a=asid)
+            if value:
+                self._machine.sched.log(Row.CONTEXT, **row, a=asid)
             self._machine.link.csr_write(ns, context_register(asid), value)
 
         self._machine.sched.post(write)
-        yield "mmio_write"
 
     # --- invalidation ------------------------------------------------------------------------------------
 

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING
 from hostmm.filefaults import do_file_fault
 from hostmm.locks import Acquire
 from hostmm.mm.frames import Page
-from hostmm.mm.pages import page_add_rmap
+from hostmm.mm.pages import migrating_page, page_add_rmap
 from hostmm.mm.pagetable import (
     PTE_A,
     PTE_D,
     PTE_R,
+    PTE_SOFT_DIRTY,
     PTE_V,
     PTE_W,
     is_file_entry,
+    is_migration_entry,
     is_swap_entry,
     software_value,
 )
@@ -94,6 +96,8 @@ def _handle_pte_fault(machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, writ
         yield from _upgrade(machine, mm, vma, vpn, pte, write)
     elif is_swap_entry(pte):
         yield from _do_swap_page(machine, mm, vma, vpn, pte, write)
+    elif is_migration_entry(pte):
+        yield from _migration_entry_wait(machine, pte)
     elif is_file_entry(pte):
         yield from do_file_fault(machine, mm, vma, vpn, pte, software_value(pte), write)
     elif vma.pfnmap:
@@ -102,6 +106,13 @@ def _handle_pte_fault(machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, writ
         yield from do_file_fault(machine, mm, vma, vpn, pte, vma.linear_index(vpn), write)
     else:
         yield from _do_anonymous_page(machine, mm, vma, vpn, pte)
+
+
+def _migration_entry_wait(machine: "Machine", pte: int) -> Steps:
+    """Wait until the page has moved, then fault again; the wait does not keep the page (from 5.19 on)."""
+    page = migrating_page(machine, pte)
+    yield Acquire(page.lock, shared=True)
+    machine.sched.release(page.lock)
 
 
 def _upgrade(machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, pte: int, write: bool) -> Steps:
@@ -175,7 +186,8 @@ def _do_swap_page(
         machine.frames.put(page)
         return
     writable = write and machine.swap.can_share(page)
-    new = user_pte(vma, page.pfn, write=writable, dirty=writable)
+    # The swap entry does not say whether the page was soft-dirty, so it counts as such.
+    new = user_pte(vma, page.pfn, write=writable, dirty=writable) | PTE_SOFT_DIRTY
     yield "pte_write"
     mm.tables.set(vpn, new)
     yield "rmap"

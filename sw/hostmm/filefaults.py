@@ -89,7 +89,9 @@ def _map(
     same = mm.tables.get(vpn) == pte
     if same:
         # Where dirty pages are counted, the first write to a shared page must fault (vma_wants_writenotify).
-        writable = vma.write and (write or (vma.shared and vma.file.tmpfs))
+        # So must the first write since a sweep of soft-dirty marks.
+        unseen = vma.shared and vma.file.tmpfs and vma.soft_dirty
+        writable = vma.write and (write or unseen)
         target = copy or page
         yield "pte_write"
         mm.tables.set(vpn, user_pte(vma, target.pfn, write=writable, dirty=write))

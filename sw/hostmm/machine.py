@@ -69,6 +69,8 @@ class Machine:
         Every address space and every file that was made.
     driver : Driver
         The driver of the secondary MMU; sets itself when it is made.
+    device_tables : set of int
+        Frames of page tables that subscribers keep for their devices.
     sparse_page : Page or None
         The page of zeros that holes of execute-in-place files map; made when first needed, never freed.
     """
@@ -94,6 +96,7 @@ class Machine:
         self.writeback = Writeback(config.frames)
         self.swap = Swap(self)
         self.sparse_page: Page | None = None
+        self.device_tables: set[int] = set()
         self.mms: list[MmStruct] = []
         self.files: list[AddressSpace] = []
 

@@ -112,10 +112,24 @@ _RANGE_PATHS = (
     "mremap",
     "fork",
 )
-PATHS = (*SEED_PATHS, *_RANGE_PATHS, "madvise_free_single_vma")
+_KSM_PATHS = ("write_protect_page", "replace_page")
+PATHS = (
+    *SEED_PATHS,
+    "try_to_migrate_one",
+    *_RANGE_PATHS,
+    "madvise_free_single_vma",
+    *_KSM_PATHS,
+    "clear_refs_write",
+)
 """Every path that some policy notifies of. ``unmap_region`` is munmap, ``zap_page_range`` madvise."""
 
-QUIET_PATHS = ("dup_mmap", "exit_mmap", "get_user_pages")
+QUIET_PATHS = (
+    "dup_mmap",
+    "exit_mmap",
+    "get_user_pages",
+    "remove_migration_pte",
+    "unmap_and_move",
+)
 """Paths of every kernel that notify of nothing by themselves."""
 
 
@@ -289,7 +303,8 @@ V3_7 = Policy(
         "page_mkclean_one": _LATE,
         "try_to_unmap_one": _ASKS | _LATE,
         "try_to_unmap_cluster": _ASKS | _BRACKET,
-    },
+    }
+    | dict.fromkeys(_KSM_PATHS, _BRACKET | {Point.REPLACING: _CHG}),
     chain=Chain.SRCU,
     takes_all_locks=True,
     rmap_sleeps=True,
@@ -301,13 +316,14 @@ V3_7 = Policy(
 """3.7: sleeping locks and SRCU, ``invalidate_page`` behind the unlock, the young calls still under it."""
 
 _INVALIDATED = _BRACKET | {Point.UNLOCKING: _IVR}
+_REPLACED = _BRACKET | {Point.CLEARED: _IVR, Point.REPLACING: _CHG}
 _GATHERED = _BRACKET | {Point.FLUSHED: _IVR}
 
 V4_13 = replace(
     V3_7,
     name="v4.13",
-    points={
-        "do_wp_page": _BRACKET | {Point.CLEARED: _IVR, Point.REPLACING: _CHG},
+    points=dict.fromkeys(("do_wp_page", *_KSM_PATHS), _REPLACED)
+    | {
         "page_referenced_one": _ASKS,
         "page_mkclean_one": _INVALIDATED,
         "try_to_unmap_one": _ASKS | _INVALIDATED,
@@ -316,6 +332,7 @@ V4_13 = replace(
         "unmap_mapping_range": _GATHERED,
         "madvise_free_single_vma": _GATHERED,
         "mprotect": _BRACKET,
+        "clear_refs_write": _BRACKET,
         "mremap": _BRACKET,
         "fork": _BRACKET,
     },
@@ -329,7 +346,8 @@ V4_13 = replace(
 V6_6 = replace(
     V4_13,
     name="v6.6",
-    points=dict.fromkeys(V4_13.points, _BRACKET) | {"page_referenced_one": _ASKS},
+    points=dict.fromkeys((*V4_13.points, "try_to_migrate_one"), _BRACKET)
+    | {"page_referenced_one": _ASKS},
     end_invalidates=False,
     flush_invalidates=True,
     rechecks_young=False,

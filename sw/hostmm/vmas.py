@@ -66,6 +66,7 @@ def copy_vma(vma: Vma, mm: MmStruct, start: int, end: int, pgoff: int) -> Vma:
         pgoff=pgoff,
         anon_vma=vma.anon_vma,
         heap=vma.heap,
+        soft_dirty=vma.soft_dirty,
     )
 
 
@@ -100,5 +101,6 @@ def detach(mm: MmStruct, vmas: list[Vma]) -> None:
 def move_vma(machine: "Machine", vma: Vma, start: int, end: int) -> Steps:
     """Make the vma at another place that maps what ``vma`` maps (``copy_vma`` of the kernel); return it."""
     moved = copy_vma(vma, vma.mm, start, end, vma.pgoff)
+    moved.soft_dirty = True
     yield from link(machine, moved)
     return moved

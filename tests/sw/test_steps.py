@@ -101,6 +101,33 @@ STEPS = {
         "v2.6.27": "| UNHASH REL MM-W PTL {clr RM-}*2 RSS PTU RLK RLU FLUSH {FREE}*5 MMU",
         "v3.7 v4.13 v6.6": "| REL UNHASH MM-W PTL {clr RM-}*2 RSS PTU RLK RLU FLUSH {FREE}*5 MMU",
     },
+    "write_protect_page": {
+        "v3.7": "MM-R PGL | RS PTL FC CLR DRT CHG SET(RO) PTU RE",
+        "v4.13": "MM-R PGL | RS PTL FC CLR IVR DRT CHG SET(RO) PTU IVR RE",
+        "v6.6": "MM-R PGL | RS PTL FC CLR IVR DRT SET(RO) PTU RE",
+    },
+    "replace_page": {
+        "v3.7": "MM-R PGL | RS PTL GET RM+ FC CLR CHG SET(RO) RM- PUT PTU RE",
+        "v4.13": "MM-R PGL | RS PTL GET RM+ FC CLR IVR CHG SET(RO) RM- PUT PTU IVR RE",
+        "v6.6": "MM-R PGL | RS PTL GET RM+ FC CLR IVR SET(RO) RM- PUT PTU RE",
+    },
+    "unmap_and_move": {
+        "v9 v2.6.27": "| {PGL}*2 RLK PTL FC CLR INVP DRT SET(migration) RM- PUT PTU RLU COPY CLN DRT RLK PTL GET SET(W) RM+ PTU RLU {PGU}*2",
+        "seed v3.7": "| {PGL}*2 RLK PTL FC CLR DRT SET(migration) RM- PUT PTU INVP RLU COPY CLN DRT RLK PTL GET SET(W) RM+ PTU RLU {PGU}*2",
+        "emm": "| {PGL}*2 RLK RS PTL FC CLR DRT SET(migration) RM- PUT PTU RE RLU COPY CLN DRT RLK PTL GET SET(W) RM+ PTU RLU {PGU}*2",
+        "v4.13": "| {PGL}*2 RLK RS PTL FC CLR DRT SET(migration) RM- PUT IVR PTU IVR RE RLU COPY CLN DRT RLK PTL GET SET(W) RM+ PTU RLU {PGU}*2",
+        "v6.6": "| {PGL}*2 RLK RS PTL FC CLR IVR DRT SET(migration) RM- PUT PTU RE RLU COPY CLN DRT RLK PTL GET SET(W) RM+ PTU RLU {PGU}*2",
+    },
+    "try_to_migrate_one": {
+        "v6.6": "PGL PGL RLK | RS PTL FC CLR IVR DRT SET(migration) RM- PUT PTU RE",
+    },
+    "remove_migration_pte": {
+        "v9 seed emm v2.6.27 v3.7 v4.13 v6.6": "PGL PGL RLK | PTL GET SET(W) RM+ PTU",
+    },
+    "clear_refs_write": {
+        "v4.13": "MM-W | RS PTL {clr SET(RO,D)}*2 PTU IVR RE FLUSH",
+        "v6.6": "MM-W | RS PTL {clr SET(RO,D)}*2 PTU RE FLUSH IVR",
+    },
 }
 """Stage to policies to the locks held and the steps, as docs/contract.md 1 has them."""
 

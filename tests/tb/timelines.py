@@ -169,13 +169,14 @@ class Scene:
         drained: int | None = 2,
         killed: tuple[int, ...] = (),
         phase: Event = Event.DRAINED,
+        flags: int = 0,
     ) -> None:
         """A command that is accepted now; its answers come so many cycles later (``drained`` None: never).
 
         The clock goes on to the cycle behind the last answer.
         """
         last = first if last is None else last
-        self.row(Row.INV_ISSUE, mm=mm, vpn=first, tag=tag, a=last, b=self._callback)
+        self.row(Row.INV_ISSUE, mm=mm, vpn=first, tag=tag, a=last, b=self._callback, c=flags)
         accepted = self.now
         self.hardware(accepted, Event.ACCEPTED, tag=tag, arg=kind.value, a=first, b=last)
         if killed:
@@ -200,6 +201,13 @@ class Scene:
     def walk_killed(self, cycle: int, asid: int, vpn: int) -> None:
         """A walk ends without a fill."""
         self.hardware(cycle, Event.WALK_KILLED, arg=_access(asid=asid, beats=1), a=vpn)
+
+    def walked(
+        self, cycle: int, asid: int, vpn: int, pfn: int, *, id: int = 0, writable: bool = False
+    ) -> None:
+        """A walk has its answer."""
+        arg = _access(asid=asid, id=id, beats=1)
+        self.hardware(cycle, Event.WALKED, arg=arg, a=vpn, b=pte(pfn, writable=writable))
 
     def fault(self, cycle: int, asid: int, va: int) -> None:
         """An access is refused."""
@@ -284,9 +292,23 @@ class Scene:
         self.use(begin + 1, end, asid, va, pfn, id=id, write=True, beats=beats)
         self._done(begin, end, asid, va, id=id, tag=tag, write=True, beats=beats)
 
-    def _done(self, begin: int, end: int, asid: int, va: int, **fields: int) -> None:
+    def refused(
+        self, begin: int, end: int, asid: int, va: int, *, tag: int = 1, write: bool = False
+    ) -> None:
+        """An access that is issued at ``begin`` and refused at ``end``."""
+        fields = {"id": 0, "write": write, "beats": 1, "tag": tag}
+        self._done(begin, end, asid, va, **fields, code=Response.SLVERR.value)
+
+    def _done(
+        self,
+        begin: int,
+        end: int,
+        asid: int,
+        va: int,
+        code: int = Response.OKAY.value,
+        **fields: int,
+    ) -> None:
         arg = {name: fields[name] for name in ("id", "write", "beats")}
-        code = Response.OKAY.value
         packed = _access(asid=asid, code=code, **arg)
         self.hardware(end, Event.DMA_DONE, tag=fields["tag"], arg=packed, a=va, b=begin)
 

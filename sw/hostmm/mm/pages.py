@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from hostmm.errors import HostError
 from hostmm.mm.frames import Page
-from hostmm.mm.pagetable import PTE_V, pte_pfn
-from hostmm.mm.rmap import AnonVma
+from hostmm.mm.pagetable import PTE_V, pte_pfn, software_value
+from hostmm.mm.rmap import AnonVma, StableNode
 from hostmm.timeline import Row
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = [
     "clear_page_dirty",
     "is_anon",
+    "is_ksm",
+    "migrating_page",
     "page_add_rmap",
     "page_remove_rmap",
     "set_page_dirty",
@@ -29,6 +31,11 @@ __all__ = [
 def is_anon(page: Page) -> bool:
     """Whether the page belongs to an anonymous mapping (``PageAnon``)."""
     return isinstance(page.mapping, AnonVma)
+
+
+def is_ksm(page: Page) -> bool:
+    """Whether the page was merged by KSM (``PageKsm``); it is anonymous, too."""
+    return isinstance(page.mapping, StableNode)
 
 
 def page_add_rmap(machine: "Machine", page: Page) -> None:
@@ -70,6 +77,11 @@ def clear_page_dirty(machine: "Machine", page: Page) -> bool:
     page.dirty = False
     machine.sched.log(Row.PAGE_DIRTY, pfn=page.pfn, tag=0, a=int(changed))
     return changed
+
+
+def migrating_page(machine: "Machine", entry: int) -> Page:
+    """Return the page that a migration entry stands for; it is locked until the entry is gone."""
+    return machine.frames.pages[software_value(entry) >> 1]
 
 
 def vm_normal_page(machine: "Machine", vma: "Vma", pte: int) -> Page | None:

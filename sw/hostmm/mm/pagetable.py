@@ -20,6 +20,7 @@ __all__ = [
     "PTE_A",
     "PTE_D",
     "PTE_R",
+    "PTE_SOFT_DIRTY",
     "PTE_U",
     "PTE_V",
     "PTE_W",
@@ -34,6 +35,7 @@ __all__ = [
     "pte_pfn",
     "software_value",
     "swap_entry",
+    "table_pte",
 ]
 
 _pack = packer(PteLayout())
@@ -46,6 +48,7 @@ PTE_X = _pack(x=1)
 PTE_U = _pack(u=1)
 PTE_A = _pack(a=1)
 PTE_D = _pack(d=1)
+PTE_SOFT_DIRTY = _pack(rsw=1)
 _PPN_SHIFT = _pack(ppn=1).bit_length() - 1
 
 _LEVELS = 3
@@ -55,6 +58,11 @@ _INDEX_BITS = 9
 def make_pte(pfn: int, bits: int) -> int:
     """Return a leaf PTE of ``pfn`` with the given PTE_* bits, valid and user."""
     return pfn << _PPN_SHIFT | bits | PTE_V | PTE_U
+
+
+def table_pte(pfn: int) -> int:
+    """Return a PTE that points to the table in a frame."""
+    return pfn << _PPN_SHIFT | PTE_V
 
 
 def pte_pfn(pte: int) -> int:

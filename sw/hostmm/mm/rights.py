@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hostmm.machine import Machine
     from hostmm.mm.frames import Page
 
-__all__ = ["Rights"]
+__all__ = ["Rights", "allow"]
 
 _ASIDS = 16
 _ALL = (1 << _ASIDS) - 1
@@ -108,6 +108,14 @@ class Rights:
             page.read_rights & kept | (mask if readers else 0),
             page.write_rights & kept | (mask if writers else 0),
         )
+
+
+def allow(machine: "Machine", page: "Page", asid: int, *, read: bool, write: bool) -> None:
+    """Say what ``asid`` may do with a page, whatever the address space maps: the device's own reference keeps it."""
+    mask = 1 << asid
+    page.read_rights = page.read_rights & ~mask | (mask if read else 0)
+    page.write_rights = page.write_rights & ~mask | (mask if write else 0)
+    machine.frames.tag(page)
 
 
 def _held(page: "Page") -> tuple[int, int]:

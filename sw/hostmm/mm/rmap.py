@@ -8,7 +8,7 @@ from hostmm.locks import Lock
 if TYPE_CHECKING:
     from hostmm.mm.space import Vma
 
-__all__ = ["AnonVma"]
+__all__ = ["AnonVma", "StableNode"]
 
 
 @dataclass(eq=False)
@@ -17,3 +17,7 @@ class AnonVma:
 
     lock: Lock
     vmas: "list[Vma]" = field(default_factory=list)
+
+
+class StableNode(AnonVma):
+    """What a page merged by KSM belongs to: no vma of its own, so that no reverse-map walk finds it (``PageKsm``)."""

@@ -31,6 +31,8 @@ class Vma:
         vpn at which ``start`` was first mapped (it stays when mremap moves the pages).
     anon_vma : AnonVma or None
         Set by the first anonymous page (``anon_vma_prepare``).
+    soft_dirty : bool
+        It is newer than the last sweep of ``clear_refs_write`` (VM_SOFTDIRTY).
     cursor : int
         How far reclaim has swept a nonlinear vma, in pages (``vm_private_data``).
     """
@@ -48,6 +50,7 @@ class Vma:
     pgoff: int = 0
     anon_vma: AnonVma | None = None
     heap: bool = False
+    soft_dirty: bool = True
     cursor: int = 0
 
     def linear_index(self, vpn: int) -> int:

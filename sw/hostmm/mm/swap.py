@@ -99,6 +99,20 @@ class Swap:
         """Whether the one PTE that maps the page may write it in place (``can_share_swap_page``)."""
         return page.mapcount + self.count(page) == 1
 
+    def move(self, page: Page, new: Page) -> None:
+        """Let ``new`` take the page's place in the swap cache, with its reference (migration)."""
+        slot = self._forget(page)
+        self._machine.frames.get(new)
+        new.swap_slot, self.cache[slot] = slot, new
+        self._machine.frames.put(page)
+
+    def drop(self, page: Page) -> bool:
+        """Take the page out of the swap cache if no PTE names its slot; return whether it did (``try_to_free_swap``)."""
+        if page.swap_slot is None or self.count(page) or page.under_writeback:
+            return False
+        self.delete_from_cache(page)
+        return True
+
     def remove_exclusive(self, page: Page) -> bool:
         """Drop the page from the swap cache if only the caller and the cache use it; return whether it did.
 

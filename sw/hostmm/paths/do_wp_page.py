@@ -4,8 +4,15 @@ from typing import TYPE_CHECKING
 
 from hostmm.locks import Acquire, Lock
 from hostmm.mm.frames import Page
-from hostmm.mm.pages import is_anon, page_add_rmap, page_remove_rmap, set_page_dirty, vm_normal_page
-from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_W, pte_pfn
+from hostmm.mm.pages import (
+    is_anon,
+    is_ksm,
+    page_add_rmap,
+    page_remove_rmap,
+    set_page_dirty,
+    vm_normal_page,
+)
+from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_SOFT_DIRTY, PTE_W, pte_pfn
 from hostmm.paths.ptes import anon_vma_prepare, pte_unmap_unlock, ptep_clear_flush, user_pte
 from hostmm.paths.tlb import flush_tlb_range
 from hostmm.policies import Point
@@ -42,7 +49,7 @@ def do_wp_page(
         old = vm_normal_page(machine, vma, pte)
         if old is not None and is_anon(old):
             # A locked page may be on its way to swap; the kernel tries the lock and copies if it fails.
-            reuse = not old.lock.held and machine.swap.can_share(old)
+            reuse = not is_ksm(old) and not old.lock.held and machine.swap.can_share(old)
         else:
             reuse = old is not None and vma.shared and vma.write
         if not reuse:
@@ -69,7 +76,7 @@ def _reuse(
         machine.frames.get(page)
     yield "flush_cache"
     yield "pte_write"
-    mm.tables.set(vpn, mm.tables.get(vpn) | PTE_A | PTE_D | PTE_W)
+    mm.tables.set(vpn, mm.tables.get(vpn) | PTE_A | PTE_D | PTE_W | PTE_SOFT_DIRTY)
     yield from flush_tlb_range(machine, mm, vpn, vpn)
     yield from pte_unmap_unlock(machine, ptl)
     if shared_file is not None:

@@ -4,13 +4,15 @@ from typing import TYPE_CHECKING
 
 from hostmm.locks import Acquire
 from hostmm.mm.frames import Page
-from hostmm.mm.pages import is_anon, page_add_rmap, vm_normal_page
+from hostmm.mm.pages import is_anon, migrating_page, page_add_rmap, vm_normal_page
 from hostmm.mm.pagetable import (
     PTE_A,
     PTE_D,
     PTE_V,
     PTE_W,
+    is_migration_entry,
     is_swap_entry,
+    migration_entry,
     pte_pfn,
     software_value,
 )
@@ -116,6 +118,9 @@ def _copy_locked(
             word, spare = (yield from _copy_pinned(machine, vma, vpn, word, spare)), None
         elif word & PTE_V:
             word = yield from _share_page(machine, vma, vpn, word)
+        elif is_migration_entry(word):
+            word = _share_migration_entry(vma, vpn, word)
+            mapped[is_anon(migrating_page(machine, word))] += 1
         elif is_swap_entry(word):
             machine.swap.duplicate(software_value(word))
         yield "pte_write"
@@ -151,6 +156,15 @@ def _copy_pinned(machine: "Machine", vma: Vma, vpn: int, pte: int, copy: Page) -
     copy.mapping, copy.index = vma.anon_vma, vma.linear_index(vpn)
     page_add_rmap(machine, copy)
     return user_pte(vma, copy.pfn, write=vma.write, dirty=True)
+
+
+def _share_migration_entry(vma: Vma, vpn: int, entry: int) -> int:
+    """Make the entry of a page that is being migrated read-only for both, where both could write; returns it."""
+    shared = migration_entry(software_value(entry) >> 1, write=False)
+    if vma.cow and entry != shared:
+        vma.mm.tables.set(vpn, shared)
+        return shared
+    return entry
 
 
 def _share_page(machine: "Machine", vma: Vma, vpn: int, pte: int) -> Steps:

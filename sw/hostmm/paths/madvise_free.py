@@ -71,9 +71,7 @@ def _forget(machine: "Machine", page: Page) -> bool:
     if not is_anon(page) or page.mapcount != 1:
         return False
     if page.swap_slot is not None or page.dirty:
-        if page.lock.held or machine.swap.count(page) or page.under_writeback:
+        if page.lock.held or (page.swap_slot is not None and not machine.swap.drop(page)):
             return False
-        if page.swap_slot is not None:
-            machine.swap.delete_from_cache(page)
         clear_page_dirty(machine, page)
     return True

@@ -3,7 +3,18 @@
 from typing import TYPE_CHECKING
 
 from hostmm.locks import Acquire, Lock
-from hostmm.mm.pagetable import PTE_D, PTE_R, PTE_U, PTE_V, PTE_W, PTE_X
+from hostmm.mm.pagetable import (
+    PTE_D,
+    PTE_R,
+    PTE_SOFT_DIRTY,
+    PTE_U,
+    PTE_V,
+    PTE_W,
+    PTE_X,
+    is_migration_entry,
+    migration_entry,
+    software_value,
+)
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.paths.tlb import flush_tlb_range
@@ -22,14 +33,15 @@ def modified(vma: Vma, pte: int) -> int:
     """Return a present PTE with the rights of its vma (``pte_modify``); frame, A and D stay.
 
     A private page stays read-only until a write fault has decided about copying; so does a clean page of a shared
-    file whose dirty pages are accounted. PROT_NONE is an execute-only supervisor leaf: present, and closed to
+    file whose dirty pages are accounted, and one whose first write since a sweep is to be seen (soft-dirty). PROT_NONE is an execute-only supervisor leaf: present, and closed to
     CPU and device alike.
     """
     pte &= ~(PTE_R | PTE_W | PTE_X | PTE_U)
     if not vma.read and not vma.write:
         return pte | PTE_X
     accounted = vma.file is not None and not vma.file.tmpfs
-    if vma.write and vma.shared and (pte & PTE_D or not accounted):
+    tracked = not vma.soft_dirty and not pte & PTE_SOFT_DIRTY
+    if vma.write and vma.shared and (pte & PTE_D or not accounted) and not tracked:
         pte |= PTE_W
     return pte | PTE_R | PTE_U
 
@@ -75,5 +87,8 @@ def _change_ptes(machine: "Machine", vma: Vma, low: int, high: int, lock: Lock) 
             yield "pte_write"
             tables.set(vpn, modified(vma, pte))
             changed += 1
+        elif is_migration_entry(word) and not vma.write:
+            yield "pte_write"
+            tables.set(vpn, migration_entry(software_value(word) >> 1, write=False))
     yield from pte_unmap_unlock(machine, lock)
     return changed

@@ -4,7 +4,16 @@ from typing import TYPE_CHECKING
 
 from hostmm.locks import Acquire, Lock
 from hostmm.mm.frames import Page
-from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_V, PTE_W, make_pte, pte_pfn
+from hostmm.mm.pagetable import (
+    PTE_A,
+    PTE_D,
+    PTE_R,
+    PTE_SOFT_DIRTY,
+    PTE_V,
+    PTE_W,
+    make_pte,
+    pte_pfn,
+)
 from hostmm.mm.rmap import AnonVma
 from hostmm.paths.tlb import flush_tlb_range
 from hostmm.scheduler import Steps
@@ -27,7 +36,7 @@ __all__ = [
 def user_pte(vma: "Vma", pfn: int, *, write: bool, dirty: bool) -> int:
     """Return a young PTE of ``vma``; Sv39 has no write-only pages, so a writable vma is readable."""
     bits = PTE_A | (PTE_R if vma.read or vma.write else 0)
-    return make_pte(pfn, bits | (PTE_W if write else 0) | (PTE_D if dirty else 0))
+    return make_pte(pfn, bits | (PTE_W if write else 0) | (PTE_D | PTE_SOFT_DIRTY if dirty else 0))
 
 
 def pte_unmap_unlock(machine: "Machine", ptl: Lock) -> Steps:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hostmm.locks import Acquire
 from hostmm.mm.files import AddressSpace
+from hostmm.mm.frames import Page
 from hostmm.paths.zap import zap_page_range
 from hostmm.scheduler import Steps
 
@@ -40,26 +41,31 @@ def truncate_page(machine: "Machine", file: AddressSpace, index: int) -> Steps:
 
     Returns whether there was one.
     """
-    page = file.pages.get(index)
-    if page is None:
-        return False
-    machine.frames.get(page)
-    yield Acquire(page.lock)
-    there = file.pages.get(index) is page
-    if there:
-        while page.under_writeback:
-            yield "io_wait"
-        if page.mapcount:
-            yield from unmap_mapping_range(machine, file, index, index)
-        yield "page_cache"
-        del file.pages[index]
-        file.slots.pop(index, None)
-        page.mapping, page.dirty = None, False
+    while (page := file.pages.get(index)) is not None:
+        machine.frames.get(page)
+        yield Acquire(page.lock)
+        # It may have moved to another frame while the lock was waited for.
+        dropped = file.pages.get(index) is page
+        if dropped:
+            yield from _drop(machine, file, index, page)
+        machine.sched.release(page.lock)
+        yield "free_page"
         machine.frames.put(page)
-    machine.sched.release(page.lock)
-    yield "free_page"
+        if dropped:
+            return True
+    return False
+
+
+def _drop(machine: "Machine", file: AddressSpace, index: int, page: Page) -> Steps:
+    while page.under_writeback:
+        yield "io_wait"
+    if page.mapcount:
+        yield from unmap_mapping_range(machine, file, index, index)
+    yield "page_cache"
+    del file.pages[index]
+    file.slots.pop(index, None)
+    page.mapping, page.dirty = None, False
     machine.frames.put(page)
-    return there
 
 
 def truncate_range(machine: "Machine", file: AddressSpace, first: int, last: int) -> Steps:

@@ -1,6 +1,7 @@
 """``try_to_unmap``: unmap a page everywhere so that it can be reclaimed (2.6.25-rc4, mm/rmap.c)."""
 
 import enum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hostmm.errors import HostError
@@ -8,7 +9,7 @@ from hostmm.locks import Acquire
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.frames import Page
 from hostmm.mm.pages import is_anon, page_remove_rmap, set_page_dirty
-from hostmm.mm.pagetable import PTE_D, swap_entry
+from hostmm.mm.pagetable import PTE_D, PTE_W, migration_entry, swap_entry
 from hostmm.mm.rmap import AnonVma
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.ptes import (
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SwapResult", "try_to_unmap"]
 
-_NAME = "try_to_unmap_one"
-
 
 class SwapResult(enum.IntEnum):
     """What became of the page: no PTE maps it; some still do, try again; one must not be unmapped now."""
@@ -38,30 +37,43 @@ class SwapResult(enum.IntEnum):
     FAIL = 2
 
 
-def try_to_unmap(machine: "Machine", page: Page) -> Steps:
+@dataclass(frozen=True)
+class _Way:
+    """Under which name the path goes, and whether the page is to move rather than to be reclaimed."""
+
+    path: str
+    migrates: bool = False
+
+
+def try_to_unmap(machine: "Machine", page: Page, *, migration: bool = False) -> Steps:
     """Unmap ``page`` wherever it is mapped; returns a :class:`SwapResult`.
 
-    The caller holds the page lock and a reference of its own, so no reference dropped here is the last; an anonymous
-    page is in the swap cache.
+    The caller holds the page lock and a reference of its own, so no reference dropped here is the last. An anonymous
+    page is in the swap cache, unless it may be dropped (MADV_FREE) or ``migration`` leaves migration entries.
     """
     assert page.lock.writer is machine.sched.current, "try_to_unmap needs the page lock"
+    split = migration and machine.policy.has("try_to_migrate_one")
+    way = _Way("try_to_migrate_one" if split else "try_to_unmap_one", migration)
     mapping = page.mapping
     result = SwapResult.AGAIN
     if mapping is not None:
         with rmap_section(machine, mapping):
-            result = yield from _unmap_mappings(machine, page, mapping)
+            result = yield from _unmap_mappings(machine, page, mapping, way)
     return result if page.mapcount else SwapResult.SUCCESS
 
 
-def _unmap_mappings(machine: "Machine", page: Page, mapping: AnonVma | AddressSpace) -> Steps:
+def _unmap_mappings(
+    machine: "Machine", page: Page, mapping: AnonVma | AddressSpace, way: _Way
+) -> Steps:
     """Unmap the page from linear mappings, then sweep nonlinear ones, under the rmap lock."""
     yield Acquire(rmap_lock(mapping))
-    result = yield from _walk(machine, page, mapping)
+    result = yield from _walk(machine, page, mapping, way)
     if (
         isinstance(mapping, AddressSpace)
         and result is not SwapResult.FAIL
         and page.mapcount
         and mapping.nonlinear
+        and not way.migrates
         and not (yield from try_to_unmap_nonlinear(machine, mapping, page.mapcount))
     ):
         result = SwapResult.FAIL
@@ -69,64 +81,67 @@ def _unmap_mappings(machine: "Machine", page: Page, mapping: AnonVma | AddressSp
     return result
 
 
-def _walk(machine: "Machine", page: Page, mapping: AnonVma | AddressSpace) -> Steps:
+def _walk(machine: "Machine", page: Page, mapping: AnonVma | AddressSpace, way: _Way) -> Steps:
     for vma, vpn in candidates(page, mapping):
-        result = yield from _try_to_unmap_one(machine, page, vma, vpn)
+        result = yield from _try_to_unmap_one(machine, page, vma, vpn, way)
         if result is SwapResult.FAIL or not page.mapcount:
             return result
     return SwapResult.AGAIN
 
 
-def _try_to_unmap_one(machine: "Machine", page: Page, vma: Vma, vpn: int) -> Steps:
-    mm = vma.mm
-    with machine.sched.path(_NAME) as path:
+def _try_to_unmap_one(machine: "Machine", page: Page, vma: Vma, vpn: int, way: _Way) -> Steps:
+    notifiers, name = vma.mm.notifiers, way.path
+    with machine.sched.path(name) as path:
         result = SwapResult.AGAIN
-        yield from mm.notifiers.at(_NAME, Point.START, vpn)
-        ptl = yield from page_check_address(machine, page, mm, vpn)
+        yield from notifiers.at(name, Point.START, vpn)
+        ptl = yield from page_check_address(machine, page, vma.mm, vpn)
         if ptl is None:
-            yield from mm.notifiers.at(_NAME, Point.END, vpn)
+            yield from notifiers.at(name, Point.END, vpn)
             path.append(result)
             return result
-        if (yield from _must_stay(machine, vma, vpn)) or not (
-            yield from _unmap(machine, page, vma, vpn)
+        if (not way.migrates and (yield from _must_stay(machine, vma, vpn, name))) or not (
+            yield from _unmap(machine, page, vma.mm, vpn, way)
         ):
             result = SwapResult.FAIL
         yield from pte_unmap_unlock(machine, ptl)
         if result is not SwapResult.FAIL:
-            yield from mm.notifiers.at(_NAME, Point.UNLOCKED, vpn)
-        yield from mm.notifiers.at(_NAME, Point.END, vpn)
+            yield from notifiers.at(name, Point.UNLOCKED, vpn)
+        yield from notifiers.at(name, Point.END, vpn)
         path.append(result)
         return result
 
 
-def _must_stay(machine: "Machine", vma: Vma, vpn: int) -> Steps:
+def _must_stay(machine: "Machine", vma: Vma, vpn: int, name: str) -> Steps:
     """Whether the PTE is locked into memory, or was used since reclaim looked at it (where the policy asks)."""
     if vma.locked:
         return True
     if not machine.policy.rechecks_young:
         return False
     young = yield from ptep_clear_flush_young(machine, vma.mm, vpn)
-    return bool(young | (yield from vma.mm.notifiers.at(_NAME, Point.YOUNG, vpn)))
+    return bool(young | (yield from vma.mm.notifiers.at(name, Point.YOUNG, vpn)))
 
 
-def _unmap(machine: "Machine", page: Page, vma: Vma, vpn: int) -> Steps:
+def _unmap(machine: "Machine", page: Page, mm: MmStruct, vpn: int, way: _Way) -> Steps:
     """Replace the PTE by what it becomes; returns False where the page was written since MADV_FREE, so it stays."""
-    mm = vma.mm
     old = yield from ptep_clear_flush(machine, mm, vpn)
-    yield from mm.notifiers.at(_NAME, Point.CLEARED, vpn)
+    yield from mm.notifiers.at(way.path, Point.CLEARED, vpn)
     if old & PTE_D:
         set_page_dirty(machine, page)
-    if page.lazyfree and page.dirty:
+    if page.lazyfree and page.dirty and not way.migrates:
         page.lazyfree = False
         yield "pte_write"
         mm.tables.set(vpn, old)
         return False
-    yield from _leave_entry(machine, page, mm, vpn)
+    if way.migrates:
+        yield "pte_write"
+        mm.tables.set(vpn, migration_entry(page.pfn, write=bool(old & PTE_W)))
+    else:
+        yield from _leave_entry(machine, page, mm, vpn)
     yield "rmap"
     page_remove_rmap(machine, page)
     yield "refcount"
     machine.frames.put(page)
-    yield from mm.notifiers.at(_NAME, Point.UNLOCKING, vpn)
+    yield from mm.notifiers.at(way.path, Point.UNLOCKING, vpn)
     return True
 
 

@@ -10,12 +10,19 @@ from typing import TYPE_CHECKING
 
 from hostmm.locks import Acquire, Lock
 from hostmm.mm.frames import Page
-from hostmm.mm.pages import is_anon, page_remove_rmap, set_page_dirty, vm_normal_page
+from hostmm.mm.pages import (
+    is_anon,
+    migrating_page,
+    page_remove_rmap,
+    set_page_dirty,
+    vm_normal_page,
+)
 from hostmm.mm.pagetable import (
     PTE_A,
     PTE_D,
     PTE_V,
     is_file_entry,
+    is_migration_entry,
     is_swap_entry,
     software_value,
 )
@@ -115,6 +122,8 @@ def _zap_ptes(
         if offsets is not None and _offset(machine, vma, word) not in offsets:
             continue
         page, pte = yield from _zap_pte(machine, vma, vpn, gather)
+        if is_migration_entry(pte):
+            gone[is_anon(migrating_page(machine, pte))] += 1
         if page is not None:
             dirty |= bool(pte & PTE_D) and not is_anon(page)
             gone[is_anon(page)] += 1

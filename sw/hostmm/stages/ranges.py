@@ -1,6 +1,7 @@
 """Stages of the paths that change ranges of pages; each plays on two pages, so that what repeats shows."""
 
 from hostmm import syscalls
+from hostmm.paths.soft_dirty import clear_refs_write
 from hostmm.paths.truncate import truncate_range
 from hostmm.scheduler import Steps
 from hostmm.stages.base import FIRST, Setting, Stage
@@ -43,6 +44,11 @@ def _truncate(setting: Setting) -> Steps:
 def _mprotect(setting: Setting) -> Steps:
     yield from setting.map_written(_PAGES)
     yield from syscalls.mprotect(setting.machine, setting.mm, FIRST, _LAST, read=True, write=False)
+
+
+def _soft_dirty(setting: Setting) -> Steps:
+    yield from setting.map_written(_PAGES)
+    yield from clear_refs_write(setting.machine, setting.mm)
 
 
 def _mremap(setting: Setting) -> Steps:
@@ -91,6 +97,13 @@ STAGES = (
         _truncate,
     ),
     Stage("mprotect", "mprotect", "1.8", "two anonymous pages become read-only", _mprotect),
+    Stage(
+        "clear_refs_write",
+        "clear_refs_write",
+        "1.8",
+        "the soft-dirty marks of two written pages are cleared",
+        _soft_dirty,
+    ),
     Stage("mremap", "mremap", "1.9", "two anonymous pages move", _mremap),
     Stage("fork", "dup_mmap", "1.10", "an address space with two written pages is copied", _fork),
     Stage("exit_mmap", "exit_mmap", "1.13", "an address space with two pages ends", _exit),

@@ -5,13 +5,21 @@ from typing import TYPE_CHECKING
 
 from hostmm.contexts import Context, DeviceFault
 from hostmm.faults import FaultResult, handle_mm_fault
+from hostmm.locks import Acquire
+from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_U, PTE_V, PTE_W
 from hostmm.mm.space import MmStruct
 from hostmm.scheduler import Steps
 
 if TYPE_CHECKING:
     from hostmm.machine import Machine
 
-__all__ = ["DeviceSubscriber"]
+__all__ = ["DeviceSubscriber", "permits"]
+
+
+def permits(pte: int, *, write: bool) -> bool:
+    """Whether a device may use a PTE as it stands: accessed, and writable and dirty for a write."""
+    needed = PTE_V | PTE_U | PTE_A | (PTE_W | PTE_D if write else PTE_R)
+    return pte & needed == needed
 
 
 class DeviceSubscriber(ABC):
@@ -33,6 +41,7 @@ class DeviceSubscriber(ABC):
     """
 
     context: Context
+    _asid: int
 
     def __init__(self, machine: "Machine", mm: MmStruct) -> None:
         self._machine = machine
@@ -62,6 +71,16 @@ class DeviceSubscriber(ABC):
     def start(self) -> Steps:
         """Make the context."""
 
+    def _attach(
+        self, *, root: int | None = None, stall: bool = False, follows: bool = True
+    ) -> Steps:
+        """Make the context, with an asid that it keeps (see :meth:`Driver.attach`)."""
+        self.context = yield from self._driver.attach(
+            self._mm, self, root=root, stall=stall, follows=follows
+        )
+        assert self.context.asid is not None
+        self._asid = self.context.asid
+
     def prepare(self) -> Steps:
         """Get ready for an access: nothing to do for a context that keeps its asid."""
         yield from ()
@@ -76,3 +95,21 @@ class DeviceSubscriber(ABC):
             self._machine, self._mm, fault.vpn, write=fault.write, device=True
         )
         return result is FaultResult.OK
+
+    def _user_pte(self, fault: DeviceFault) -> Steps:
+        """Return a PTE that permits the access, as mm has it at some moment; None where the access may not be.
+
+        May sleep. Nothing keeps the page where it is afterwards (``hmm_range_fault``).
+        """
+        while True:
+            ptl = self._mm.tables.lock(fault.vpn)
+            if ptl is not None:
+                yield Acquire(ptl)
+                yield "pte_read"
+                pte = self._mm.tables.get(fault.vpn)
+                self._machine.sched.release(ptl)
+                yield "unlocked"
+                if permits(pte, write=fault.write):
+                    return pte
+            if not (yield from self._resolve(fault)):
+                return None

@@ -6,7 +6,6 @@ that are about to change: it follows the flushes of the CPUs' TLBs (3.19 and lat
 4.12), and misses what only a range start announces. Neither sleeps, they spin, so they may be called under any lock.
 """
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from hostmm.contexts import DeviceFault
@@ -14,6 +13,7 @@ from hostmm.mm.pagetable import PTE_V
 from hostmm.mm.space import MmStruct
 from hostmm.scheduler import Steps
 from hostmm.subscribers.base import DeviceSubscriber
+from hostmm.subscribers.brackets import Brackets
 
 if TYPE_CHECKING:
     from hostmm.machine import Machine
@@ -26,9 +26,7 @@ class _Walking(DeviceSubscriber):
 
     def start(self) -> Steps:
         """Have the device walk the CPU's tables (``iommu_sva_bind_device``)."""
-        self.context = yield from self._driver.attach(self._mm, self)
-        assert self.context.asid is not None
-        self._asid: int = self.context.asid
+        yield from self._attach()
 
     def invalidate_page(self, vpn: int, *, callback: int) -> Steps:
         """Invalidate the page and wait for its last use."""
@@ -64,18 +62,17 @@ class Sva(_Walking):
 
     def __init__(self, machine: "Machine", mm: MmStruct) -> None:
         super().__init__(machine, mm)
-        self._held: Counter[tuple[int, int]] = Counter()
+        self._held = Brackets()
 
     def invalidate_range_start(self, first: int, last: int, *, callback: int) -> Steps:
         """Keep walks of the range out, invalidate it and wait for the last use."""
         if not self.released:
-            self._held[first, last] += 1
+            self._held.start(first, last)
             yield from self._invalidate(first, last, hold=True, callback=callback)
 
     def invalidate_range_end(self, first: int, last: int, *, callback: int) -> Steps:
         """Let walks of the range in again; also behind a release, or the hold would meet the asid's next owner."""
-        if self._held[first, last]:
-            self._held[first, last] -= 1
+        if self._held.end(first, last):
             yield from self._driver.unhold(self._asid, first, last, callback=callback)
 
 

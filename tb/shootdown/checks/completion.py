@@ -21,7 +21,8 @@ def check_completion(history: History) -> Findings:
             "I19", NO_PATH, cycle, NO_PATH, f"an answer with tag {tag} answers no command"
         )
     for command in history.commands:
-        if command.accepted != NEVER and command.drained == NEVER and not command.refused:
+        answered = command.refused or command.timed_out != NEVER
+        if command.accepted != NEVER and command.drained == NEVER and not answered:
             what = f"command {command.tag} never drained"
             yield by_command(history, "I19", command, command.accepted_cycle, what)
         elif command.drained != NEVER and command.invalidated_cycle > command.drained_cycle:

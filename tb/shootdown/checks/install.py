@@ -1,5 +1,6 @@
 """I2 and I3: no stale translation is installed or used, and none at all inside a bracket."""
 
+from shootdown.checks.large import exceeds
 from shootdown.checks.violation import NO_PATH, Finding, Findings, by_command
 from shootdown.history import Command, Entry, History, Use
 
@@ -18,7 +19,7 @@ def check_stale(history: History) -> Findings:
 def _fill(history: History, entry: Entry) -> Findings:
     doom = _doom(history, entry)
     place = f"TLB entry {entry.index} (page {entry.first:#x} of asid {entry.asid})"
-    if entry.walk is None:
+    if entry.walk is None and entry.latched is None:
         yield Finding(
             "I2",
             NO_PATH,
@@ -33,18 +34,16 @@ def _fill(history: History, entry: Entry) -> Findings:
             "I2",
             doom,
             entry.begin_cycle,
-            f"{place} was filled by a walk begun in cycle {entry.walk.begin_cycle}, before command "
+            f"{place} was filled with what was true in cycle {entry.obtained_cycle}, before command "
             f"{doom.tag} was accepted in cycle {doom.accepted_cycle}",
         )
 
 
 def _doom(history: History, entry: Entry) -> Command | None:
-    """Return the first command accepted since the entry's walk began that overlaps any page of the entry."""
-    if entry.walk is None:
-        return None
+    """Return the first command accepted since the entry was obtained that overlaps any page of it."""
     found = None
     for command in history.commands_before(entry.begin):
-        if command.accepted_cycle <= entry.walk.begin_cycle:
+        if command.accepted_cycle <= entry.obtained_cycle:
             break
         if command.invalidates and command.overlaps(entry.asid, entry.first, entry.last):
             found = command
@@ -57,7 +56,8 @@ def _outlives(entry: Entry, doom: Command) -> bool:
 
 def _survivor(history: History, entry: Entry) -> Findings:
     doom = entry.doom
-    if doom and _outlives(entry, doom):
+    # One that reaches beyond the command is a matter of I24.
+    if doom and _outlives(entry, doom) and not exceeds(entry, doom):
         yield by_command(
             history,
             "I2",

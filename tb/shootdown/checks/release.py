@@ -26,7 +26,8 @@ def check_release(history: History) -> Findings:
                 what = f"mm {mm} is torn down before the release of its subscriber {number} has returned"
                 yield at_row(history, "I16", row, what)
         for entry in history.entries:
-            if entry.mm == mm and entry.begin < row < entry.end:
+            idle = history.owners.is_idle(entry.asid, row)
+            if entry.mm == mm and entry.begin < row < entry.end and not idle:
                 yield at_row(
                     history,
                     "I16",

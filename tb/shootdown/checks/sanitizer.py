@@ -77,10 +77,7 @@ def check_rights(history: History) -> Findings:
     """Yield what else the sanitizer reported: rights that were gone, frames that are not data, freed tables."""
     blame = _Blame(history)
     for report in reports(history):
-        if report.walker:
-            what = f"the walker read frame {report.pfn:#x}, which is no page table any more"
-            yield Finding("I17", NO_PATH, report.cycle, NO_PATH, what)
-        elif report.verdict is not Verdict.FREED:
+        if not report.walker and report.verdict is not Verdict.FREED:
             yield blame.judge(report)
 
 

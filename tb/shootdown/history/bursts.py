@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from hostmm.pack import unpacker
 from hostmm.timeline import Row
-from secmmu.layouts import AccessArg, Event, LoadArg, Response
+from secmmu.layouts import PAGE_BITS, AccessArg, Event, LoadArg, Response
 from shootdown.history.facts import NEVER, Use
 from shootdown.history.owners import Owners
 from shootdown.history.rows import Rows
@@ -50,6 +50,11 @@ class Burst:
     data: int = 0
     use: Use | None = None
     loads: list[Load] = field(default_factory=list)
+
+    @property
+    def vpn(self) -> int:
+        """Virtual page."""
+        return int(self.va >> PAGE_BITS)
 
 
 def device_bursts(rows: Rows, uses: Iterable[Use], owners: Owners) -> list[Burst]:

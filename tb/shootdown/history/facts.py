@@ -57,6 +57,7 @@ class Command:
     drained: int = NEVER
     drained_cycle: int = NEVER
     refused: bool = False
+    timed_out: int = NEVER
     entries: "list[Entry]" = field(default_factory=list)
     uses: "list[Use]" = field(default_factory=list)
     open_at_drained: "list[Use]" = field(default_factory=list)
@@ -112,7 +113,8 @@ class Walk:
 class Entry:
     """One TLB entry while it was valid: pages ``first`` to ``last`` of ``asid`` map to frames from ``frame`` on.
 
-    ``mm`` is the address space that the asid stood for.
+    ``mm`` is the address space that the asid stood for. ``walk`` is the walk that it came of; of a drop-in it is
+    None, and ``latched`` the last cycle of which software says that its PTE was true.
 
     ``doom`` is the first overlapping command accepted while it was valid; ``killed`` says that a KILL ended it
     (else it was replaced, or lived to the end).
@@ -132,6 +134,7 @@ class Entry:
     end_cycle: int = NEVER
     killed: bool = False
     doom: Command | None = None
+    latched: int | None = None
 
     @property
     def gone_cycle(self) -> int:
@@ -140,8 +143,10 @@ class Entry:
 
     @property
     def obtained_cycle(self) -> int:
-        """When its walk began, so that it may hold a PTE as old as that."""
-        return self.walk.begin_cycle if self.walk else self.begin_cycle
+        """When its walk began, or its drop-in was latched: it may hold a PTE as old as that."""
+        if self.walk:
+            return self.walk.begin_cycle
+        return self.begin_cycle if self.latched is None else self.latched
 
     def translates(self, vpn: int, pfn: int) -> bool:
         """Whether it maps ``vpn`` to ``pfn``."""

@@ -30,13 +30,16 @@ class Owners:
     def __init__(self, rows: Rows) -> None:
         self.bindings: dict[int, list[Binding]] = defaultdict(list)
         self.walked: set[int] = set()
+        self._taken: dict[int, list[int]] = defaultdict(list)
         roots: dict[int, int] = {}
         self._subscribers: dict[int, set[tuple[int, int]]] = defaultdict(set)
         index = rows.of(Row.TABLE, Row.CONTEXT)
         for row, kind, mm, pfn, tag, a in rows.take(index, "kind", "mm", "pfn", "tag", "a"):
             if kind == Row.TABLE:
                 roots[pfn] = mm
-            elif tag:
+            elif not tag:
+                self._taken[a].append(row)
+            else:
                 self.bindings[a].append((row, mm))
                 if roots.get(pfn) == mm:
                     self.walked.add(mm)
@@ -56,6 +59,14 @@ class Owners:
         bindings = self.bindings.get(asid, [])
         place = bisect_right(bindings, row, key=lambda binding: binding[0])
         return bindings[place - 1][1] if place else asid
+
+    def is_idle(self, asid: int, row: int) -> bool:
+        """Whether an asid has been taken away and not been given again: what the TLB holds of it is out of reach."""
+        taken = bisect_right(self._taken.get(asid, []), row)
+        given = bisect_right(self.bindings.get(asid, []), row, key=lambda binding: binding[0])
+        if not taken:
+            return False
+        return not given or self.bindings[asid][given - 1][0] < self._taken[asid][taken - 1]
 
     def looks_after(self, mm: int, subscriber: int, asid: int) -> bool:
         """Whether an asid is a subscriber's business: one that ever sent a command for it; all, where nobody did."""

@@ -23,6 +23,8 @@ _access = unpacker(AccessArg())
 _fill = unpacker(FillArg())
 _pte = unpacker(PteLayout())
 _LEVEL_BITS = 9
+_ANSWERS = 32
+"""Answered walks whose fill may still come: more than the MMU has walks."""
 
 _Values = tuple[int, ...]
 
@@ -68,11 +70,15 @@ class Replay:
         self._cycle = -1
         self._filled: dict[tuple[int, int, int], list[Entry]] = defaultdict(list)
         self._open_walks: list[Walk] = []
+        self._answers: list[Walk] = []
+        self._numbered = False
+        self._accepted: list[int] = []
+        self._drop_ins: dict[tuple[int, int], int] = {}
         self._open_uses: dict[tuple[int, int], list[Use]] = defaultdict(list)
         self._by_number: dict[int, Callback] = {}
         self._brackets: list[Callback] = []
         self._owned: set[int] = set()
-        self._freed_at: dict[int, int] = {}
+        self._freed_at: dict[int, tuple[int, int]] = {}
         self._mapped: dict[tuple[int, int], tuple[int, int]] = {}
         self._run(rows)
 
@@ -84,10 +90,14 @@ class Replay:
             Row.NOTIFY_BEGIN: self._notify_begin,
             Row.NOTIFY_END: self._notify_end,
             Row.INV_ISSUE: self._issue,
+            Row.DROP_IN: self._drop_in,
             Event.ACCEPTED.value: self._accept,
             Event.INVALIDATED.value: self._invalidated,
             Event.DRAINED.value: self._drained,
             Event.REFUSED.value: self._refused,
+            Event.TIMED_OUT.value: self._timed_out,
+            Event.WALKED.value: self._walked,
+            Event.WALK_REFUSED.value: self._walk_refused,
             Event.WALK.value: self._walk,
             Event.WALK_KILLED.value: self._walk_killed,
             Event.FAULT.value: self._fault,
@@ -110,6 +120,7 @@ class Replay:
             "b",
             "c",
         )
+        self._numbered = bool(len(rows.of(Event.WALKED.value, Event.WALK_REFUSED.value)))
         for values in rows.take(rows.of(*handlers), *names):
             if values[1] != self._cycle:
                 self._new_cycle(values[1])
@@ -131,11 +142,15 @@ class Replay:
 
     def _free(self, values: _Values) -> None:
         row, pfn = values[0], values[8]
-        entries = [entry for entry in self._tlb.values() if entry.maps(pfn)]
+        entries = [
+            entry
+            for entry in self._tlb.values()
+            if entry.maps(pfn) and not self._owners.is_idle(entry.asid, row)
+        ]
         uses = [use for use in self._all_open_uses() if use.pfn == pfn]
         self.freed.append(Freed(row, pfn, entries, uses))
         self._owned.discard(pfn)
-        self._freed_at[pfn] = row
+        self._freed_at[pfn] = row, values[1]
 
     def _pte_set(self, values: _Values) -> None:
         if values[8] >= 0:
@@ -210,6 +225,7 @@ class Replay:
         command.accepted, command.accepted_cycle = row, cycle
         self._undrained.append(command)
         self._accepted_now.append(command)
+        self._accepted.append(cycle)
         for entry in (*self._tlb.values(), *self._killed_now):
             if entry.asid == command.asid or command.kind is CommandKind.ALL:
                 self._meet(command, entry)
@@ -260,6 +276,11 @@ class Replay:
         if command:
             command.refused = True
 
+    def _timed_out(self, values: _Values) -> None:
+        command = self._answered(values, done=True)
+        if command:
+            command.timed_out = values[0]
+
     # --- walks and entries ---------------------------------------------------------------------------
 
     def _walk(self, values: _Values) -> None:
@@ -279,21 +300,62 @@ class Replay:
     def _walk_killed(self, values: _Values) -> None:
         self._end_walk_of(values, values[10], Event.WALK_KILLED)
 
-    def _fault(self, values: _Values) -> None:
-        self._end_walk_of(values, values[10] >> PAGE_BITS, Event.FAULT)
+    def _walk_refused(self, values: _Values) -> None:
+        self._end_walk_of(values, values[10], Event.WALK_REFUSED)
 
-    def _end_walk_of(self, values: _Values, vpn: int, outcome: Event) -> None:
+    def _fault(self, values: _Values) -> None:
+        """End the walk of an MMU that does not report its end; else the refusal has done so."""
+        if not self._numbered:
+            self._end_walk_of(values, values[10] >> PAGE_BITS, Event.FAULT)
+
+    def _walked(self, values: _Values) -> None:
+        """Note an answer: uses may come of it before it is filled, and though it never is."""
+        walk = self._end_walk_of(values, values[10], Event.WALKED)
+        if walk is None:
+            return
+        self._answers = [*self._answers[1 - _ANSWERS :], walk]
+        pte = _pte(values[11])
+        for frame in _frames(pte["ppn"], walk.vpn):
+            answer = Entry(
+                index=-1,
+                asid=walk.asid,
+                mm=walk.mm,
+                first=walk.vpn,
+                last=walk.vpn,
+                frame=frame,
+                writable=bool(pte["w"] and pte["d"]),
+                begin=values[0],
+                begin_cycle=values[1],
+                walk=walk,
+                end=values[0],
+                end_cycle=values[1],
+            )
+            self._filled[walk.asid, 0, walk.vpn].append(answer)
+
+    def _drop_in(self, values: _Values) -> None:
+        """Remember as of which cycle software has the entry that it offers: the epoch counts commands."""
+        epoch = values[11]
+        later = epoch < len(self._accepted)
+        latched = self._accepted[epoch] - 1 if later else values[1]
+        self._drop_ins[values[6], values[7]] = latched
+
+    def _end_walk_of(self, values: _Values, vpn: int, outcome: Event) -> Walk | None:
         arg = _access(values[5])
         who = arg["asid"], arg["id"], bool(arg["write"]), vpn
         for walk in self._open_walks:
             if (walk.asid, walk.id, walk.write, walk.vpn) == who:
                 self._open_walks.remove(walk)
                 walk.end, walk.outcome = values[0], outcome
-                return
+                return walk
+        return None
 
     def _filled_by(self, row: int, asid: int, first: int, last: int) -> Walk | None:
         """Return the walk behind a fill: the newest, as the report of an older one's fault may still be on its way."""
-        for walk in reversed(self._open_walks):
+        for walk in reversed(self._answers):
+            if walk.asid == asid and first <= walk.vpn <= last:
+                self._answers.remove(walk)
+                return walk
+        for walk in () if self._numbered else reversed(self._open_walks):
             if walk.asid == asid and first <= walk.vpn <= last:
                 self._open_walks.remove(walk)
                 walk.end, walk.outcome = row, Event.FILL
@@ -320,6 +382,8 @@ class Replay:
         replaced = self._tlb.get(entry.index)
         if replaced:
             replaced.end, replaced.end_cycle = row, cycle
+        if entry.walk is None:
+            entry.latched = self._drop_ins.pop((entry.asid, first), None)
         self._tlb[entry.index] = entry
         self.entries.append(entry)
         self._filled[entry.asid, arg["level"], first].append(entry)
@@ -328,11 +392,11 @@ class Replay:
         self._judge_fill(entry)
 
     def _judge_fill(self, entry: Entry) -> None:
-        freed = self._freed_at.get(entry.frame, -1)
+        freed, freed_cycle = self._freed_at.get(entry.frame, (-1, -1))
         mapped = self._mapped.get((entry.mm, entry.first), (-1, -1))
-        walked = entry.walk.begin if entry.walk else entry.begin
         again = mapped[0] == entry.frame and mapped[1] > freed
-        if entry.frame not in self._owned or (freed > walked and not again):
+        late = freed > entry.walk.begin if entry.walk else freed_cycle > entry.obtained_cycle
+        if entry.frame not in self._owned or (late and not again):
             self.into_free.append(entry)
         for bracket in self._brackets:
             if (
@@ -401,3 +465,15 @@ class Replay:
         if queue:
             use = queue.pop(0)
             use.end, use.end_cycle, use.code = values[0], values[1], arg["code"]
+
+
+def _frames(ppn: int, vpn: int) -> set[int]:
+    """Return the frames that a leaf may give a page: the record does not say how large the leaf is."""
+    found = {ppn}
+    if ppn & 0xF == 0b1000:  # Svnapot
+        found.add(ppn & ~0xF | vpn & 0xF)
+    for level in (1, 2):
+        below = (1 << level * _LEVEL_BITS) - 1
+        if not ppn & below:
+            found.add(ppn | vpn & below)
+    return found

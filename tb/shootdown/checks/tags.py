@@ -1,0 +1,41 @@
+"""I23: an asid is given to another address space only when nothing is left of what it stood for before."""
+
+import itertools
+
+from shootdown.checks.violation import NO_PATH, Finding, Findings, at_row
+from shootdown.history import History
+
+__all__ = ["check_tags", "count_tags"]
+
+
+def check_tags(history: History) -> Findings:
+    """Yield entries and uses that an asid brings along into its next address space."""
+    for asid, row, before, after in _handovers(history):
+        place = f"asid {asid} goes from mm {before} to mm {after}"
+        for entry in history.entries:
+            if entry.asid != asid:
+                continue
+            if entry.begin < row < entry.end:
+                what = f"{place} while TLB entry {entry.index} still holds page {entry.first:#x} of the old one"
+                yield at_row(history, "I23", row, what)
+            elif entry.walk is not None and entry.walk.begin < row < entry.begin:
+                what = f"{place}, and then TLB entry {entry.index} is filled by a walk from before"
+                yield Finding("I23", NO_PATH, entry.begin_cycle, NO_PATH, what)
+        for use in history.uses:
+            if use.asid == asid and use.begin < row < use.end:
+                yield at_row(history, "I23", row, f"{place} while the {use.name} is in flight")
+
+
+def _handovers(history: History) -> list[tuple[int, int, int, int]]:
+    """(asid, row, mm before, mm after) of each asid that changed hands."""
+    return [
+        (asid, row, before, after)
+        for asid, bindings in history.owners.bindings.items()
+        for (_, before), (row, after) in itertools.pairwise(bindings)
+        if before != after
+    ]
+
+
+def count_tags(history: History) -> int:
+    """Count asids that changed hands."""
+    return len(_handovers(history))

@@ -1,0 +1,76 @@
+"""I11: an upgrade is observable: an access that the PTE permits does not fault for ever."""
+
+from collections import defaultdict
+
+from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_U, PTE_V, PTE_W
+from secmmu.layouts import Response
+from shootdown.checks.violation import Finding, Findings
+from shootdown.history import History
+from shootdown.history.bursts import Burst
+
+__all__ = ["check_upgrades", "count_upgrades"]
+
+_REFUSED = Response.SLVERR.value
+_ENDLESS = 3
+"""Refusals in a row of an access that its PTE permits: the first may come of an entry that was right when it was made,
+the second of a report that was on its way."""
+_READ = PTE_V | PTE_R | PTE_U | PTE_A
+_WRITE = PTE_V | PTE_W | PTE_U | PTE_A | PTE_D
+
+
+def check_upgrades(history: History) -> Findings:
+    """Yield accesses that were refused again and again although the PTE had permitted them before they were issued."""
+    refused: dict[int, int] = defaultdict(int)
+    for burst in history.bursts:
+        if burst.code != _REFUSED or _permitted_since(history, burst) is None:
+            refused[burst.tag] = 0
+            continue
+        refused[burst.tag] += 1
+        if refused[burst.tag] == _ENDLESS:
+            yield _explain(history, burst)
+
+
+def _permitted_since(history: History, burst: Burst) -> int | None:
+    """Row since which the PTE permits the access, if that is before the access was issued and held until it ended."""
+    needed = _WRITE if burst.write else _READ
+    since = None
+    begin = history.rows.row_of_cycle(burst.issued)
+    for change in history.changes_of.get((burst.mm, burst.vpn), []):
+        if change.row >= burst.done:
+            break
+        permits = change.new & needed == needed
+        if not permits:
+            since = None
+        elif since is None:
+            since = change.row
+    return since if since is not None and since < begin else None
+
+
+def _explain(history: History, burst: Burst) -> Finding:
+    rows = history.rows
+    since = _permitted_since(history, burst)
+    assert since is not None
+    kind = "write" if burst.write else "read"
+    what = (
+        f"the device's {kind} of va {burst.va:#x} of mm {burst.mm} was refused {_ENDLESS} times in a row although its "
+        f"PTE has permitted it since cycle {rows.cycle_of(since)}"
+    )
+    return Finding(
+        "I11", rows.path_of(since), rows.cycle_of(burst.done), rows.thread_of(since), what
+    )
+
+
+def count_upgrades(history: History) -> int:
+    """Count PTEs that became writable while the device had an entry that was not."""
+    entries = defaultdict(list)
+    for entry in history.entries:
+        if not entry.writable:
+            entries[entry.mm].append(entry)
+    return sum(
+        any(
+            entry.begin < change.row < entry.end and entry.first <= change.vpn <= entry.last
+            for entry in entries[change.mm]
+        )
+        for change in history.changes
+        if change.upgrades
+    )
