@@ -6,7 +6,6 @@ from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
 from secmmu.internals import GROUP_BITS, HoldCheckSignature, HoldLayout
-from secmmu.layouts import VPN_BITS
 
 __all__ = ["Holds"]
 
@@ -20,7 +19,7 @@ class FilterLayout(data.StructLayout):
     Parameters
     ----------
     config : SecmmuConfig
-        ``asid_bits``.
+        ``levels``, ``asid_bits``.
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
@@ -29,8 +28,8 @@ class FilterLayout(data.StructLayout):
                 "count": COUNT_BITS,
                 "asid": config.asid_bits,
                 "group": GROUP_BITS,
-                "first": VPN_BITS,
-                "last": VPN_BITS,
+                "first": config.vpn_bits,
+                "last": config.vpn_bits,
             }
         )
 
@@ -39,14 +38,15 @@ class Holds(wiring.Component):
     """Which spans no walk may serve until they are released.
 
     A hold counts up the filter of its exact span, or takes a free filter. When there is none the whole asid is
-    held, by counting; so is every global page, since its group is not known then. A release counts down the
+    held, by counting; so is every global page, since its group is not known then. Asids without a context row are not
+    held. A release counts down the
     filter of its exact span, else the counter of its asid; one that matches neither does nothing. A change
     made in one cycle is seen by the checks of the next. Up to 65535 holds of one asid may overflow.
 
     Parameters
     ----------
     config : SecmmuConfig
-        ``filters``, ``asid_bits``.
+        ``filters``, ``contexts``, widths.
 
     Members
     -------
@@ -54,8 +54,8 @@ class Holds(wiring.Component):
         What to place or release in this cycle.
     clear : In(1)
         Forget everything.
-    read, write, fill : In(HoldCheckSignature)
-        The questions of the two translators and of the walker.
+    page, span, dropin : In(HoldCheckSignature)
+        The questions of a walk that is to begin, of one that has found its leaf, and of a drop-in.
     released : Out(1)
         Something is released in this cycle; the checks show it in the next.
     overflowed : Out(1)
@@ -64,9 +64,9 @@ class Holds(wiring.Component):
 
     hold: data.View
     clear: Signal
-    read: wiring.PureInterface
-    write: wiring.PureInterface
-    fill: wiring.PureInterface
+    page: wiring.PureInterface
+    span: wiring.PureInterface
+    dropin: wiring.PureInterface
     released: Signal
     overflowed: Signal
 
@@ -76,9 +76,9 @@ class Holds(wiring.Component):
             {
                 "hold": In(HoldLayout(config)),
                 "clear": In(1),
-                "read": In(HoldCheckSignature(config)),
-                "write": In(HoldCheckSignature(config)),
-                "fill": In(HoldCheckSignature(config)),
+                "page": In(HoldCheckSignature(config)),
+                "span": In(HoldCheckSignature(config)),
+                "dropin": In(HoldCheckSignature(config)),
                 "released": Out(1),
                 "overflowed": Out(1),
             }
@@ -116,7 +116,7 @@ class Holds(wiring.Component):
             self.overflowed.eq(hold.place & ~growing.any() & ~free.any()),
         ]
         whole = self._count_overflows(m, hold.release & ~same.any())
-        for check in (self.read, self.write, self.fill):
+        for check in (self.page, self.span, self.dropin):
             m.d.comb += check.held.eq(self._is_held(check, filters, whole))
         return m
 
@@ -129,13 +129,14 @@ class Holds(wiring.Component):
         )
         reader = overflows.read_port(domain="comb")
         writer = overflows.write_port()
-        held = whole.bit_select(asid, 1)
+        row = asid[: config.context_bits]
+        held = whole.bit_select(row, 1)
         # A count is meaningful only under its bit of ``whole``, so clearing that forgets it.
         count = Mux(held, reader.data, 0)
         undone = undo & held
         m.d.comb += [
-            reader.addr.eq(asid),
-            writer.addr.eq(asid),
+            reader.addr.eq(row),
+            writer.addr.eq(row),
             writer.en.eq(self.overflowed | undone),
             writer.data.eq(Mux(undone, count - 1, count + 1)),
         ]
@@ -156,4 +157,5 @@ class Holds(wiring.Component):
             & (row.last >= check.first)
             for row in filters
         ]
-        return Cat(overlaps).any() | whole.bit_select(check.asid, 1) | (check.shared & whole.any())
+        asid = check.asid[: self.config.context_bits]
+        return Cat(overlaps).any() | whole.bit_select(asid, 1) | (check.shared & whole.any())

@@ -38,6 +38,7 @@ __all__ = [
     "WriteBeatLayout",
     "WriteResponseLayout",
     "YoungSignature",
+    "is_canonical",
     "is_killed",
     "killed_asid",
     "may_kill_asid",
@@ -486,6 +487,12 @@ class WriteResponseLayout(data.StructLayout):
 def sign_extended(vpn: Value) -> Value:
     """Return the 52-bit page number of a canonical one."""
     return Cat(vpn, vpn[-1].replicate(VPN_BITS - len(vpn)))
+
+
+def is_canonical(vpn: Value, config: SecmmuConfig) -> Value:
+    """Return whether a 52-bit page number is one that the deepest page table translates."""
+    sign = vpn[config.vpn_bits - 1 :]
+    return sign.all() | ~sign.any()
 
 
 def span_mask(grain: Value) -> Value:

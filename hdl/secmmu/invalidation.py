@@ -1,97 +1,145 @@
 """The invalidation unit: takes commands, kills, and knows what each command still waits for."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
-from amaranth.lib import data, fifo, stream, wiring
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import GROUP_BITS, SV39_VPN_BITS, HoldLayout, KillLayout
-from secmmu.layouts import VPN_BITS, CommandKind, CommandLayout, CompletionLayout, Phase
+from secmmu.counters import AGE_BITS, LatencyLayout
+from secmmu.internals import GROUP_BITS, HoldLayout, KillLayout, YoungSignature, is_canonical
+from secmmu.layouts import (
+    EPOCH_BITS,
+    VPN_BITS,
+    CommandKind,
+    CommandLayout,
+    CompletionLayout,
+    Phase,
+)
+from secmmu.replacement import encoded, lowest
 
-__all__ = ["Invalidation"]
+__all__ = ["TIMEOUT_BITS", "Invalidation"]
+
+TIMEOUT_BITS = 32
 
 
 class PendingLayout(data.StructLayout):
     """One command that is accepted and not yet drained.
 
+    ``quiet``    nothing is left that it waits for, as of the cycle before
+    ``expired``  its time was up before it was quiet
+    ``left``     cycles until then
+
     Parameters
     ----------
     config : SecmmuConfig
-        ``tag_bits``, ``use_slots``, ``commands``.
+        ``use_slots``, ``walks``, ``commands``.
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
         super().__init__(
             {
                 "active": 1,
-                "refused": 1,
                 "invalidated": 1,
-                "tag": config.tag_bits,
-                "slots": config.use_slots,
-                "walk": 1,
+                "quiet": 1,
+                "expired": 1,
+                "slots": config.use_slots + 1,
+                "walks": config.walks,
                 "behind": config.commands,
+                "left": TIMEOUT_BITS,
             }
         )
+
+
+class QueuedLayout(data.StructLayout):
+    """A command whose first answer is due: its row, whether it is refused, whether the TLB is asked about it.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``commands``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        super().__init__({"row": _row_bits(config), "refused": 1, "asks": 1})
 
 
 class Invalidation(wiring.Component):
     """Executes invalidation commands, at most one a cycle.
 
-    ========================  ==================================================================================
-    cycle                     what happens
-    ========================  ==================================================================================
-    handshake                 the command is linearized: what fills, hits or begins now counts as before it
-    + 1                       it is applied: ``kill`` (or ``hold``) is up; TLB entries, walks, translations not
-                              yet presented die, use slots close and are noted down
-    + 2                       ``INVALIDATED`` is offered (later only when ``completion`` is not taken)
-    last use handshaken + 2   ``DRAINED`` is offered; at the earliest in cycle + 3
-    ========================  ==================================================================================
+    ===========================  ===============================================================================
+    cycle                        what happens
+    ===========================  ===============================================================================
+    handshake                    the command is linearized: what fills, hits or begins now counts as before it
+    + 1                          it is applied: ``kill`` (or ``hold``, or ``young``) is up; TLB entries, walks,
+                                 translations not yet presented die, use slots close and are noted down
+    + 2                          ``INVALIDATED`` is offered; of a YOUNG command when the TLB has answered, at the
+                                 latest in + 5; later only behind others that are not taken
+    ``busy_next`` falls, + 1     ``DRAINED`` is offered; at the earliest in the cycle after ``INVALIDATED`` is taken
+    ===========================  ===============================================================================
 
-    ``INVALIDATED`` comes in command order and first; ``DRAINED`` as each command finishes. A ``FENCE`` is
-    ``INVALIDATED`` after all earlier commands are, and ``DRAINED`` after all earlier ones are. A command of an
-    unknown kind, and a ``RANGE`` or ``RELEASE`` with ``last < first``, is refused. An asid that has no context
-    row has no translations, so that its commands wait for nothing and its holds hold nothing.
+    ``INVALIDATED`` comes in command order; ``DRAINED`` as each command finishes, of several the lowest row first. A
+    ``FENCE`` is ``DRAINED`` after all earlier ones are. A ``RANGE`` or ``RELEASE`` with ``last < first`` is refused.
+    An asid that has no context row has no translations, so that its commands wait for nothing and hold nothing; nor
+    has a span without a canonical page.
 
     Parameters
     ----------
     config : SecmmuConfig
-        ``commands``, ``use_slots``, ``tag_bits``, ``mutant``.
+        ``commands``, ``contexts``, ``use_slots``, ``walks``, widths, ``mutant``.
 
     Members
     -------
-    command : In(stream of CommandLayout), completion : Out(stream of CompletionLayout)
-        The ports of the MMU. No command is taken while ``stop`` is high.
+    command : In(stream of CommandLayout)
+        Commands. None is taken while ``stop`` is high.
+    invalidated, drained : Out(stream of CompletionLayout)
+        Their answers.
     context_asid : Out, context_en : Out(1), group : In(8)
         The context table: the group of ``context_asid``, one cycle after ``context_en``.
-    kill : Out(KillLayout), hold : Out(HoldLayout)
+    kill : Out(KillLayout), hold : Out(HoldLayout), young : Out(YoungSignature)
         What is applied in this cycle.
-    closing, busy_next : In(use_slots)
-        From the in-flight table.
-    walk_owed, walk_retired : In(1)
-        From the walker.
-    tlb_showing : In(1)
-        From the TLB: the observer has not seen all kills yet, so nothing is drained.
+    applied : Out(1), epoch : Out(64)
+        A command, of any kind, is applied in this cycle; how many were accepted before this cycle, that one included.
+    closing, busy_next : In(use_slots + 1)
+        Slots that the kill of this cycle overlaps and that are in use after it; slots in use after this cycle.
+    owed, settled : In(walks)
+        Walks for whose end the kill of this cycle must wait; walks that end in this cycle.
+    now : In(AGE_BITS), latency : Out(LatencyLayout)
+        The clock that latencies are measured with; a command is answered DRAINED or TIMED_OUT in this cycle.
+    timed_out : Out(1)
+        It is TIMED_OUT.
+    timeout : In(32)
+        Cycles after its handshake at which a command is given up; 0 means never.
+    broken : Out(use_slots + 1)
+        Slots for which a command gave up waiting in this cycle.
     stop, clear : In(1)
         Soft reset: take no commands; kill everything in this cycle, without a command.
     accepted : Out(1)
         A command is taken in this cycle.
     idle : Out(1)
-        No command is undrained and no completion waits.
+        No command is undrained.
     """
 
     command: stream.Interface
-    completion: stream.Interface
+    invalidated: stream.Interface
+    drained: stream.Interface
     context_asid: Signal
     context_en: Signal
     group: Signal
     kill: data.View
     hold: data.View
+    young: wiring.PureInterface
+    applied: Signal
+    epoch: Signal
     closing: Signal
     busy_next: Signal
-    walk_owed: Signal
-    walk_retired: Signal
-    tlb_showing: Signal
+    owed: Signal
+    settled: Signal
+    now: Signal
+    latency: data.View
+    timed_out: Signal
+    timeout: Signal
+    broken: Signal
     stop: Signal
     clear: Signal
     accepted: Signal
@@ -99,20 +147,29 @@ class Invalidation(wiring.Component):
 
     def __init__(self, config: SecmmuConfig) -> None:
         self.config = config
+        slots = config.use_slots + 1
         super().__init__(
             {
                 "command": In(stream.Signature(CommandLayout())),
-                "completion": Out(stream.Signature(CompletionLayout())),
-                "context_asid": Out(config.asid_bits),
+                "invalidated": Out(stream.Signature(CompletionLayout())),
+                "drained": Out(stream.Signature(CompletionLayout())),
+                "context_asid": Out(config.context_bits),
                 "context_en": Out(1),
                 "group": In(GROUP_BITS),
                 "kill": Out(KillLayout(config)),
                 "hold": Out(HoldLayout(config)),
-                "closing": In(config.use_slots),
-                "busy_next": In(config.use_slots),
-                "walk_owed": In(1),
-                "walk_retired": In(1),
-                "tlb_showing": In(1),
+                "young": Out(YoungSignature()),
+                "applied": Out(1),
+                "epoch": Out(EPOCH_BITS),
+                "closing": In(slots),
+                "busy_next": In(slots),
+                "owed": In(config.walks),
+                "settled": In(config.walks),
+                "now": In(AGE_BITS),
+                "latency": Out(LatencyLayout()),
+                "timed_out": Out(1),
+                "timeout": In(TIMEOUT_BITS),
+                "broken": Out(slots),
                 "stop": In(1),
                 "clear": In(1),
                 "accepted": Out(1),
@@ -124,167 +181,215 @@ class Invalidation(wiring.Component):
         """Build acceptance, the cycle of application, the pending commands and the completions."""
         m = Module()
         config = self.config
-        pending = [
-            Signal(PendingLayout(config), name=f"pending{i}") for i in range(config.commands)
-        ]
-        active = Signal(config.commands)
+        rows = [Signal(PendingLayout(config), name=f"pending{i}") for i in range(config.commands)]
+        active, free = Signal(config.commands), Signal(config.commands)
         done = Signal(config.commands)
-        free = Signal(config.commands)
-        refused = self._refuses()
         m.d.comb += [
-            active.eq(Cat(row.active for row in pending)),
-            free.eq(~active & -(~active)),
+            active.eq(Cat(row.active for row in rows)),
+            free.eq(lowest(~active)),
             self.command.ready.eq(~active.all() & ~self.stop),
             self.accepted.eq(self.command.valid & self.command.ready),
+            self.idle.eq(~active.any()),
         ]
+        m.d.sync += self.applied.eq(self.accepted)
+        with m.If(self.accepted):
+            m.d.sync += self.epoch.eq(self.epoch + 1)
         applied = Signal(config.commands)
         m.d.sync += applied.eq(Mux(self.accepted, free, 0))
-        self._apply(m, refused)
-
-        for i, row in enumerate(pending):
-            m.d.sync += [
-                row.slots.eq(row.slots & self.busy_next),
-                row.behind.eq(row.behind & active & ~done),
-            ]
-            with m.If(self.walk_retired):
-                m.d.sync += row.walk.eq(0)
-            with m.If(applied[i]):
-                m.d.sync += [row.slots.eq(self.closing), row.walk.eq(self.walk_owed)]
+        queued = self._apply(m)
+        m.d.comb += queued.row.eq(encoded(applied, len(queued.row)))
+        tags, stamps = self._note(m, free)
+        refused = self._invalidate(m, rows, queued, tags)
+        m.d.comb += done.eq(refused | self._drain(m, rows, tags, stamps))
+        broken: Value = Const(0)
+        for i, row in enumerate(rows):
+            broken |= self._wait(m, row, applied[i], active & ~done)
+            with m.If(done[i]):
+                m.d.sync += row.active.eq(0)
             with m.If(self.accepted & free[i]):
                 fence = self.command.payload.kind == CommandKind.FENCE
                 m.d.sync += [
                     row.active.eq(1),
-                    row.refused.eq(refused),
                     row.invalidated.eq(0),
-                    row.tag.eq(self.command.payload.tag),
+                    row.expired.eq(0),
+                    row.left.eq(self.timeout),
                     row.behind.eq(Mux(fence, active & ~done, 0)),
                 ]
-            with m.If(done[i]):
-                m.d.sync += row.active.eq(0)
-        self._complete(m, pending, free, done)
-        m.d.comb += self.idle.eq(~active.any() & ~self.completion.valid)
+        m.d.comb += self.broken.eq(broken)
         return m
 
-    def _refuses(self) -> Value:
-        command = self.command.payload
-        spans = (command.kind == CommandKind.RANGE) | (
-            (command.kind == CommandKind.RELEASE) & ~command.whole_asid
-        )
-        known = command.kind.as_value() <= CommandKind.RELEASE.value
-        return ~known | (spans & (command.last < command.first))
-
-    def _span(self) -> tuple[Value, Value]:
-        """Return the first and last page that the command on the port speaks of, 52 bits each."""
-        command = self.command.payload
-        single = command.kind == CommandKind.PAGE
-        whole = (
-            (command.kind == CommandKind.ASID)
-            | (command.kind == CommandKind.ALL)
-            | ((command.kind == CommandKind.RELEASE) & command.whole_asid)
-        )
-        ones = (1 << VPN_BITS) - 1
-        return Mux(whole, 0, command.first), Mux(
-            whole, ones, Mux(single, command.first, command.last)
-        )
-
-    def _apply(self, m: Module, refused: Value) -> None:
-        """Register the accepted command and apply it in the next cycle."""
+    def _apply(self, m: Module) -> data.View:
+        """Register the accepted command and apply it in the next cycle; return what is to be answered first."""
         config, command, kill, hold = self.config, self.command.payload, self.kill, self.hold
-        first, last = self._span()
-        kind = command.kind
-        named = (
-            (kind == CommandKind.PAGE) | (kind == CommandKind.RANGE) | (kind == CommandKind.ASID)
-        )
-        everything = kind == CommandKind.ALL
+        kind, first, last = command.kind, *self._span()
+        kinds = CommandKind
+        named = (kind == kinds.PAGE) | (kind == kinds.RANGE) | (kind == kinds.ASID)
+        everything, context = kind == kinds.ALL, kind == kinds.CONTEXT
         known = command.asid < config.contexts
+        spans = (kind == kinds.RANGE) | ((kind == kinds.RELEASE) & ~command.whole_asid)
+        refuses = spans & (command.last < command.first)
         target = Signal(config.asid_bits)
-        m.d.comb += [
-            target.eq(command.asid),
-            self.context_asid.eq(target),
-            self.context_en.eq(self.accepted),
-        ]
+        m.d.comb += target.eq(command.asid)
         if config.mutant == "rtl-no-asid-compare":
             with m.If(named):
                 m.d.comb += target.eq(0)
-        held = Signal(HoldLayout(config))
-        killing = Signal(KillLayout(config))
+        exists = is_canonical(first, config) | is_canonical(last, config)
+        works = self.accepted & ~refuses & known & exists
+        queued, asks = Signal(QueuedLayout(config)), Signal()
+        refused = Signal()
+        killing, held = Signal(KillLayout(config)), Signal(HoldLayout(config))
         m.d.sync += [
-            killing.valid.eq(self.accepted & ~refused & ((named & known) | everything)),
-            held.place.eq(self.accepted & ~refused & named & known & command.hold),
-            held.release.eq(self.accepted & ~refused & (kind == CommandKind.RELEASE) & known),
+            killing.valid.eq((works & (named | context)) | (self.accepted & everything)),
             killing.everything.eq(everything),
+            killing.keep_global.eq(command.keep_global & named),
+            killing.context.eq(context),
+            killing.leaf_only.eq(command.leaf_only & ~context),
+            killing.page.eq(kind == kinds.PAGE),
             killing.asid.eq(target),
-            killing.leaf_only.eq(command.leaf_only),
-            killing.first.eq(_clipped(first, outside=1 << (SV39_VPN_BITS - 1))),
-            killing.last.eq(_clipped(last, outside=(1 << (SV39_VPN_BITS - 1)) - 1)),
+            killing.first.eq(_clipped(first, config, outside=1 << (config.vpn_bits - 1))),
+            killing.last.eq(_clipped(last, config, outside=(1 << (config.vpn_bits - 1)) - 1)),
+            held.place.eq(works & named & command.hold),
+            held.release.eq(works & (kind == kinds.RELEASE)),
             held.asid.eq(command.asid),
-            held.first.eq(first),
-            held.last.eq(last),
+            refused.eq(refuses),
+            asks.eq(works & (kind == kinds.YOUNG)),
         ]
         m.d.comb += [
+            self.context_asid.eq(target),
+            self.context_en.eq(self.accepted),
             kill.eq(killing),
             kill.group.eq(self.group),
             hold.eq(held),
             hold.group.eq(self.group),
+            hold.first.eq(killing.first),
+            hold.last.eq(killing.last),
+            self.young.ask.eq(asks),
+            queued.refused.eq(refused),
+            queued.asks.eq(asks),
         ]
         with m.If(self.clear):
-            m.d.comb += [
-                kill.valid.eq(1),
-                kill.everything.eq(1),
-                kill.first.eq(0),
-                kill.last.eq(-1),
-            ]
+            m.d.comb += [kill.valid.eq(1), kill.everything.eq(1), kill.page.eq(0)]
+            m.d.comb += [kill.keep_global.eq(0), kill.first.eq(0), kill.last.eq(-1)]
+        return queued
 
-    def _complete(self, m: Module, pending: list[data.View], free: Signal, done: Signal) -> None:
-        """Offer the completions: first those in command order, then drained commands."""
-        config = self.config
-        number = range(max(2, config.commands))
-        m.submodules.order = order = fifo.SyncFIFO(
-            width=ceil_log2(len(number)), depth=config.commands
+    def _span(self) -> tuple[Value, Value]:
+        """Return the first and last page that the command on the port speaks of, 52 bits each."""
+        command = self.command.payload
+        kind, kinds = command.kind, CommandKind
+        single = (kind == kinds.PAGE) | (kind == kinds.YOUNG)
+        whole = (
+            (kind == kinds.ASID)
+            | (kind == kinds.ALL)
+            | (kind == kinds.CONTEXT)
+            | ((kind == kinds.RELEASE) & command.whole_asid)
         )
-        m.d.comb += [order.w_en.eq(self.accepted), order.w_data.eq(_number(free))]
-        ready = Signal(config.commands)
-        for i, row in enumerate(pending):
-            quiet = ~row.slots.any() & ~row.walk & ~self.tlb_showing
-            if config.mutant == "rtl-no-drain":
-                quiet = 1
-            m.d.comb += ready[i].eq(row.active & row.invalidated & quiet & ~row.behind.any())
-        takes = ~self.completion.valid | self.completion.ready
-        tags = Array(row.tag for row in pending)
-        drained = Signal(config.commands)
-        m.d.comb += drained.eq(ready & -ready)
-        with m.If(takes):
-            m.d.sync += self.completion.valid.eq(order.r_rdy | ready.any())
-            with m.If(order.r_rdy):
-                refused = Array(row.refused for row in pending)[order.r_data]
-                m.d.comb += order.r_en.eq(1)
-                m.d.sync += [
-                    self.completion.payload.tag.eq(tags[order.r_data]),
-                    self.completion.payload.phase.eq(
-                        Mux(refused, Phase.REFUSED, Phase.INVALIDATED)
-                    ),
-                ]
-                for i, row in enumerate(pending):
-                    with m.If(order.r_data == i):
-                        m.d.comb += done[i].eq(refused)
-                        m.d.sync += row.invalidated.eq(1)
-            with m.Else():
-                m.d.comb += done.eq(drained)
-                m.d.sync += [
-                    self.completion.payload.tag.eq(tags[_number(drained)]),
-                    self.completion.payload.phase.eq(Phase.DRAINED),
-                ]
+        last = Mux(single, command.first, command.last)
+        return Mux(whole, 0, command.first), Mux(whole, Const((1 << VPN_BITS) - 1), last)
+
+    def _note(self, m: Module, free: Signal) -> tuple[memory.Memory, memory.Memory]:
+        """Keep the tags of the pending commands, and when they were accepted."""
+        config = self.config
+        tags = memory.Memory(shape=config.tag_bits, depth=config.commands, init=[])
+        stamps = memory.Memory(shape=AGE_BITS, depth=config.commands, init=[])
+        m.submodules.tags, m.submodules.stamps = tags, stamps
+        for notes, value in ((tags, self.command.payload.tag), (stamps, self.now)):
+            port = notes.write_port()
+            m.d.comb += [
+                port.en.eq(self.accepted),
+                port.addr.eq(encoded(free, _row_bits(config))),
+                port.data.eq(value),
+            ]
+        return tags, stamps
+
+    def _invalidate(
+        self,
+        m: Module,
+        rows: list[data.View],
+        queued: data.View,
+        tags: memory.Memory,
+    ) -> Signal:
+        """Give the first answers, in order of the commands; return the command that this ends, one-hot."""
+        config, stream_out = self.config, self.invalidated
+        layout = QueuedLayout(config)
+        m.submodules.order = order = fifo.SyncFIFO(width=layout.size, depth=config.commands)
+        m.submodules.answers = answers = fifo.SyncFIFO(width=1, depth=config.commands)
+        head = data.View(layout, order.r_data)
+        tag = tags.read_port(domain="comb")
+        taken = stream_out.valid & stream_out.ready
+        m.d.comb += [
+            order.w_en.eq(self.applied),
+            order.w_data.eq(queued),
+            order.r_en.eq(taken),
+            answers.w_en.eq(self.young.answered),
+            answers.w_data.eq(self.young.used),
+            answers.r_en.eq(taken & head.asks),
+            tag.addr.eq(head.row),
+            stream_out.valid.eq(order.r_rdy & (~head.asks | answers.r_rdy)),
+            stream_out.payload.tag.eq(tag.data),
+            stream_out.payload.phase.eq(Mux(head.refused, Phase.REFUSED, Phase.INVALIDATED)),
+            stream_out.payload.young.eq(head.asks & answers.r_data),
+        ]
+        ended = Signal(config.commands)
+        for i, row in enumerate(rows):
+            with m.If(taken & (head.row == i)):
+                m.d.sync += row.invalidated.eq(1)
+                m.d.comb += ended[i].eq(head.refused)
+        return ended
+
+    def _wait(self, m: Module, row: data.View, applied: Value, others: Value) -> Value:
+        """Follow what one command waits for; return the slots for which it gives up waiting in this cycle."""
+        slots, walks = row.slots & self.busy_next, row.walks & ~self.settled
+        behind = row.behind & others
+        quiet = ~slots.any() & ~walks.any() & ~behind.any()
+        if self.config.mutant == "rtl-no-drain":
+            quiet = Const(1)
+        m.d.sync += [
+            row.slots.eq(Mux(applied, self.closing, slots)),
+            row.walks.eq(Mux(applied, self.owed, walks)),
+            row.behind.eq(behind),
+            row.quiet.eq(quiet),
+            row.left.eq(row.left - row.left.any()),
+        ]
+        expires = row.active & (row.left == 1) & ~row.quiet
+        with m.If(expires):
+            m.d.sync += row.expired.eq(1)
+        return Mux(expires, slots, 0)
+
+    def _drain(
+        self, m: Module, rows: list[data.View], tags: memory.Memory, stamps: memory.Memory
+    ) -> Signal:
+        """Give the second answers; return the command that this ends, one-hot."""
+        config, drained = self.config, self.drained
+        ready, offered, chosen = (
+            Signal(config.commands),
+            Signal(config.commands),
+            Signal(config.commands),
+        )
+        tag, stamp = tags.read_port(domain="comb"), stamps.read_port(domain="comb")
+        expired = Cat(row.expired for row in rows)
+        ended = Signal(config.commands)
+        m.d.comb += [
+            ready.eq(Cat(row.active & row.invalidated & (row.quiet | row.expired) for row in rows)),
+            # What is offered stays until it is taken.
+            chosen.eq(Mux(offered.any(), offered, lowest(ready))),
+            tag.addr.eq(encoded(chosen, _row_bits(config))),
+            stamp.addr.eq(tag.addr),
+            drained.valid.eq(ready.any()),
+            drained.payload.tag.eq(tag.data),
+            drained.payload.phase.eq(Mux((chosen & expired).any(), Phase.TIMED_OUT, Phase.DRAINED)),
+            self.timed_out.eq(self.latency.valid & (chosen & expired).any()),
+            ended.eq(Mux(drained.ready, chosen, 0)),
+            self.latency.valid.eq(drained.valid & drained.ready),
+            self.latency.began.eq(stamp.data),
+        ]
+        m.d.sync += offered.eq(Mux(drained.ready, 0, chosen))
+        return ended
 
 
-def _number(one_hot: Value) -> Value:
-    """Return the number of the one bit that is set."""
-    width = max(1, (len(one_hot) - 1).bit_length())
-    return Cat(
-        Cat(one_hot[i] for i in range(len(one_hot)) if i >> bit & 1).any() for bit in range(width)
-    )
+def _row_bits(config: SecmmuConfig) -> int:
+    return max(1, ceil_log2(config.commands))
 
 
-def _clipped(vpn: Value, *, outside: int) -> Value:
-    """Return the 27 bits of a canonical 52-bit page number, and ``outside`` for one that is not canonical."""
-    sign = vpn[SV39_VPN_BITS - 1 :]
-    return Mux(sign.all() | ~sign.any(), vpn[:SV39_VPN_BITS], outside)
+def _clipped(vpn: Value, config: SecmmuConfig, *, outside: int) -> Value:
+    """Return the low bits of a canonical 52-bit page number, and ``outside`` for one that is not canonical."""
+    return Mux(is_canonical(vpn, config), vpn[: config.vpn_bits], outside)

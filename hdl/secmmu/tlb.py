@@ -1,63 +1,79 @@
-"""The TLB: set-associative, all leaf sizes in one structure, every entry compared with an invalidation at once."""
+"""The TLB: 4 KiB entries in block RAM, the other sizes in an associative store; small ones have the latter alone."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
-from amaranth.lib import data, memory, wiring
+from amaranth.hdl import Const, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
 
+from secmmu.cam import Cam
 from secmmu.config import SecmmuConfig
 from secmmu.internals import (
-    INDEX_BITS,
-    LEVELS,
-    SV39_VPN_BITS,
     EntryLayout,
     FillSignature,
     KillLayout,
     LookupSignature,
-    TranslationLayout,
-    span_last,
+    YoungSignature,
+    is_killed,
 )
+from secmmu.layouts import WORD_BITS
+from secmmu.page_array import PageArray
+from secmmu.upkeep import STAGES
 
 __all__ = ["Tlb"]
 
-RECORD_BITS = 64
-"""Entries that one observation of killed entries covers."""
+INDEX_BITS = 16
 
 
-class Tlb(wiring.Component):
-    """Translations, looked up by either direction, filled by the walker, killed by invalidations.
-
-    A lookup reads the sets that the page has at each level, in memories; its answer comes one cycle later. The
-    tags stand in registers a second time, where one row of comparators meets them all: in one cycle with an
-    invalidation, which has precedence, or with the entry being filled. A fill kills every entry that would match
-    an access which it matches, so no access ever finds two.
-
-    An entry that is killed in a cycle no longer hits in that cycle.
+class FilledLayout(data.StructLayout):
+    """What the observer sees of a fill.
 
     Parameters
     ----------
     config : SecmmuConfig
-        Geometry; ``observe``.
+        ``levels``, ``asid_bits``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        super().__init__({"index": INDEX_BITS, "entry": EntryLayout(config), "pte": WORD_BITS})
+
+
+class Tlb(wiring.Component):
+    """Translations, looked up by accesses, filled by the walker and by drop-ins, killed by invalidations.
+
+    One fill is on its way at a time, two cycles in the associative part and three in the page array; it is dropped
+    when an invalidation overlaps it. Where a page is in both parts, the associative one answers.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        Geometry, widths, ``observe``, ``mutant``.
 
     Members
     -------
     kill : In(KillLayout)
         The invalidation applied in this cycle.
-    read, write : In(LookupSignature)
-        Lookups, one a cycle each.
-    fill : In(FillSignature)
-        The fill; replaces an overlapping entry of its set, else an invalid one, else in rotation per set.
-    showing : Out(1)
-        With ``observe`` and more than 64 entries: not all entries that died have been shown yet.
+    young : In(YoungSignature)
+        Questions for used bits; answered in the same cycle without a page array, else three cycles later.
+    lookup : In(LookupSignature)
+        One a cycle.
+    fill, dropin : In(FillSignature)
+        Fills; a drop-in comes first.
+    overflowed : Out(1)
+        The invalidation of this cycle empties the page array, because it found no filter free.
+    filled : Out(1), fill_shown : Out(FilledLayout)
+        With ``observe``: an entry is written in this cycle.
     died : Out(64), died_base : Out(16)
-        With ``observe``: entries ``died_base`` + i that died without being replaced; 0 when none.
+        With ``observe``: entries ``died_base`` + i that were cleared without being replaced; 0 when none. Entries of
+        the associative part are shown when the page array shows none, and before they are filled again.
     """
 
     kill: data.View
-    read: wiring.PureInterface
-    write: wiring.PureInterface
+    young: wiring.PureInterface
+    lookup: wiring.PureInterface
     fill: wiring.PureInterface
-    showing: Signal
+    dropin: wiring.PureInterface
+    overflowed: Signal
+    filled: Signal
+    fill_shown: data.View
     died: Signal
     died_base: Signal
 
@@ -65,173 +81,134 @@ class Tlb(wiring.Component):
         self.config = config
         members = {
             "kill": In(KillLayout(config)),
-            "read": In(LookupSignature(config)),
-            "write": In(LookupSignature(config)),
+            "young": In(YoungSignature()),
+            "lookup": In(LookupSignature(config)),
             "fill": In(FillSignature(config)),
-            "showing": Out(1),
+            "dropin": In(FillSignature(config)),
+            "overflowed": Out(1),
         }
         if config.observe:
-            members |= {"died": Out(RECORD_BITS), "died_base": Out(16)}
+            members |= {
+                "filled": Out(1),
+                "fill_shown": Out(FilledLayout(config)),
+                "died": Out(WORD_BITS),
+                "died_base": Out(INDEX_BITS),
+            }
         super().__init__(members)
 
-    def _set_of(self, vpn: Value, level: int) -> Value:
-        return vpn[level * INDEX_BITS :][: self.config.set_bits]
-
     def elaborate(self, platform: object) -> Module:
-        """Build the ways, the comparators, the replacement and the two lookups."""
+        """Build the parts and the fill that is on its way to one of them."""
         m = Module()
-        config = self.config
-        fill = self.fill.entry.translation
-        fill_set = Signal(config.set_bits)
-        m.d.comb += fill_set.eq(
-            Array(self._set_of(fill.vpn, level) for level in range(LEVELS))[fill.level]
-        )
-
-        tags = [
-            [Signal(TranslationLayout(config)) for _ in range(config.tlb_sets)]
-            for _ in range(config.tlb_ways)
-        ]
-        valid = [Signal(config.tlb_sets, name=f"valid{way}") for way in range(config.tlb_ways)]
-        alive = [Signal(config.tlb_sets, name=f"alive{way}") for way in range(config.tlb_ways)]
-        matched = self._compare(m, tags)
-        chosen = self._choose(m, fill_set, valid, matched)
-
-        died = []
-        for way in range(config.tlb_ways):
-            written = Signal(config.tlb_sets, name=f"written{way}")
+        m.submodules.cam = cam = Cam(self.config)
+        pages = PageArray(self.config) if self.config.tlb_sets else None
+        parts = [cam] if pages is None else [cam, pages]
+        for part in parts:
+            m.d.comb += [part.kill.eq(self.kill), part.young.ask.eq(self.young.ask)]
             m.d.comb += [
-                written.eq((self.fill.en & chosen[way]) << fill_set),
-                alive[way].eq(valid[way] & ~matched[way]),
+                getattr(part.lookup, name).eq(getattr(self.lookup, name))
+                for name in ("advance", "en", "asid", "vpn", "group")
             ]
-            # A fill comes last: with the mutant that lets it through beside an invalidation it survives.
-            m.d.sync += valid[way].eq(alive[way] | written)
-            died.append(valid[way] & matched[way] & ~written)
-            for row, tag in enumerate(tags[way]):
-                with m.If(written[row]):
-                    m.d.sync += tag.eq(fill)
-        self._store(m, fill_set, chosen, alive)
-        if config.observe:
-            self._show(m, Cat(died))
-        m.d.comb += self.fill.busy.eq(self.kill.valid | self.showing)
+        self._answer(m, cam, pages)
+        pending, awaited = self._fill(m, cam, pages)
+        if pages is not None:
+            m.submodules.pages = pages
+            m.d.comb += self.overflowed.eq(pages.overflowed)
+        if self.config.observe:
+            m.d.comb += self.fill_shown.entry.eq(pending)
+            m.d.comb += awaited.eq(self._show(m, cam, pages))
         return m
 
-    def _compare(self, m: Module, tags: list[list[data.View]]) -> list[Signal]:
-        """Compare all tags with the invalidation, else with the fill; return one bit per set for each way."""
-        config = self.config
-        fill = self.fill.entry.translation
-        probe = Signal(KillLayout(config))
-        shared = Signal()
-        with m.If(self.kill.valid):
-            m.d.comb += probe.eq(self.kill)
-        with m.Else():
+    def _answer(self, m: Module, cam: Cam, pages: PageArray | None) -> None:
+        """Join the answers of the parts."""
+        lookup, young = self.lookup, self.young
+        if pages is None:
             m.d.comb += [
-                probe.valid.eq(self.fill.en),
-                probe.asid.eq(fill.asid),
-                probe.group.eq(fill.group),
-                probe.first.eq(fill.vpn),
-                probe.last.eq(span_last(fill.vpn, fill.level)),
-                shared.eq(fill.shared),
+                lookup.hit.eq(cam.lookup.hit),
+                lookup.entry.eq(cam.lookup.entry),
+                lookup.dies.eq(cam.lookup.dies),
+                young.answered.eq(cam.young.answered),
+                young.used.eq(cam.young.used),
             ]
-        matched = [Signal(config.tlb_sets, name=f"matched{way}") for way in range(config.tlb_ways)]
-        for way, rows in enumerate(tags):
-            for row, tag in enumerate(rows):
-                last = span_last(tag.vpn, tag.level)
-                if config.mutant == "rtl-no-span-compare":
-                    last = Mux(self.kill.valid, tag.vpn, last)
-                space = probe.everything | (probe.asid == tag.asid)
-                group = (probe.group == tag.group) & (tag.shared | shared)
-                overlap = (tag.vpn <= probe.last) & (last >= probe.first)
-                m.d.comb += matched[way][row].eq(probe.valid & (space | group) & overlap)
-        return matched
-
-    def _choose(
-        self, m: Module, fill_set: Signal, valid: list[Signal], matched: list[Signal]
-    ) -> Signal:
-        """Choose the way that a fill replaces; return it one-hot."""
-        config = self.config
-        chosen = Signal(config.tlb_ways)
-        if config.tlb_ways == 1:
-            m.d.comb += [chosen.eq(1), self.fill.index.eq(fill_set)]
-            return chosen
-        width = ceil_log2(config.tlb_ways)
-        # Not a memory, so that a reset makes the replacement repeat itself.
-        rotation = Signal(config.tlb_sets * width)
-        turn = rotation.word_select(fill_set, width)
-        m.d.comb += chosen.eq(1 << turn)
-        full = Cat(bits.bit_select(fill_set, 1) for bits in valid).all()
-        for way in reversed(range(config.tlb_ways)):
-            with m.If(~valid[way].bit_select(fill_set, 1)):
-                m.d.comb += chosen.eq(1 << way)
-        for way in reversed(range(config.tlb_ways)):
-            with m.If(~self.kill.valid & (valid[way] & matched[way]).bit_select(fill_set, 1)):
-                m.d.comb += chosen.eq(1 << way)
-        with m.If(self.fill.en & full):
-            m.d.sync += turn.eq(Mux(turn == config.tlb_ways - 1, 0, turn + 1))
-        index = Cat(
-            Cat(chosen[way] for way in range(config.tlb_ways) if way >> bit & 1).any()
-            for bit in range(3)
-        )
-        m.d.comb += self.fill.index.eq((index << config.set_bits) | fill_set)
-        return chosen
-
-    def _store(self, m: Module, fill_set: Signal, chosen: Signal, alive: list[Signal]) -> None:
-        """Build the ways' memories and the two lookups over them."""
-        config = self.config
-        ways = []
-        for way in range(config.tlb_ways):
-            m.submodules[f"way{way}"] = store = memory.Memory(
-                shape=EntryLayout(config), depth=config.tlb_sets, init=[]
-            )
-            port = store.write_port()
-            m.d.comb += [
-                port.addr.eq(fill_set),
-                port.data.eq(self.fill.entry),
-                port.en.eq(self.fill.en & chosen[way]),
-            ]
-            ways.append((store, port))
-        for lookup in (self.read, self.write):
-            vpn = Signal(SV39_VPN_BITS)
-            asid = Signal(config.asid_bits)
-            with m.If(lookup.en):
-                m.d.sync += [vpn.eq(lookup.vpn), asid.eq(lookup.asid)]
-            hits, entries = [], []
-            for level in range(LEVELS):
-                for (store, port), live in zip(ways, alive, strict=True):
-                    # Transparent, or the old entry would come out under the valid bit of the new one.
-                    reader = store.read_port(transparent_for=(port,))
-                    m.d.comb += [
-                        reader.addr.eq(self._set_of(lookup.vpn, level)),
-                        reader.en.eq(lookup.en),
-                    ]
-                    entry = reader.data.translation
-                    hit = Signal()
-                    m.d.comb += hit.eq(
-                        live.bit_select(self._set_of(vpn, level), 1)
-                        & (entry.level == level)
-                        & (entry.vpn[level * INDEX_BITS :] == vpn[level * INDEX_BITS :])
-                        & ((entry.asid == asid) | (entry.shared & (entry.group == lookup.group)))
-                    )
-                    hits.append(hit)
-                    entries.append(Mux(hit, reader.data.as_value(), 0))
-            found = entries[0]
-            for entry in entries[1:]:
-                found |= entry
-            m.d.comb += [lookup.hit.eq(Cat(hits).any()), lookup.entry.eq(found)]
-
-    def _show(self, m: Module, died: Value) -> None:
-        """Show the entries that died: in the same cycle where one record covers all, else one a cycle."""
-        if self.config.tlb_entries <= RECORD_BITS:
-            m.d.comb += self.died.eq(died)
             return
-        pending = Signal(self.config.tlb_entries)
-        shown = Signal(self.config.tlb_entries)
-        for base in reversed(range(0, self.config.tlb_entries, RECORD_BITS)):
-            group = pending[base : base + RECORD_BITS]
-            with m.If(group.any()):
+        large = cam.lookup.hit
+        m.d.comb += [
+            lookup.hit.eq(large | pages.lookup.hit),
+            lookup.entry.eq(Mux(large, cam.lookup.entry.as_value(), pages.lookup.entry.as_value())),
+            lookup.dies.eq(Mux(large, cam.lookup.dies, pages.lookup.dies)),
+        ]
+        used = cam.young.used
+        for _ in range(STAGES):
+            earlier, used = used, Signal()
+            m.d.sync += used.eq(earlier)
+        m.d.comb += [
+            young.answered.eq(pages.young.answered),
+            young.used.eq(pages.young.used | used),
+        ]
+
+    def _fill(self, m: Module, cam: Cam, pages: PageArray | None) -> tuple[data.View, Signal]:
+        """Take a fill, keep it until it is written, drop it when an invalidation overlaps it.
+
+        Return it, and a signal for whether the associative part must wait.
+        """
+        config, fill, dropin = self.config, self.fill, self.dropin
+        coming, pending = Signal(EntryLayout(config)), Signal(EntryLayout(config))
+        wanted, ready, large, awaited = Signal(), Signal(), Signal(), Signal()
+        stillborn, killed = Signal(), Signal()
+        m.d.comb += [
+            wanted.eq(dropin.en | fill.en),
+            coming.eq(Mux(dropin.en, dropin.entry.as_value(), fill.entry.as_value())),
+            dropin.ready.eq(ready),
+            fill.ready.eq(ready & ~dropin.en),
+            cam.entry.eq(pending),
+            cam.fill.eq(large & ~killed & ~awaited),
+        ]
+        taken = wanted & ready
+        if config.mutant != "rtl-no-fill-kill":
+            # What dies in the cycle in which it is taken is dropped in the next: a comparison takes long.
+            born_dead = is_killed(self.kill, coming.translation, config)
+            m.d.sync += stillborn.eq(taken & born_dead)
+            m.d.comb += killed.eq(stillborn | is_killed(self.kill, pending.translation, config))
+        small: Value = Const(0)
+        m.d.comb += ready.eq(~large)
+        if pages is not None:
+            small = coming.translation.grain == 0
+            m.d.comb += [
+                ready.eq(~large & Mux(small, pages.granted, pages.free)),
+                pages.fill.eq(wanted & small & ~large),
+                pages.filling.eq(coming.translation),
+                pages.pending.eq(pending),
+                pages.drop.eq(killed),
+            ]
+        with m.If(taken):
+            m.d.sync += [pending.eq(coming), large.eq(~small)]
+            if config.observe:
+                m.d.sync += self.fill_shown.pte.eq(Mux(dropin.en, dropin.pte, fill.pte))
+        with m.Elif(cam.filled | killed):
+            m.d.sync += large.eq(0)
+        return pending, awaited
+
+    def _show(self, m: Module, cam: Cam, pages: PageArray | None) -> Signal:
+        """Show what is written and what died; return whether deaths in the associative part wait to be shown."""
+        config = self.config
+        base = config.tlb_sets * config.tlb_ways
+        unshown, busy = Signal(config.large_entries), Signal()
+        m.d.comb += [self.filled.eq(cam.filled), self.fill_shown.index.eq(base + cam.index)]
+        fell = unshown | cam.died
+        if pages is not None:
+            m.d.comb += busy.eq(pages.died.any())
+            with m.If(pages.filled):
+                m.d.comb += [self.filled.eq(1), self.fill_shown.index.eq(pages.index)]
+        with m.If(busy):
+            m.d.sync += unshown.eq(fell)
+        with m.Elif(fell.any()):
+            m.d.comb += [self.died.eq(fell), self.died_base.eq(base)]
+            m.d.sync += unshown.eq(0)
+        if pages is not None:
+            with m.If(busy):
                 m.d.comb += [
-                    self.died.eq(group),
-                    self.died_base.eq(base),
-                    shown.eq(((1 << RECORD_BITS) - 1) << base),
+                    self.died.eq(pages.died),
+                    self.died_base.eq(pages.died_row * len(pages.died)),
                 ]
-        m.d.sync += pending.eq((pending & ~shown) | died)
-        m.d.comb += self.showing.eq(pending.any())
+        waiting = Signal()
+        m.d.comb += waiting.eq(unshown.any())
+        return waiting

@@ -43,12 +43,12 @@ def held(
     shared: int = 0,
 ) -> bool:
     """Return whether the span is held for this asid, whose group is 5."""
-    ctx.set(holds.fill.asid, asid)
-    ctx.set(holds.fill.group, 5)
-    ctx.set(holds.fill.shared, shared)
-    ctx.set(holds.fill.first, first)
-    ctx.set(holds.fill.last, first if last is None else last)
-    return bool(ctx.get(holds.fill.held))
+    ctx.set(holds.span.asid, asid)
+    ctx.set(holds.span.group, 5)
+    ctx.set(holds.span.shared, shared)
+    ctx.set(holds.span.first, first)
+    ctx.set(holds.span.last, first if last is None else last)
+    return bool(ctx.get(holds.span.held))
 
 
 def test_a_hold_covers_its_range_for_its_asid_until_released() -> None:

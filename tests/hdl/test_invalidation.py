@@ -1,73 +1,76 @@
-"""The invalidation unit by itself: order, timing, refusals, what a command waits for."""
+"""The invalidation unit by itself: timing, order, refusals, what a command waits for, and how long."""
 
+import random
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from amaranth.sim import Simulator, SimulatorContext
 
 from secmmu.config import SecmmuConfig
-from secmmu.invalidation import Invalidation
 from secmmu.layouts import CommandKind, Phase
+from tests.hdl.invalidation_bench import InvalidationBench
+from tests.hdl.invalidation_bench import run as run_with
 
-CONFIG = SecmmuConfig(commands=3, use_slots=4)
+CONFIG = SecmmuConfig(commands=4, use_slots=4, walks=2)
 TOP = (1 << 27) - 1
+INVALIDATED, DRAINED, REFUSED, TIMED_OUT = (
+    Phase.INVALIDATED,
+    Phase.DRAINED,
+    Phase.REFUSED,
+    Phase.TIMED_OUT,
+)
 
 
-def run(testbench: Any, config: SecmmuConfig = CONFIG) -> None:
-    """Simulate ``testbench(ctx, unit)``, nothing being in flight and completions taken at once."""
-    unit = Invalidation(config)
-
-    async def bench(ctx: SimulatorContext) -> None:
-        ctx.set(unit.completion.ready, 1)
-        await testbench(ctx, unit)
-
-    simulator = Simulator(unit)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+def run(testbench: Callable[[InvalidationBench], Coroutine[Any, Any, None]]) -> None:
+    """Simulate ``testbench(bench)`` on a unit of four rows."""
+    run_with(testbench, CONFIG)
 
 
-async def send(ctx: SimulatorContext, unit: Invalidation, kind: CommandKind, **fields: int) -> None:
-    """Present a command for one cycle, in which it must be taken."""
-    ctx.set(unit.command.payload, {"kind": kind, "asid": 1, **fields})
-    ctx.set(unit.command.valid, 1)
-    _, _, ready = await ctx.tick().sample(unit.command.ready)
-    assert ready
-    ctx.set(unit.command.valid, 0)
+@pytest.mark.parametrize("kind", [kind for kind in CommandKind if kind != CommandKind.YOUNG])
+def test_a_command_that_waits_for_nothing_takes_constant_time(kind: CommandKind) -> None:
+    """Invalidated two cycles after the handshake, drained after three."""
 
+    async def bench(it: InvalidationBench) -> None:
+        it.send(kind, first=5, last=1 << 20, tag=7)
+        await it.cycles(6)
+        assert it.since(it.invalidated) == {7: (2, INVALIDATED)}
+        assert it.since(it.drained) == {7: (3, DRAINED)}
+        assert it.ctx.get(it.unit.idle)
 
-async def completions(
-    ctx: SimulatorContext, unit: Invalidation, cycles: int
-) -> list[tuple[int, int, Phase]]:
-    """Return (cycle from now, tag, phase) of what completes in the next cycles."""
-    found = []
-    for cycle in range(cycles):
-        if ctx.get(unit.completion.valid):
-            found.append(
-                (
-                    cycle,
-                    ctx.get(unit.completion.payload.tag),
-                    ctx.get(unit.completion.payload.phase),
-                )
-            )
-        await ctx.tick()
-    return found
+    run(bench)
 
 
 @pytest.mark.parametrize(
-    "kind", [CommandKind.PAGE, CommandKind.RANGE, CommandKind.ASID, CommandKind.ALL]
+    ("kind", "kill"),
+    [
+        (CommandKind.PAGE, {"first": 5, "last": 5, "page": 1, "keep_global": 1, "leaf_only": 1}),
+        (CommandKind.RANGE, {"first": 5, "last": 9, "keep_global": 1, "leaf_only": 1}),
+        (CommandKind.ASID, {"first": 0, "last": TOP, "keep_global": 1, "leaf_only": 1}),
+        (CommandKind.ALL, {"first": 0, "last": TOP, "everything": 1, "leaf_only": 1}),
+        (CommandKind.CONTEXT, {"first": 0, "last": TOP, "context": 1}),
+        (CommandKind.FENCE, None),
+        (CommandKind.RELEASE, None),
+        (CommandKind.YOUNG, None),
+    ],
 )
-def test_a_command_that_waits_for_nothing_takes_constant_time(kind: CommandKind) -> None:
-    """Killed one cycle after the handshake, invalidated after two, drained after three."""
+def test_what_a_command_kills(kind: CommandKind, kill: dict[str, int] | None) -> None:
+    """One cycle after the handshake and in no other; ALL and CONTEXT spare no globals."""
 
-    async def bench(ctx: SimulatorContext, unit: Invalidation) -> None:
-        await send(ctx, unit, kind, first=5, last=9, tag=7)
-        assert ctx.get(unit.kill.valid)
-        assert ctx.get(unit.kill.everything) == (kind == CommandKind.ALL)
-        span = {CommandKind.PAGE: (5, 5), CommandKind.RANGE: (5, 9)}.get(kind, (0, TOP))
-        assert (ctx.get(unit.kill.first), ctx.get(unit.kill.last)) == span
-        assert await completions(ctx, unit, 5) == [(1, 7, Phase.INVALIDATED), (2, 7, Phase.DRAINED)]
-        assert ctx.get(unit.idle)
+    async def bench(it: InvalidationBench) -> None:
+        ctx, unit = it.ctx, it.unit
+        it.send(kind, first=5, last=9, keep_global=1, leaf_only=1)
+        assert not ctx.get(unit.kill.valid)
+        await it.cycle()
+        assert ctx.get(unit.kill.valid) == (kill is not None)
+        if kill is not None:
+            rest = {"everything": 0, "keep_global": 0, "context": 0, "leaf_only": 0, "page": 0}
+            expected = rest | {"asid": 1, "group": 5} | kill
+            found = ctx.get(unit.kill)
+            assert {name: found[name] for name in expected} == expected
+        assert ctx.get(unit.young.ask) == (kind == CommandKind.YOUNG)
+        assert ctx.get(unit.hold.release) == (kind == CommandKind.RELEASE)
+        await it.cycle()
+        assert not ctx.get(unit.kill.valid) | ctx.get(unit.young.ask) | ctx.get(unit.hold.release)
 
     run(bench)
 
@@ -78,152 +81,245 @@ def test_a_command_that_waits_for_nothing_takes_constant_time(kind: CommandKind)
         (0, (1 << 52) - 1, (0, TOP)),
         (5, 1 << 30, (5, (1 << 26) - 1)),
         (1 << 30, (1 << 52) - 4, (1 << 26, TOP - 3)),
-        (1 << 30, 1 << 31, (1 << 26, (1 << 26) - 1)),
+        (1 << 30, 1 << 31, None),
     ],
 )
 def test_a_range_is_clipped_to_canonical_pages(
-    first: int, last: int, clipped: tuple[int, int]
+    first: int, last: int, clipped: tuple[int, int] | None
 ) -> None:
-    """A range that lies in the hole kills nothing."""
+    """One that lies in the hole kills and holds nothing, and is answered all the same."""
 
-    async def bench(ctx: SimulatorContext, unit: Invalidation) -> None:
-        await send(ctx, unit, CommandKind.RANGE, first=first, last=last)
-        assert (ctx.get(unit.kill.first), ctx.get(unit.kill.last)) == clipped
+    async def bench(it: InvalidationBench) -> None:
+        ctx, unit = it.ctx, it.unit
+        it.send(CommandKind.RANGE, first=first, last=last, hold=1)
+        await it.cycle()
+        assert ctx.get(unit.kill.valid) == ctx.get(unit.hold.place) == (clipped is not None)
+        if clipped is not None:
+            assert (ctx.get(unit.kill.first), ctx.get(unit.kill.last)) == clipped
+        await it.cycles(4)
+        assert it.since(it.drained) == {0: (3, DRAINED)}
+
+    run(bench)
+
+
+def test_a_page_that_is_not_canonical_kills_no_other() -> None:
+    """Page 2**30 is not page 2**26, nor page 0."""
+
+    async def bench(it: InvalidationBench) -> None:
+        it.send(CommandKind.PAGE, first=1 << 30)
+        await it.cycle()
+        assert not it.ctx.get(it.unit.kill.valid)
 
     run(bench)
 
 
 @pytest.mark.parametrize("kind", [CommandKind.RANGE, CommandKind.RELEASE])
 def test_an_empty_range_is_refused_alone(kind: CommandKind) -> None:
-    """It neither kills, holds nor releases."""
+    """It neither kills, holds nor releases, and is not drained."""
 
-    async def bench(ctx: SimulatorContext, unit: Invalidation) -> None:
-        await send(ctx, unit, kind, first=5, last=4, tag=7, hold=1)
-        assert not ctx.get(unit.kill.valid)
-        assert not ctx.get(unit.hold.place) | ctx.get(unit.hold.release)
-        assert await completions(ctx, unit, 5) == [(1, 7, Phase.REFUSED)]
+    async def bench(it: InvalidationBench) -> None:
+        it.send(kind, first=5, last=4, tag=7, hold=1)
+        await it.cycle()
+        ctx, unit = it.ctx, it.unit
+        assert not ctx.get(unit.kill.valid) | ctx.get(unit.hold.place) | ctx.get(unit.hold.release)
+        await it.cycles(5)
+        assert it.since(it.invalidated) == {7: (2, REFUSED)}
+        assert it.drained == []
+        assert ctx.get(unit.idle)
 
     run(bench)
 
 
-def test_drained_waits_for_the_slots_that_were_closed() -> None:
-    """A slot that is used again by a new translation is not waited for twice."""
+def test_drained_waits_for_the_slots_and_walks_that_it_met() -> None:
+    """Not for slots in use again later; offered in the cycle after the last one is seen to end."""
 
-    async def bench(ctx: SimulatorContext, unit: Invalidation) -> None:
+    async def bench(it: InvalidationBench) -> None:
+        ctx, unit = it.ctx, it.unit
         ctx.set(unit.busy_next, 0b0110)
-        await send(ctx, unit, CommandKind.PAGE, first=5, tag=7)
+        it.send(CommandKind.PAGE, first=5, tag=7)
+        await it.cycle()
         ctx.set(unit.closing, 0b0010)
-        await ctx.tick()
+        ctx.set(unit.owed, 0b10)
+        await it.cycle()
         ctx.set(unit.closing, 0)
-        assert await completions(ctx, unit, 9) == [(0, 7, Phase.INVALIDATED)]
+        ctx.set(unit.owed, 0)
+        await it.cycles(4)
+        ctx.set(unit.settled, 0b10)
+        await it.cycle()
+        ctx.set(unit.settled, 0)
+        await it.cycle()
+        assert it.drained == []
         ctx.set(unit.busy_next, 0b0100)
-        await ctx.tick()
-        ctx.set(unit.busy_next, 0b0110)
-        assert await completions(ctx, unit, 4) == [(1, 7, Phase.DRAINED)]
+        ended = it.now
+        await it.cycles(3)
+        assert [(answer.cycle - ended, answer.phase) for answer in it.drained] == [(1, DRAINED)]
 
     run(bench)
 
 
-def test_drained_waits_for_a_walk_that_still_owes_its_read() -> None:
-    """I17: the table may be freed only when the walker has let go of it."""
+def test_a_hundred_pages_drain_in_little_more_than_a_hundred_cycles() -> None:
+    """Back to back, each invalidated two cycles after its handshake, with four rows only."""
 
-    async def bench(ctx: SimulatorContext, unit: Invalidation) -> None:
-        await send(ctx, unit, CommandKind.PAGE, first=5, tag=7)
-        ctx.set(unit.walk_owed, 1)
-        await ctx.tick()
-        ctx.set(unit.walk_owed, 0)
-        assert await completions(ctx, unit, 9) == [(0, 7, Phase.INVALIDATED)]
-        ctx.set(unit.walk_retired, 1)
-        await ctx.tick()
-        ctx.set(unit.walk_retired, 0)
-        assert await completions(ctx, unit, 4) == [(1, 7, Phase.DRAINED)]
+    async def bench(it: InvalidationBench) -> None:
+        for tag in range(100):
+            it.send(CommandKind.PAGE, first=tag * 77, tag=tag)
+        await it.cycles(115)
+        assert len(it.drained) == 100
+        assert it.drained[-1].cycle - it.accepted[0] <= 105
+        assert {cycles for cycles, _phase in it.since(it.invalidated).values()} == {2}
 
     run(bench)
 
 
-def test_commands_drain_out_of_order_and_a_fence_behind_them() -> None:
-    """Equal tags complete separately; the third command is the last that fits."""
+def test_a_fence_is_behind_every_earlier_command_and_before_none() -> None:
+    """Its DRAINED follows theirs by a cycle; a later command does not wait for it."""
 
-    async def bench(ctx: SimulatorContext, unit: Invalidation) -> None:
-        ctx.set(unit.busy_next, 0b0001)
-        await send(ctx, unit, CommandKind.PAGE, first=5, tag=7)
-        ctx.set(unit.closing, 0b0001)
-        await send(ctx, unit, CommandKind.PAGE, first=6, tag=7)
-        ctx.set(unit.closing, 0)
-        await send(ctx, unit, CommandKind.FENCE, tag=9)
-        assert not ctx.get(unit.command.ready)
-        phases = [item[1:] for item in await completions(ctx, unit, 9)]
-        assert phases == [(7, Phase.INVALIDATED), (9, Phase.INVALIDATED), (7, Phase.DRAINED)]
-        assert ctx.get(unit.command.ready)
-        ctx.set(unit.busy_next, 0)
-        phases = [item[1:] for item in await completions(ctx, unit, 9)]
-        assert phases == [(7, Phase.DRAINED), (9, Phase.DRAINED)]
-
-    run(bench)
-
-
-def test_completions_wait_for_their_consumer() -> None:
-    """What is offered stays, and nothing is lost."""
-
-    async def bench(ctx: SimulatorContext, unit: Invalidation) -> None:
-        ctx.set(unit.completion.ready, 0)
-        for tag in (1, 2, 3):
-            await send(ctx, unit, CommandKind.PAGE, first=5, tag=tag)
-        for _ in range(5):
-            await ctx.tick()
-            assert ctx.get(unit.completion.payload.tag) == 1
-            assert ctx.get(unit.completion.payload.phase) == Phase.INVALIDATED
-        ctx.set(unit.completion.ready, 1)
-        phases = [item[1:] for item in await completions(ctx, unit, 9)]
-        assert phases == [
-            (tag, phase) for phase in (Phase.INVALIDATED, Phase.DRAINED) for tag in (1, 2, 3)
-        ]
-
-    run(bench)
-
-
-def test_holds_and_releases_name_the_same_span() -> None:
-    """An ASID hold is the whole span; its release says so with ``whole_asid``."""
-    whole = (0, (1 << 52) - 1)
-
-    async def bench(ctx: SimulatorContext, unit: Invalidation) -> None:
-        for kind, fields, span in (
-            (CommandKind.PAGE, {"hold": 1}, (5, 5)),
-            (CommandKind.RANGE, {"hold": 1}, (5, 9)),
-            (CommandKind.ASID, {"hold": 1}, whole),
-            (CommandKind.RELEASE, {}, (5, 9)),
-            (CommandKind.RELEASE, {"whole_asid": 1}, whole),
-        ):
-            await send(ctx, unit, kind, first=5, last=9, **fields)
-            released = kind == CommandKind.RELEASE
-            assert (ctx.get(unit.hold.place), ctx.get(unit.hold.release)) == (
-                not released,
-                released,
-            )
-            assert (ctx.get(unit.hold.first), ctx.get(unit.hold.last)) == span
-            await completions(ctx, unit, 5)
-
-    run(bench)
-
-
-@pytest.mark.parametrize(
-    ("mutant", "asid", "phases"),
-    [
-        (None, 3, [Phase.INVALIDATED]),
-        ("rtl-no-drain", 3, [Phase.INVALIDATED, Phase.DRAINED]),
-        ("rtl-no-asid-compare", 0, [Phase.INVALIDATED]),
-    ],
-)
-def test_what_the_mutants_break(mutant: str | None, asid: int, phases: list[Phase]) -> None:
-    """Only the named fault is there."""
-
-    async def bench(ctx: SimulatorContext, unit: Invalidation) -> None:
+    async def bench(it: InvalidationBench) -> None:
+        ctx, unit = it.ctx, it.unit
         ctx.set(unit.busy_next, 1)
-        await send(ctx, unit, CommandKind.PAGE, asid=3, first=5)
-        assert ctx.get(unit.kill.asid) == asid
+        it.send(CommandKind.PAGE, first=5, tag=1)
+        it.send(CommandKind.FENCE, tag=2)
+        it.send(CommandKind.PAGE, first=6, tag=3)
+        await it.cycle()
         ctx.set(unit.closing, 1)
-        await ctx.tick()
+        await it.cycle()
         ctx.set(unit.closing, 0)
-        assert [item[2] for item in await completions(ctx, unit, 9)] == phases
+        await it.cycles(6)
+        assert [answer.tag for answer in it.invalidated] == [1, 2, 3]
+        assert [answer.tag for answer in it.drained] == [3]
+        ctx.set(unit.busy_next, 0)
+        await it.cycles(4)
+        first, fence = it.drained[1:]
+        assert (first.tag, fence.tag) == (1, 2)
+        assert fence.cycle == first.cycle + 1
 
-    run(bench, SecmmuConfig(commands=3, use_slots=4, mutant=mutant))
+    run(bench)
+
+
+def test_young_is_answered_with_its_invalidated_in_order() -> None:
+    """When the TLB takes three cycles, five after the handshake; what is behind it follows at once."""
+
+    async def bench(it: InvalidationBench) -> None:
+        ctx, unit = it.ctx, it.unit
+        it.send(CommandKind.YOUNG, first=5, tag=1)
+        it.send(CommandKind.YOUNG, first=6, tag=2)
+        it.send(CommandKind.YOUNG, first=1 << 30, tag=3)
+        it.send(CommandKind.PAGE, first=6, tag=4)
+        for cycle in range(12):
+            ctx.set(unit.young.answered, cycle in (4, 5))
+            ctx.set(unit.young.used, cycle == 5)
+            await it.cycle()
+        assert it.since(it.invalidated) == {
+            tag: (cycles, INVALIDATED) for tag, cycles in ((1, 5), (2, 5), (3, 5), (4, 5))
+        }
+        assert [answer.young for answer in it.invalidated] == [0, 1, 0, 0]
+
+    run(bench)
+
+
+@pytest.mark.parametrize("timeout", [0, 9, 40])
+def test_a_use_that_never_ends_times_out_and_is_never_drained(timeout: int) -> None:
+    """The slots that were still waited for are told once; the row is free for others."""
+
+    async def bench(it: InvalidationBench) -> None:
+        ctx, unit = it.ctx, it.unit
+        ctx.set(unit.timeout, timeout)
+        ctx.set(unit.busy_next, 0b0110)
+        it.send(CommandKind.PAGE, first=5, tag=7)
+        await it.cycle()
+        ctx.set(unit.closing, 0b0110)
+        await it.cycle()
+        ctx.set(unit.closing, 0)
+        ctx.set(unit.busy_next, 0b0100)
+        broken = []
+        for _ in range(60):
+            broken.append(ctx.get(unit.broken))
+            await it.cycle()
+        expected = {7: (timeout + 1, TIMED_OUT)} if timeout else {}
+        assert it.since(it.drained) == expected
+        assert [slots for slots in broken if slots] == ([0b0100] if timeout else [])
+        assert bool(ctx.get(unit.idle)) is bool(timeout)
+        it.send(CommandKind.PAGE, first=6, tag=8)
+        await it.cycles(6)
+        assert it.since(it.drained)[8] == (3, DRAINED)
+
+    run(bench)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_commands_are_answered_in_order_and_never_too_early(seed: int) -> None:
+    """Slots end at random, answers are taken at random; a tag is answered once on each stream."""
+    rng = random.Random(seed)
+
+    async def bench(it: InvalidationBench) -> None:
+        ctx, unit = it.ctx, it.unit
+        kinds = [CommandKind.PAGE, CommandKind.RANGE, CommandKind.ALL, CommandKind.FENCE]
+        sent = {tag: rng.choice(kinds) for tag in range(120)}
+        for tag, kind in sent.items():
+            it.send(kind, first=rng.randrange(8), last=rng.randrange(8), tag=tag)
+        busy, waits = set[int](), dict[int, set[int]]()
+        while len(it.invalidated) < len(sent) or not ctx.get(unit.idle):
+            before = set(it.accepted)
+            closing = 0
+            if ctx.get(unit.applied):
+                tag = max(it.accepted)
+                met = (
+                    {slot for slot in busy if rng.random() < 0.5}
+                    if ctx.get(unit.kill.valid)
+                    else set()
+                )
+                waits[tag] = set(met)
+                closing = sum(1 << slot for slot in met)
+            ctx.set(unit.closing, closing)
+            for slot in list(busy):
+                fresh = closing >> slot & 1
+                if rng.random() < 0.1 and not fresh:
+                    busy.discard(slot)
+                    for slots in waits.values():
+                        slots.discard(slot)
+            ctx.set(unit.busy_next, sum(1 << slot for slot in busy))
+            if rng.random() < 0.3:
+                free = set(range(5)) - busy - {slot for slots in waits.values() for slot in slots}
+                busy |= {rng.choice(sorted(free))} if free else set()
+            await it.cycle(invalidated=rng.random() < 0.7, drained=rng.random() < 0.7)
+            assert len(set(it.accepted) - before) <= 1
+            for answer in it.drained:
+                assert not waits.get(answer.tag), f"{answer} came before the end of a use"
+        order = [answer.tag for answer in it.invalidated]
+        assert order == sorted(sent)
+        refused = {answer.tag for answer in it.invalidated if answer.phase == REFUSED}
+        drained = [answer.tag for answer in it.drained]
+        assert sorted(drained) == sorted(set(sent) - refused)
+        cycles = {answer.tag: answer.cycle for answer in it.drained}
+        first = {answer.tag: answer.cycle for answer in it.invalidated}
+        assert all(first[tag] < cycle for tag, cycle in cycles.items())
+        for fence in (tag for tag, kind in sent.items() if kind == CommandKind.FENCE):
+            assert all(cycles[tag] < cycles[fence] for tag in cycles if tag < fence)
+
+    run(bench)
+
+
+@pytest.mark.parametrize("name", ["invalidated", "drained"])
+def test_an_answer_that_is_offered_does_not_change(name: str) -> None:
+    """While another command, of a lower row, becomes ready behind it."""
+
+    async def bench(it: InvalidationBench) -> None:
+        ctx, unit = it.ctx, it.unit
+        ctx.set(unit.busy_next, 1)
+        it.send(CommandKind.PAGE, first=5, tag=1)
+        it.send(CommandKind.PAGE, first=6, tag=2)
+        await it.cycle()
+        ctx.set(unit.closing, 1)
+        await it.cycle(invalidated=name != "invalidated", drained=False)
+        ctx.set(unit.closing, 0)
+        seen = []
+        for cycle in range(8):
+            ctx.set(unit.busy_next, cycle < 4)
+            stream = getattr(unit, name)
+            if ctx.get(stream.valid):
+                seen.append(ctx.get(stream.payload.tag))
+            await it.cycle(invalidated=name != "invalidated", drained=False)
+        assert len(seen) > 5
+        assert set(seen) == {1 if name == "invalidated" else 2}
+
+    run(bench)

@@ -1,0 +1,251 @@
+"""The associative part of the TLB: every entry compared at once, with an access or with an invalidation."""
+
+import itertools
+
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.lib import data, memory, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from secmmu.config import SecmmuConfig
+from secmmu.internals import (
+    GROUP_BITS,
+    EntryLayout,
+    KillLayout,
+    LookupSignature,
+    YoungSignature,
+    span_last,
+)
+from secmmu.layouts import GRAIN_SHIFTS
+from secmmu.replacement import encoded, lowest, touched
+
+__all__ = ["Cam"]
+
+TRUST_BITS = 2
+"""One new entry in 2**TRUST_BITS counts as recent: the others are replaced first unless they hit before."""
+
+
+class TagLayout(data.StructLayout):
+    """What an entry is compared by; the rest of it stands in a memory.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``levels``, ``asid_bits``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        super().__init__(
+            {
+                "shared": 1,
+                "asid": config.asid_bits,
+                "group": GROUP_BITS,
+                "first": config.vpn_bits,
+                "last": config.vpn_bits,
+            }
+        )
+
+
+class Cam(wiring.Component):
+    """Fully associative entries of any grain, ``config.large_entries`` of them.
+
+    A fill takes two cycles of the comparators, which invalidations and questions come before. It kills every entry
+    that would match an access which it matches, so that no access finds two of one asid, or two of a group; an entry
+    of the asid itself goes before one of its group.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``large_entries``, ``lookup_latency``, widths, ``observe``, ``mutant``.
+
+    Members
+    -------
+    kill : In(KillLayout)
+        The invalidation applied in this cycle.
+    young : In(YoungSignature)
+        Answered in the same cycle.
+    lookup : In(LookupSignature)
+        One a cycle.
+    fill : In(1), entry : In(EntryLayout)
+        Write this entry; both stay until ``filled``, or ``fill`` drops because the entry was killed.
+    filled : Out(1), index : Out
+        It is written in this cycle, there.
+    died : Out(large_entries)
+        Entries that die in this cycle; the one that a fill replaces is not among them.
+    """
+
+    kill: data.View
+    young: wiring.PureInterface
+    lookup: wiring.PureInterface
+    fill: Signal
+    entry: data.View
+    filled: Signal
+    index: Signal
+    died: Signal
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        self.config = config
+        self.index_bits = max(1, ceil_log2(config.large_entries))
+        super().__init__(
+            {
+                "kill": In(KillLayout(config)),
+                "young": In(YoungSignature()),
+                "lookup": In(LookupSignature(config)),
+                "fill": In(1),
+                "entry": In(EntryLayout(config)),
+                "filled": Out(1),
+                "index": Out(self.index_bits),
+                "died": Out(config.large_entries),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the tags, their two rows of comparators, the replacement and the store of entries."""
+        m = Module()
+        count = self.config.large_entries
+        tags = [Signal(TagLayout(self.config), name=f"tag{i}") for i in range(count)]
+        valid, used = Signal(count), Signal(count)
+        matched = self._probe(m, tags, valid)
+        overlapped, written = self._fill(m, valid, matched)
+        killed, gone = Signal(count), Signal(count)
+        m.d.comb += [
+            killed.eq(Mux(self.kill.valid, matched, 0)),
+            gone.eq(killed | written | overlapped),
+            self.died.eq(valid & (killed | overlapped) & ~written),
+            self.young.answered.eq(self.young.ask),
+            self.young.used.eq((matched & used).any()),
+        ]
+        # The written entry comes last: with the mutant that lets a fill through beside an invalidation it survives.
+        m.d.sync += valid.eq((valid & ~killed & ~overlapped) | written)
+        translation = self.entry.translation
+        for i, tag in enumerate(tags):
+            with m.If(written[i]):
+                m.d.sync += [
+                    tag.shared.eq(translation.shared),
+                    tag.asid.eq(translation.asid),
+                    tag.group.eq(translation.group),
+                    tag.first.eq(translation.vpn),
+                    tag.last.eq(span_last(translation.vpn, translation.grain)),
+                ]
+        hit = self._look_up(m, tags, valid, gone, killed)
+        asked = Mux(self.young.ask, matched, 0)
+        m.d.sync += used.eq(((used & ~asked) | hit) & ~written)
+        self._touch(m, hit, written)
+        return m
+
+    def _probe(self, m: Module, tags: list[data.View], valid: Signal) -> Signal:
+        """Compare all entries with the invalidation or question, else with the fill; return who matches."""
+        config, kill, fill = self.config, self.kill, self.entry.translation
+        busy = self.kill.valid | self.young.ask
+        first, last = Signal(config.vpn_bits), Signal(config.vpn_bits)
+        asid, group = Signal(config.asid_bits), Signal(GROUP_BITS)
+        fill_last = span_last(fill.vpn, fill.grain)
+        m.d.comb += [
+            first.eq(Mux(busy, kill.first, fill.vpn)),
+            last.eq(Mux(busy, Mux(self.young.ask, kill.first, kill.last), fill_last)),
+            asid.eq(Mux(busy, kill.asid, fill.asid)),
+            group.eq(Mux(busy, kill.group, fill.group)),
+        ]
+        matched = Signal(config.large_entries)
+        for i, tag in enumerate(tags):
+            reached = tag.last
+            if config.mutant == "rtl-no-span-compare":
+                reached = Mux(kill.valid, tag.first, tag.last)
+            shared = tag.shared | (~busy & fill.shared)
+            space = (tag.asid == asid) | (shared & (tag.group == group))
+            spoken_of = (busy & kill.everything) | (space & ~(busy & tag.shared & kill.keep_global))
+            overlaps = (tag.first <= last) & (reached >= first)
+            m.d.comb += matched[i].eq(valid[i] & spoken_of & overlaps)
+        return matched
+
+    def _fill(self, m: Module, valid: Signal, matched: Signal) -> tuple[Signal, Signal]:
+        """Find what a fill overlaps, then write it; return who is overlapped and who is written."""
+        count = len(valid)
+        overlapping = Signal(count)
+        compared, overlapped, written = Signal(), Signal(count), Signal(count)
+        recent = self._recent = Signal(count)
+        busy = self.kill.valid | self.young.ask
+        if self.config.mutant == "rtl-no-fill-kill":
+            busy = self.young.ask
+        m.d.comb += self.filled.eq(self.fill & compared & ~busy)
+        with m.If(~self.fill | self.filled):
+            m.d.sync += compared.eq(0)
+        with m.Elif(~busy):
+            m.d.sync += [compared.eq(1), overlapping.eq(matched)]
+        idle = Mux(recent.all(), 1, ~recent)
+        victim = Mux(overlapping.any(), overlapping, Mux(valid.all(), idle, ~valid))
+        m.d.comb += [
+            written.eq(Mux(self.filled, lowest(victim), 0)),
+            overlapped.eq(Mux(self.filled, overlapping, 0)),
+            self.index.eq(encoded(written, self.index_bits)),
+        ]
+        return overlapped, written
+
+    def _touch(self, m: Module, hit: Signal, written: Signal) -> None:
+        """Keep the recent bits of the entries that hit, and of one new entry in a few."""
+        recent = self._recent
+        turn = Signal(TRUST_BITS)
+        with m.If(self.filled):
+            m.d.sync += turn.eq(turn + 1)
+            m.d.sync += recent.eq(
+                Mux(turn.all(), touched(recent, written), recent & ~written),
+            )
+        with m.Else():
+            m.d.sync += recent.eq(touched(recent, hit))
+
+    def _look_up(
+        self, m: Module, tags: list[data.View], valid: Signal, gone: Signal, killed: Signal
+    ) -> Signal:
+        """Build the lookup; return the entry that hits at the end of this cycle, one-hot."""
+        config, lookup = self.config, self.lookup
+        near, far = Signal(config.large_entries), Signal(config.large_entries)
+        for i, tag in enumerate(tags):
+            found = lookup.en & valid[i] & _covers(tag, lookup.vpn)
+            m.d.comb += [
+                near[i].eq(found & (tag.asid == lookup.asid)),
+                far[i].eq(found & tag.shared),
+            ]
+        near, far = self._stage(m, near, gone), self._stage(m, far, gone)
+        same = Cat(tag.group == lookup.group for tag in tags)
+        chosen = Signal(config.large_entries)
+        m.d.comb += chosen.eq(Mux(near.any(), near, far & same))
+        for _ in range(config.lookup_latency - 2):
+            chosen = self._stage(m, chosen, gone)
+
+        m.submodules.store = store = memory.Memory(
+            shape=EntryLayout(config), depth=config.large_entries, init=[]
+        )
+        writer, reader = store.write_port(), store.read_port(domain="comb")
+        m.d.comb += [
+            writer.en.eq(self.filled),
+            writer.addr.eq(self.index),
+            writer.data.eq(self.entry),
+            reader.addr.eq(encoded(chosen, self.index_bits)),
+        ]
+        if config.lookup_latency == 1:
+            m.d.comb += lookup.entry.eq(reader.data)
+        else:
+            chosen = self._stage(m, chosen, gone)
+            with m.If(lookup.advance):
+                m.d.sync += lookup.entry.eq(reader.data)
+        m.d.comb += [lookup.hit.eq(chosen.any()), lookup.dies.eq((chosen & killed).any())]
+        hit = Signal(config.large_entries)
+        m.d.comb += hit.eq(Mux(lookup.advance, chosen & ~killed, 0))
+        return hit
+
+    def _stage(self, m: Module, bits: Signal, gone: Signal) -> Signal:
+        """Return ``bits`` one advance later, without the entries that are gone since."""
+        stage = Signal.like(bits)
+        m.d.sync += stage.eq(Mux(self.lookup.advance, bits, stage) & ~gone)
+        return stage
+
+
+def _covers(tag: data.View, vpn: Value) -> Value:
+    """Return whether the span of an entry holds ``vpn``: equal but for the bits that the span leaves free."""
+    width = len(vpn)
+    bounds = [0, *(shift for shift in GRAIN_SHIFTS[1:] if shift < width), width]
+    equal = []
+    for low, high in itertools.pairwise(bounds):
+        free = tag.first[low] != tag.last[low] if high < width else 0
+        equal.append(free | (tag.first[low:high] == vpn[low:high]))
+    return Cat(equal).all()
