@@ -15,10 +15,10 @@ WAVES ?=
 RUN_OPTIONS = $(addprefix --policy ,$(POLICY)) $(if $(SIM),--sim $(SIM)) $(if $(SEED),--seed $(SEED)) \
               $(if $(CPUS),--cpus $(CPUS)) $(if $(filter-out 0,$(WAVES)),--waves)
 
-.PHONY: help setup sim compare bench waves doctor test lint type unit format lock clean
+.PHONY: help setup sim compare bench bench-hw fpga waves doctor test lint type unit format lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Variables of make sim: TRACE= POLICY= SIM= SEED= CPUS= WAVES=1"
 
 setup: $(STAMP) ## Make .venv from the lock file, and install Debian packages when root
@@ -41,6 +41,10 @@ compare: $(STAMP) ## Compare the policies over five seeds, and with link and IPI
 
 bench: $(STAMP) ## Measure emulated cycles per second against the same RTL without Python
 	@$(SHOOTDOWN) bench
+
+fpga: $(STAMP) ## Fit the MMU on an ECP5-85F and print its area and clock
+	@mkdir -p out
+	@$(SHOOTDOWN) fpga --json out/fpga.json
 
 waves: $(STAMP) ## Open the last run in GTKWave
 	@$(SHOOTDOWN) waves

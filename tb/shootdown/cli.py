@@ -10,12 +10,24 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from hostmm.errors import HostError
-from shootdown.commands import bench, compare, csr, doctor, litmus, policies, record, run, waves
+from shootdown.commands import (
+    bench,
+    compare,
+    csr,
+    doctor,
+    fpga,
+    litmus,
+    policies,
+    record,
+    run,
+    verilog,
+    waves,
+)
 from shootdown.errors import ShootdownError
 
 __all__ = ["main"]
 
-_COMMANDS = (run, waves, compare, policies, litmus, record, csr, bench, doctor)
+_COMMANDS = (run, waves, compare, policies, litmus, record, csr, verilog, fpga, bench, doctor)
 
 
 def _parser() -> argparse.ArgumentParser:

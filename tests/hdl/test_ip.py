@@ -1,0 +1,81 @@
+"""The block for other systems: its ports, its linting, and that agents which are not ours can drive it."""
+
+import dataclasses
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from secmmu.config import PRESETS, SecmmuConfig
+from secmmu.ip import WAIVERS, Ip, ip_verilog
+from shootdown import toolchain
+from shootdown.simulate import Design
+from tests.rtl import RtlCases
+
+TINY = PRESETS["tiny"]
+
+
+def block() -> Design:
+    return Design(name="secmmu-ip", verilog=ip_verilog(TINY), top="secmmu")
+
+
+system = RtlCases(block, "shootdown.cases.ip_cases", simulators=("verilator",))
+
+
+def test_ports_have_the_names_that_vendor_tools_look_for() -> None:
+    ports = set(Ip(dataclasses.replace(TINY, svadu=True)).signature.members)
+    for prefix, channels in (
+        ("s_axi", ("ar", "aw")),
+        ("m_axi", ("ar", "aw")),
+        ("m_axi_walk", ("ar", "aw")),
+        ("s_axil", ("ar", "aw")),
+    ):
+        for channel in channels:
+            assert {f"{prefix}_{channel}{name}" for name in ("addr", "valid", "ready")} <= ports
+        assert {
+            f"{prefix}_{name}" for name in ("rdata", "rvalid", "wdata", "wstrb", "bresp")
+        } <= ports
+    for stream in (
+        *(f"s_axis_{name}" for name in ("command", "dropin", "resume")),
+        *(f"m_axis_{name}" for name in ("invalidated", "drained", "dropped", "fault")),
+    ):
+        assert {f"{stream}_{name}" for name in ("tdata", "tvalid", "tready")} <= ports
+    assert {"aclk", "aresetn", "idle"} <= ports
+    known = re.compile(r"aclk|aresetn|idle|(s_axi|m_axi|m_axi_walk|s_axil|[sm]_axis_[a-z]+)_[a-z]+")
+    assert all(known.fullmatch(port) for port in ports)
+
+
+def test_observation_stays_at_home() -> None:
+    with pytest.raises(ValueError, match="observe must be off"):
+        ip_verilog(SecmmuConfig())
+
+
+@pytest.mark.parametrize("preset", ["tiny", pytest.param("default", marks=pytest.mark.slow)])
+def test_verilator_has_nothing_to_say(preset: str, tmp_path: Path) -> None:
+    """With -Wall, and only the waivers that the text itself gives reasons for; each of them is needed."""
+    text = ip_verilog(PRESETS[preset])
+    assert len(WAIVERS) <= 7
+    assert lint(text, tmp_path) == set()
+    bare = re.sub(r"/\* verilator lint_off .*", "", text)
+    assert "lint_off" not in bare
+    assert lint(bare, tmp_path) == set(WAIVERS)
+
+
+def lint(text: str, folder: Path) -> set[str]:
+    """Return the kinds of warning that Verilator has for ``text``."""
+    verilator = toolchain.find_verilator()
+    (folder / "ip.v").write_text(text)
+    words = [str(verilator.executable), "--lint-only", "-Wall", "--top-module", "secmmu", "ip.v"]
+    run = subprocess.run(
+        words,
+        cwd=folder,
+        env=os.environ | verilator.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = set(re.findall(r"^%(?:Warning|Error)-([A-Z]+)", run.stderr, re.MULTILINE))
+    assert (run.returncode == 0) == (not found), run.stderr[:2000]
+    return found
