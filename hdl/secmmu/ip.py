@@ -53,7 +53,7 @@ class Ip(wiring.Component):
     Parameters
     ----------
     config : SecmmuConfig
-        Without ``observe``: the lanes are for simulation.
+        All but ``observe``.
 
     Members
     -------
@@ -71,8 +71,6 @@ class Ip(wiring.Component):
     aresetn: Signal
 
     def __init__(self, config: SecmmuConfig) -> None:
-        if config.observe:
-            raise ValueError("observe must be off in a block for other systems")
         self._mmu = Secmmu(config)
         members: dict[str, wiring.Member] = {"aclk": In(1), "aresetn": In(1)}
         for name, member in self._mmu.signature.members.items():
@@ -130,7 +128,15 @@ class Ip(wiring.Component):
 
 
 def ip_verilog(config: SecmmuConfig) -> str:
-    """Return the block as Verilog, its module called ``secmmu``."""
+    """Return the block as Verilog, its module called ``secmmu``.
+
+    Raises
+    ------
+    ValueError
+        ``observe`` is on: the lanes are for simulation.
+    """
+    if config.observe:
+        raise ValueError("observe must be off in a block for other systems")
     component = Ip(config)
     parameters = "\n".join(
         f"//   {name} = {value}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from secmmu.config import PRESETS, SecmmuConfig
-from secmmu.ip import WAIVERS, Ip, ip_verilog
+from secmmu.ip import WAIVERS, ip_verilog
 from shootdown import toolchain
 from shootdown.simulate import Design
 from tests.rtl import RtlCases
@@ -25,7 +25,10 @@ system = RtlCases(block, "shootdown.cases.ip_cases", simulators=("verilator",))
 
 
 def test_ports_have_the_names_that_vendor_tools_look_for() -> None:
-    ports = set(Ip(dataclasses.replace(TINY, svadu=True)).signature.members)
+    text = ip_verilog(dataclasses.replace(TINY, svadu=True))
+    head = re.search(r"^module secmmu\((.*?)\);", text, re.DOTALL | re.MULTILINE)
+    assert head is not None
+    ports = set(re.findall(r"\w+", head[1]))
     for prefix, channels in (
         ("s_axi", ("ar", "aw")),
         ("m_axi", ("ar", "aw")),
