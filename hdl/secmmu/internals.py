@@ -30,6 +30,7 @@ __all__ = [
     "Outcome",
     "ReadBeatLayout",
     "RefusalLayout",
+    "SharingLayout",
     "TranslationLayout",
     "UseLayout",
     "WalkAnswerLayout",
@@ -41,6 +42,7 @@ __all__ = [
     "is_canonical",
     "is_killed",
     "killed_asid",
+    "killed_sharing",
     "may_kill_asid",
     "sign_extended",
     "span_last",
@@ -165,6 +167,13 @@ class KillLayout(data.StructLayout):
                 "last": config.vpn_bits,
             }
         )
+
+
+class SharingLayout(data.StructLayout):
+    """Something that is said of an asid's own entries, and of those that its group shares."""
+
+    def __init__(self) -> None:
+        super().__init__({"own": 1, "shared": 1})
 
 
 class HoldLayout(data.StructLayout):
@@ -514,6 +523,14 @@ def killed_asid(kill: data.View, *, asid: Value, group: Value, shared: Value) ->
     """Return whether ``kill`` speaks of this address space: its own asid, or a global page of its group."""
     named = (kill.asid == asid) | (shared & (kill.group == group))
     return kill.valid & (kill.everything | named) & ~(shared & kill.keep_global)
+
+
+def killed_sharing(kill: data.View, *, asid: Value, group: Value) -> dict[str, Value]:
+    """Return whether ``kill`` speaks of entries of either kind that serve this address space: a SharingLayout."""
+    return {
+        name: killed_asid(kill, asid=asid, group=group, shared=Const(shared, 1))
+        for shared, name in enumerate(("own", "shared"))
+    }
 
 
 def may_kill_asid(kill: data.View, *, asid: Value, group: Value) -> Value:

@@ -10,10 +10,11 @@ from secmmu.internals import (
     EntryLayout,
     KillLayout,
     LookupSignature,
+    SharingLayout,
     TranslationLayout,
     YoungSignature,
     is_killed,
-    may_kill_asid,
+    killed_sharing,
 )
 from secmmu.layouts import PPN_BITS
 from secmmu.marks import Marks
@@ -38,7 +39,10 @@ class PageLayout(data.StructLayout):
 
 
 class AccessStageLayout(data.StructLayout):
-    """An access on its way; ``alive`` are the ways of its set that held an entry all the time since it was read.
+    """An access on its way.
+
+    ``alive`` are the ways of its set that have held an entry ever since they were read; ``dead`` says that an
+    invalidation overlapped the page since.
 
     Parameters
     ----------
@@ -48,7 +52,12 @@ class AccessStageLayout(data.StructLayout):
 
     def __init__(self, config: SecmmuConfig) -> None:
         super().__init__(
-            {"asid": config.asid_bits, "vpn": config.vpn_bits, "alive": config.tlb_ways}
+            {
+                "asid": config.asid_bits,
+                "vpn": config.vpn_bits,
+                "alive": config.tlb_ways,
+                "dead": SharingLayout(),
+            }
         )
 
 
@@ -220,50 +229,55 @@ class PageArray(wiring.Component):
         return ways
 
     def _admit(self, m: Module, upkeep: Upkeep, valid: memory.Memory) -> data.View:
-        """Build stages A and B; return the access in B, its ``alive`` 0 when it must not hit."""
+        """Build stages A and B; return the access in B as it is at the end of this cycle."""
         config, lookup = self.config, self.lookup
         before, now = valid.read_port(domain="comb"), valid.read_port(domain="comb")
-        stage = Signal(AccessStageLayout(config), name="b")
-        alive, dead = Signal(config.tlb_ways), Signal()
-        near = may_kill_asid(self.kill, asid=stage.asid, group=lookup.group)
+        stage, admitted = (
+            Signal(AccessStageLayout(config), name=name) for name in ("b", "admitted")
+        )
         m.d.comb += [
             before.addr.eq(self._row(lookup.vpn)),
             now.addr.eq(self._row(stage.vpn)),
             upkeep.asid.eq(stage.asid),
             upkeep.group.eq(lookup.group),
             upkeep.vpn.eq(stage.vpn),
-            dead.eq(upkeep.masks | (near & _within(self.kill, stage.vpn))),
-            alive.eq(
-                Mux(dead, 0, stage.alive & self._lane(now.data, stage.vpn[: config.set_bits]))
-            ),
+            admitted.eq(stage),
+            admitted.alive.eq(stage.alive & self._lane(now.data, stage.vpn[: config.set_bits])),
         ]
+        near = self._overlaps(stage, lookup.group)
+        for name, overlaps in near.items():
+            m.d.comb += admitted.dead[name].eq(stage.dead[name] | upkeep.masks[name] | overlaps)
+        m.d.sync += stage.eq(admitted)
         with m.If(lookup.advance):
             m.d.sync += [
                 stage.asid.eq(lookup.asid),
                 stage.vpn.eq(lookup.vpn),
-                stage.alive.eq(
-                    Mux(lookup.en, self._lane(before.data, lookup.vpn[: config.set_bits]), 0)
-                ),
+                stage.alive.eq(self._lane(before.data, lookup.vpn[: config.set_bits])),
+                stage.dead.own.eq(~lookup.en),
+                stage.dead.shared.eq(~lookup.en),
             ]
-        with m.Else():
-            m.d.sync += stage.alive.eq(alive)
-        admitted = Signal(AccessStageLayout(config))
-        m.d.comb += [admitted.eq(stage), admitted.alive.eq(alive)]
         return admitted
+
+    def _overlaps(self, stage: data.View, group: Value) -> dict[str, Value]:
+        """Return whether the invalidation of this cycle overlaps entries that serve an access: a SharingLayout."""
+        within = (self.kill.first <= stage.vpn) & (stage.vpn <= self.kill.last)
+        speaks = killed_sharing(self.kill, asid=stage.asid, group=group)
+        return {name: named & within for name, named in speaks.items()}
 
     def _decide(self, m: Module, admitted: data.View, ways: list[data.View], marks: Marks) -> None:
         """Build stages C and D."""
-        config, lookup, kill = self.config, self.lookup, self.kill
+        config, lookup = self.config, self.lookup
         stage = Signal(AccessStageLayout(config), name="c")
         group = Signal(GROUP_BITS)
         stored = [Signal(PageLayout(config), name=f"stored{way}") for way in range(len(ways))]
-        alive, way_hit = Signal(config.tlb_ways), Signal(config.tlb_ways)
-        speaks = may_kill_asid(kill, asid=stage.asid, group=group)
-        m.d.comb += alive.eq(Mux(speaks & _within(kill, stage.vpn), 0, stage.alive))
+        way_hit, dead = Signal(config.tlb_ways), Signal(SharingLayout())
+        for name, overlaps in self._overlaps(stage, group).items():
+            m.d.comb += dead[name].eq(stage.dead[name] | overlaps)
         near, far = Signal(config.tlb_ways), Signal(config.tlb_ways)
         for way, held in enumerate(stored):
             tag = held.tag
-            found = alive[way] & (tag.page == stage.vpn[config.set_bits :])
+            dies = Mux(tag.shared, dead.shared, dead.own)
+            found = stage.alive[way] & ~dies & (tag.page == stage.vpn[config.set_bits :])
             m.d.comb += [
                 near[way].eq(found & (tag.asid == stage.asid)),
                 far[way].eq(found & tag.shared & (tag.group == group)),
@@ -285,19 +299,15 @@ class PageArray(wiring.Component):
             ]
         with m.Else():
             m.d.sync += [
-                stage.alive.eq(alive),
+                stage.dead.eq(dead),
                 way_hit.eq(Mux(lookup.dies, 0, way_hit)),
             ]
         m.d.comb += [
             lookup.hit.eq(way_hit.any()),
-            lookup.dies.eq(is_killed(kill, entry.translation, config)),
+            lookup.dies.eq(is_killed(self.kill, entry.translation, config)),
             marks.hit.eq(Mux(lookup.advance & ~lookup.dies, way_hit, 0)),
             marks.hit_set.eq(entry.translation.vpn[: config.set_bits]),
         ]
-
-
-def _within(kill: data.View, vpn: Value) -> Value:
-    return (kill.first <= vpn) & (vpn <= kill.last)
 
 
 def _selected(stored: list[data.View], chosen: Signal) -> data.View:

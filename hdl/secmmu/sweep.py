@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import GROUP_BITS, KillLayout
+from secmmu.internals import GROUP_BITS, KillLayout, SharingLayout
 from secmmu.replacement import lowest
 
 __all__ = ["Filters", "PageTagLayout", "RowLayout", "lanes_of", "rows_of"]
@@ -105,8 +105,8 @@ class Filters(wiring.Component):
         It is read in this cycle.
     tags : In(RowLayout), row : In, matched : Out
         A row that was read, and which of its tags some filter overlaps, in the same cycle.
-    asid, group, vpn : In, masks : Out(1)
-        An access, and whether some filter may overlap it, in the same cycle.
+    asid, group, vpn : In, masks : Out(SharingLayout)
+        An access, and whether some filter overlaps an entry that serves it, in the same cycle.
     overflowed : Out(1)
         The invalidation of this cycle found no filter free.
     """
@@ -121,7 +121,7 @@ class Filters(wiring.Component):
     asid: Signal
     group: Signal
     vpn: Signal
-    masks: Signal
+    masks: data.View
     overflowed: Signal
 
     def __init__(self, config: SecmmuConfig) -> None:
@@ -139,7 +139,7 @@ class Filters(wiring.Component):
                 "asid": In(config.asid_bits),
                 "group": In(GROUP_BITS),
                 "vpn": In(config.vpn_bits),
-                "masks": Out(1),
+                "masks": Out(SharingLayout()),
                 "overflowed": Out(1),
             }
         )
@@ -162,15 +162,16 @@ class Filters(wiring.Component):
         with m.If(self.step):
             m.d.sync += self.pointer.eq(self.pointer + 1)
         self._install(m, filters, active)
-        m.d.comb += self.masks.eq(
-            Cat(
-                busy
-                & _names(row, asid=self.asid, group=self.group, shared=~row.keep_global)
-                & (row.first <= self.vpn)
-                & (self.vpn <= row.last)
-                for row, busy in zip(filters, active, strict=True)
-            ).any()
-        )
+        within = [
+            busy & (row.first <= self.vpn) & (self.vpn <= row.last)
+            for row, busy in zip(filters, active, strict=True)
+        ]
+        for shared, mask in enumerate((self.masks.own, self.masks.shared)):
+            names = [
+                _names(row, asid=self.asid, group=self.group, shared=Const(shared, 1))
+                for row in filters
+            ]
+            m.d.comb += mask.eq((Cat(within) & Cat(names)).any())
         for lane in range(lanes_of(config)):
             self._compare(m, filters, active, lane)
         return m
@@ -227,7 +228,6 @@ class Filters(wiring.Component):
             hits = [
                 busy
                 & _names(row, asid=tag.asid, group=tag.group, shared=tag.shared)
-                & ~(tag.shared & row.keep_global)
                 & (Cat(above, tag.page) >= Cat(Const(1, 1), row.first[bits:]))
                 & (Cat(~below, tag.page) <= Cat(Const(0, 1), row.last[bits:]))
                 for (above, below), row, busy in zip(within, filters, active, strict=True)
@@ -236,8 +236,9 @@ class Filters(wiring.Component):
 
 
 def _names(row: data.View, *, asid: Value, group: Value, shared: Value) -> Value:
-    """Return whether a filter speaks of this address space."""
-    return row.everything | (row.asid == asid) | (shared & (row.group == group))
+    """Return whether a filter speaks of an entry of this address space."""
+    named = (row.asid == asid) | (shared & (row.group == group))
+    return row.everything | (named & ~(shared & row.keep_global))
 
 
 def _equal(row: data.View, kill: data.View) -> Value:

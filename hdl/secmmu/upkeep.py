@@ -10,6 +10,7 @@ from secmmu.config import SecmmuConfig
 from secmmu.internals import (
     GROUP_BITS,
     KillLayout,
+    SharingLayout,
     TranslationLayout,
 )
 from secmmu.sweep import Filters, RowLayout, lanes_of, rows_of
@@ -95,8 +96,9 @@ class Upkeep(wiring.Component):
         the fill is still wanted.
     written : In
         The entry of the row that is written in this cycle: the tag of ``pending`` is kept for it.
-    asid, group, vpn : In, masks : Out(1)
-        An access, and whether an invalidation that is not carried out yet may overlap it, in the same cycle.
+    asid, group, vpn : In, masks : Out(SharingLayout)
+        An access, and whether an invalidation that is not carried out yet overlaps an entry that serves it, in the
+        same cycle.
     overflowed : Out(1)
         The invalidation of this cycle found no filter free.
     """
@@ -115,7 +117,7 @@ class Upkeep(wiring.Component):
     asid: Signal
     group: Signal
     vpn: Signal
-    masks: Signal
+    masks: data.View
     overflowed: Signal
 
     def __init__(self, config: SecmmuConfig) -> None:
@@ -137,7 +139,7 @@ class Upkeep(wiring.Component):
                 "asid": In(config.asid_bits),
                 "group": In(GROUP_BITS),
                 "vpn": In(config.vpn_bits),
-                "masks": Out(1),
+                "masks": Out(SharingLayout()),
                 "overflowed": Out(1),
             }
         )
@@ -169,6 +171,7 @@ class Upkeep(wiring.Component):
             self.operation.fills.eq(stages[-1].fills & ~dropped),
         ]
         tags = self._read(m, chosen)
+        hidden = [self._hides(stage) for stage in stages]
         found = Signal.like(self.matched)
         for lane in range(lanes_of(config)):
             self._compare(m, found, tags, stages[1], lane)
@@ -179,7 +182,8 @@ class Upkeep(wiring.Component):
             filters.asid.eq(self.asid),
             filters.group.eq(self.group),
             filters.vpn.eq(self.vpn),
-            self.masks.eq(filters.masks | Cat(self._hides(stage) for stage in stages).any()),
+            self.masks.own.eq(filters.masks.own | Cat(own for own, _ in hidden).any()),
+            self.masks.shared.eq(filters.masks.shared | Cat(shared for _, shared in hidden).any()),
             self.overflowed.eq(filters.overflowed),
         ]
         m.d.sync += self.matched.eq(Mux(stages[1].sweeps, filters.matched, found))
@@ -262,7 +266,8 @@ class Upkeep(wiring.Component):
                 & (tag.page == stage.vpn[config.set_bits :])
             )
 
-    def _hides(self, stage: data.View) -> Value:
-        """Return whether a page command on its way may overlap the access that is asked about."""
-        space = (stage.asid == self.asid) | (~stage.keep_global & (stage.group == self.group))
-        return stage.kills & space & (stage.vpn == self.vpn)
+    def _hides(self, stage: data.View) -> tuple[Value, Value]:
+        """Return whether a page command on its way overlaps the access's own entry, and a shared one."""
+        same = stage.kills & (stage.vpn == self.vpn)
+        own = stage.asid == self.asid
+        return same & own, same & ~stage.keep_global & (own | (stage.group == self.group))
