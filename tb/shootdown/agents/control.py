@@ -3,14 +3,24 @@
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from amaranth.lib import data
 
-from secmmu.layouts import CommandKind, CommandLayout, CompletionLayout, FaultLayout, Phase
+from secmmu.layouts import (
+    CommandKind,
+    CommandLayout,
+    CompletionLayout,
+    DropinLayout,
+    DroppedLayout,
+    FaultLayout,
+    Phase,
+    ResumeLayout,
+)
 from shootdown.agents.pins import Pins, Sink, Source, Stepped
 
-__all__ = ["Command", "Control", "Fault", "unpacker"]
+__all__ = ["Command", "Control", "Dropin", "Fault", "unpacker"]
 
 
 def unpacker(layout: data.StructLayout) -> Callable[[int], dict[str, int]]:
@@ -21,6 +31,7 @@ def unpacker(layout: data.StructLayout) -> Callable[[int], dict[str, int]]:
 
 _COMPLETION = unpacker(CompletionLayout())
 _FAULT = unpacker(FaultLayout())
+_DROPPED = unpacker(DroppedLayout())
 _COMMAND = CommandLayout()
 
 
@@ -28,8 +39,8 @@ _COMMAND = CommandLayout()
 class Command:
     """One invalidation command and when what happened to it.
 
-    ``accepted``, ``invalidated``, ``drained`` and ``refused`` are cycles: of the handshake, and of the first
-    ``valid`` of the completion.
+    ``accepted``, ``invalidated``, ``drained``, ``timed_out`` and ``refused`` are cycles: of the handshake, and of the
+    first ``valid`` of the completion. ``young`` is what a ``YOUNG`` command learnt.
     """
 
     kind: CommandKind
@@ -40,36 +51,52 @@ class Command:
     hold: bool = False
     leaf_only: bool = False
     whole_asid: bool = False
+    keep_global: bool = False
     presented: int | None = None
     accepted: int | None = None
     invalidated: int | None = None
     drained: int | None = None
+    timed_out: int | None = None
     refused: int | None = None
+    young: int | None = None
     released: "Command | None" = None
 
     @property
     def done(self) -> bool:
         """Whether the last completion has come."""
-        return self.drained is not None or self.refused is not None
+        ends = (self.drained, self.timed_out, self.refused)
+        return any(cycle is not None for cycle in ends)
 
     def bits(self) -> int:
         """Encode the command."""
-        names = ("kind", "asid", "tag", "hold", "leaf_only", "whole_asid", "first", "last")
+        names = (
+            "kind",
+            "asid",
+            "tag",
+            "hold",
+            "leaf_only",
+            "whole_asid",
+            "keep_global",
+            "first",
+            "last",
+        )
         return int(_COMMAND.const({name: getattr(self, name) for name in names}).as_bits())
 
     def covers(self, asid: int, first: int, last: int) -> bool:
         """Say whether it names a page of the span ``first`` to ``last`` of ``asid``."""
         if self.kind is CommandKind.ALL:
             return True
-        if self.kind in (CommandKind.FENCE, CommandKind.RELEASE) or asid != self.asid:
+        harmless = (CommandKind.FENCE, CommandKind.RELEASE, CommandKind.YOUNG)
+        if self.kind in harmless or asid != self.asid:
             return False
-        if self.kind is CommandKind.ASID:
+        if self.kind in (CommandKind.ASID, CommandKind.CONTEXT):
             return True
         end = self.first if self.kind is CommandKind.PAGE else self.last
         return self.first <= last and first <= end
 
     def __str__(self) -> str:
-        pages = "" if self.kind.value > 1 else f" {self.first:#x}..{self.last:#x}"
+        spans = (CommandKind.PAGE, CommandKind.RANGE, CommandKind.YOUNG)
+        pages = "" if self.kind not in spans else f" {self.first:#x}..{self.last:#x}"
         return (
             f"{self.kind.name}{' hold' if self.hold else ''} asid {self.asid}{pages} tag {self.tag}"
         )
@@ -85,6 +112,31 @@ class Fault:
     id: int
     write: int
     cause: int
+    stalled: int = 0
+    place: int = 0
+    epoch: int = 0
+
+
+@dataclass(eq=False)
+class Dropin:
+    """One drop-in; ``taken`` once it is answered, in cycle ``answered``."""
+
+    asid: int
+    vpn: int
+    pte: int
+    epoch: int
+    grain: int = 0
+    tag: int = 0
+    accepted: int | None = None
+    answered: int | None = None
+    taken: int | None = None
+
+    def bits(self) -> int:
+        """Encode the drop-in."""
+        names = ("asid", "grain", "tag", "vpn", "epoch")
+        pte = DropinLayout()["pte"]
+        fields = {name: getattr(self, name) for name in names}
+        return int(DropinLayout().const(fields).as_bits()) | self.pte << pte.offset
 
 
 class Control:
@@ -109,22 +161,31 @@ class Control:
         self.values: deque[int] = deque()
         self.commands: list[Command] = []
         self.faults: list[Fault] = []
+        self.dropins: list[Dropin] = []
+        self._dropins: deque[Dropin] = deque()
+        self._resumes: deque[int] = deque()
         self._sources = [
             Source(pins, "command__", ("payload",), self._next_command, self._accept),
+            Source(pins, "dropin__", ("payload",), self._next_dropin, self._accept_dropin),
+            Source(pins, "resume__", ("payload",), self._next_resume, lambda _context: None),
             Source(pins, "csr__aw", ("addr", "prot"), self._next_write, lambda _context: None),
             Source(pins, "csr__w", ("data", "strb"), self._next_data, lambda _context: None),
             Source(pins, "csr__ar", ("addr", "prot"), self._next_read, lambda _context: None),
         ]
-        self.completion = Sink(pins, "completion__", ("payload",), self._take_completion)
+        self._announced = dict.fromkeys(("invalidated", "drained"), False)
+        self.completions = [
+            Sink(pins, f"{name}__", ("payload",), partial(self._take_completion, name))
+            for name in self._announced
+        ]
         self.fault = Sink(pins, "fault__", ("payload",), self._report)
         self._sinks = [
-            self.completion,
+            *self.completions,
+            Sink(pins, "dropped__", ("payload",), self._take_dropped),
             self.fault,
             Sink(pins, "csr__b", ("resp",), self._take_written),
             Sink(pins, "csr__r", ("data", "resp"), self._take_value),
         ]
         self._halves: list[Stepped] = [*self._sinks, *self._sources]
-        self._announced = False
 
     def reset(self) -> None:
         """Forget everything (only under the device's reset)."""
@@ -133,13 +194,16 @@ class Control:
             self._register_writes,
             self._register_data,
             self._register_reads,
+            self._dropins,
+            self._resumes,
             self.values,
         ):
             queue.clear()
         self.commands.clear()
         self.faults.clear()
+        self.dropins.clear()
         self._written = 0
-        self._announced = False
+        self._announced = dict.fromkeys(self._announced, False)
         for half in self._halves:
             half.reset()
 
@@ -152,6 +216,8 @@ class Control:
     def busy(self) -> bool:
         """Whether a command is not completed or a register access not answered."""
         queued = self._waiting or self._register_writes or self._register_reads
+        queued = queued or self._dropins or self._resumes
+        queued = queued or any(dropin.answered is None for dropin in self.dropins)
         open_commands = any(not command.done for command in self.commands)
         return bool(queued) or open_commands or any(source.busy for source in self._sources)
 
@@ -162,10 +228,11 @@ class Control:
 
     def step(self) -> None:
         """Serve one clock edge."""
-        if not self._announced and self._pins["completion__valid"]:
-            # What a completion says holds from its first valid on, whenever the host takes it.
-            self._announced = True
-            self._complete(self._pins["completion__payload"])
+        for name, announced in self._announced.items():
+            if not announced and self._pins[f"{name}__valid"]:
+                # What a completion says holds from its first valid on, whenever the host takes it.
+                self._announced[name] = True
+                self._complete(self._pins[f"{name}__payload"], name)
         for half in self._halves:
             half.step()
 
@@ -173,6 +240,16 @@ class Control:
         """Queue a command."""
         self._waiting.append(command)
         return command
+
+    def drop_in(self, dropin: Dropin) -> Dropin:
+        """Queue a drop-in."""
+        self._dropins.append(dropin)
+        return dropin
+
+    def resume(self, place: int, *, retry: bool) -> None:
+        """Queue what becomes of a stalled access."""
+        bits = ResumeLayout().const({"place": place, "retry": int(retry)}).as_bits()
+        self._resumes.append(int(bits))
 
     def write_register(self, address: int, value: int) -> None:
         """Queue a register write."""
@@ -210,6 +287,29 @@ class Control:
                 held.released = release
                 return
 
+    def _next_dropin(self) -> tuple[dict[str, int], Any] | None:
+        if not self._dropins:
+            return None
+        dropin = self._dropins.popleft()
+        self.dropins.append(dropin)
+        return {"payload": dropin.bits()}, dropin
+
+    def _accept_dropin(self, dropin: Dropin) -> None:
+        dropin.accepted = self._clock()
+
+    def _next_resume(self) -> tuple[dict[str, int], Any] | None:
+        if not self._resumes:
+            return None
+        return {"payload": self._resumes.popleft()}, None
+
+    def _take_dropped(self, payload: dict[str, int]) -> None:
+        fields = _DROPPED(payload["payload"])
+        for dropin in self.dropins:
+            if dropin.tag == fields["tag"] and dropin.answered is None:
+                dropin.answered, dropin.taken = self._clock(), fields["taken"]
+                return
+        raise AssertionError(f"dropped: tag {fields['tag']} answers no drop-in")
+
     def _next_write(self) -> tuple[dict[str, int], Any] | None:
         if not self._register_writes:
             return None
@@ -225,23 +325,21 @@ class Control:
             return None
         return {"addr": self._register_reads.popleft(), "prot": 0}, None
 
-    def _take_completion(self, _payload: dict[str, int]) -> None:
-        self._announced = False
+    def _take_completion(self, name: str, _payload: dict[str, int]) -> None:
+        self._announced[name] = False
 
-    def _complete(self, payload: int) -> None:
+    def _complete(self, payload: int, stream: str) -> None:
         fields = _COMPLETION(payload)
         phase, since = Phase(fields["phase"]), self._clock()
-        for command in self.commands:
+        first = phase in (Phase.INVALIDATED, Phase.REFUSED)
+        fits = first == (stream == "invalidated")
+        for command in self.commands if fits else ():
             if command.tag != fields["tag"] or command.done:
                 continue
-            if phase is Phase.INVALIDATED and command.invalidated is None:
-                command.invalidated = since
-                return
-            if phase is Phase.DRAINED and command.invalidated is not None:
-                command.drained = since
-                return
-            if phase is Phase.REFUSED and command.invalidated is None:
-                command.refused = since
+            if first == (command.invalidated is None):
+                setattr(command, phase.name.lower(), since)
+                if phase is Phase.INVALIDATED and command.kind is CommandKind.YOUNG:
+                    command.young = fields["young"]
                 return
         raise AssertionError(
             f"completion: {phase.name} tag {fields['tag']} in cycle {self._clock()} fits no command"

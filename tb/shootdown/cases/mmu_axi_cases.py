@@ -18,7 +18,8 @@ ABSENT = BASE + 0x20_0000
 READ_ONLY = BASE + 0x10_0000
 
 FIXED, INCR, WRAP = 0, 1, 2
-CHANNELS = ("ar", "r", "aw", "w", "b", "walk ar", "walk r", "memory r", "completion", "fault")
+CHANNELS = ("ar", "r", "aw", "w", "b", "walk ar", "walk r", "memory r", "invalidated")
+CHANNELS += ("drained", "fault")
 
 
 async def prepared(dut: Any, name: str, **options: Any) -> Bench:
@@ -211,7 +212,8 @@ async def back_pressure_on(dut: Any, channel: str) -> None:
         "r": bench.device.r,
         "b": bench.device.b,
         "walk ar": bench.walk.ar,
-        "completion": bench.control.completion,
+        "invalidated": bench.control.completions[0],
+        "drained": bench.control.completions[1],
         "fault": bench.control.fault,
     }
     if channel in sinks:
@@ -238,7 +240,8 @@ async def valid_waits_for_no_ready(dut: Any) -> None:
         bench.control.fault,
     ):
         sink.after_valid = True
-    bench.control.completion.after_valid = True
+    for sink in bench.control.completions:
+        sink.after_valid = True
     bench.data.hold_aw_until_data()
     batch = [random_access(bench, range(1 << bench.config.id_bits)) for _ in range(40)]
     bench.after(30, lambda: bench.page(1, BASE))

@@ -73,20 +73,22 @@ class Bench:
         self.control = Control(self.pins, clock)
         self.device_port = PortMonitor(self.pins, "device__", clock, manager=False)
         self.memory_port = PortMonitor(self.pins, "memory__", clock)
-        self.walk_port = PortMonitor(self.pins, "walk__", clock, write=False)
+        self.walk_port = PortMonitor(self.pins, "walk__", clock, write=self.config.svadu)
         self.scoreboard = Scoreboard(
             self.memory, self.device_port, self.memory_port, self.control, clock
         )
         self.streams = [
             ChannelMonitor(self.pins, stem, ("payload",), clock)
-            for stem in ("command__", "completion__", "fault__")
+            for stem in ("command__", "invalidated__", "drained__", "dropped__", "fault__")
         ]
         self.lanes: Lanes | None = None
         if self.config.observe:
             self.lanes = Lanes(
                 self.pins, self.config, self.memory_port, self.control, self.scoreboard, clock
             )
-        self.walk = Responder(self.pins, "walk__", self.memory, clock, self.rng, write=False)
+        self.walk = Responder(
+            self.pins, "walk__", self.memory, clock, self.rng, write=self.config.svadu
+        )
         self._data = (
             Responder(self.pins, "memory__", self.memory, clock, self.rng) if own_memory else None
         )

@@ -117,14 +117,16 @@ async def completions_wait_for_their_taker(dut: Any) -> None:
     """A host that takes no completion loses none; commands meet back-pressure, traffic goes on."""
     mapped = await Mapped.start(dut, "taker")
     bench = mapped.bench
-    bench.control.completion.pace = never
+    for sink in bench.control.completions:
+        sink.pace = never
     commands = [
         mapped.command(KINDS[at % 4], 1, BASE) for at in range(2 * bench.config.commands + 2)
     ]
     await bench.tick(100)
     await bench.load(1, BASE)
     await bench.load(2, MIDDLE)
-    bench.control.completion.pace = always
+    for sink in bench.control.completions:
+        sink.pace = always
     await bench.drained(*commands)
     await bench.finish()
 

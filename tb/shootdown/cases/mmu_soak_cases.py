@@ -140,7 +140,8 @@ def _pressed(bench: Bench) -> None:
     )
     for sink in sinks:
         sink.pace = sometimes(bench.rng, 0.6)
-    bench.control.completion.pace = sometimes(bench.rng, 0.5)
+    for sink in bench.control.completions:
+        sink.pace = sometimes(bench.rng, 0.5)
     bench.data.answers = sometimes(bench.rng, 0.8)
 
 
