@@ -183,6 +183,9 @@ class Registers(wiring.Component):
             | ar_valid
             | self.stop
             | self._bank.busy
+            # What happens now is counted in the cycles that follow.
+            | self.events.as_value().any()
+            | self._bank.events.as_value().any()
         )
         with m.FSM():
             with m.State("Idle"):
