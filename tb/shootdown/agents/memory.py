@@ -33,7 +33,9 @@ def beat_addresses(addr: int, beats: int, size: int, burst: int) -> list[int]:
 
 
 class PhysicalMemory:
-    """64-bit words of a physical memory, each with the cycles at which it changed.
+    """64-bit words of a physical memory, each with the cycles at which it changed, and who has it reserved.
+
+    A reservation is what an exclusive read leaves: any store to the word takes it away.
 
     Attributes
     ----------
@@ -47,20 +49,35 @@ class PhysicalMemory:
 
     def __init__(self, initial: Callable[[int], int] = pattern) -> None:
         self._words: dict[int, list[tuple[int, int]]] = {}
+        self._reserved: dict[object, int] = {}
         self.exists: Callable[[int], bool] = lambda _address: True
         self.initial = initial
         self.changes: list[int] = []
 
     def write(self, address: int, value: int, cycle: int) -> None:
         """Store a word as the host does; reads sampled after ``cycle`` see it, ``changes`` lists it."""
-        self._words.setdefault(address & ~7, []).append((cycle, value))
+        self._put(address, value, cycle)
         if not self.changes or self.changes[-1] != cycle:
             self.changes.append(cycle)
 
     def clear(self) -> None:
         """Forget every word."""
         self._words.clear()
+        self._reserved.clear()
         self.changes.clear()
+
+    def _put(self, address: int, value: int, cycle: int) -> None:
+        word = address & ~7
+        self._words.setdefault(word, []).append((cycle, value))
+        self._reserved = {who: at for who, at in self._reserved.items() if at != word}
+
+    def reserve(self, who: object, address: int) -> None:
+        """Reserve a word for an exclusive write; one that had another has it no more."""
+        self._reserved[who] = address & ~7
+
+    def has_reserved(self, who: object, address: int) -> bool:
+        """Say whether no store has come to a word since ``who`` reserved it."""
+        return self._reserved.get(who) == address & ~7
 
     def read(self, address: int) -> int | None:
         """Give the word that stands now, or None where nothing answers."""
@@ -81,7 +98,7 @@ class PhysicalMemory:
         """Store the bytes of a device's bus beat that ``strobe`` marks."""
         mask = sum(0xFF << 8 * lane for lane in range(8) if strobe >> lane & 1)
         old = self.read(address) or 0
-        self._words.setdefault(address & ~7, []).append((cycle, old & ~mask | data & mask))
+        self._put(address, old & ~mask | data & mask, cycle)
 
 
 @dataclass
@@ -97,6 +114,7 @@ class _Write:
     payload: dict[str, int]
     beats: list[tuple[int, int]] = field(default_factory=list)
     due: int = 0
+    done: bool = False
 
 
 class Responder:
@@ -132,6 +150,8 @@ class Responder:
         Words are sampled when the beat is presented, instead of at the AR handshake.
     write_latency : int or None
         The latency of B where it differs from ``latency``.
+    exclusives : bool
+        Whether an exclusive access of one beat is performed as one; else it is an ordinary one, answered OKAY.
     response : callable
         Gives RRESP / BRESP of an address.
     """
@@ -159,6 +179,7 @@ class Responder:
         self.answers: Pace = always
         self.reorder = False
         self.sample_late = False
+        self.exclusives = True
         self.response: Callable[[int], int] = lambda _address: 0
         self.ar = Sink(pins, f"{stem}ar", ADDRESS_FIELDS, self._accept_read)
         self._sinks = [self.ar]
@@ -216,6 +237,11 @@ class Responder:
             payload["addr"], payload["len"] + 1, payload["size"], payload["burst"]
         )
         self._reads.append(_Read(payload, self._due(), [self._memory.read(beat) for beat in beats]))
+        if self._is_exclusive(payload):
+            self._memory.reserve((self, payload["id"]), payload["addr"])
+
+    def _is_exclusive(self, payload: dict[str, int]) -> bool:
+        return self.exclusives and bool(payload["lock"]) and payload["len"] == 0
 
     def _accept_write(self, payload: dict[str, int]) -> None:
         self._writes.append(_Write(payload))
@@ -237,8 +263,11 @@ class Responder:
         beats = beat_addresses(
             payload["addr"], payload["len"] + 1, payload["size"], payload["burst"]
         )
-        for address, (data, strobe) in zip(beats, write.beats, strict=False):
-            self._memory.store(address, data, strobe, self._clock())
+        exclusive = self._is_exclusive(payload)
+        write.done = exclusive and self._memory.has_reserved((self, payload["id"]), payload["addr"])
+        if write.done or not exclusive:
+            for address, (data, strobe) in zip(beats, write.beats, strict=False):
+                self._memory.store(address, data, strobe, self._clock())
         write.due = self._due(self.write_latency)
         self._answers.append(write)
 
@@ -266,6 +295,10 @@ class Responder:
         address = beats[read.beat]
         word = self._memory.read(address) if self.sample_late else read.words[read.beat]
         response = self.response(address) if word is not None else 3
+        if response == 0 and self._is_exclusive(payload):
+            response = 1
+            if self.sample_late:
+                self._memory.reserve((self, payload["id"]), address)
         read.beat += 1
         last = read.beat == len(beats)
         if last:
@@ -280,8 +313,10 @@ class Responder:
         at = self._eligible([(write.payload["id"], write.due) for write in self._answers])
         if at is None:
             return None
-        payload = self._answers.pop(at).payload
+        write = self._answers.pop(at)
+        payload = write.payload
         response = self.response(payload["addr"]) if self._memory.exists(payload["addr"]) else 3
+        response = 1 if response == 0 and write.done else response
         return {"id": payload["id"], "resp": response}, None
 
 
