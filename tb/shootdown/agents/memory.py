@@ -71,6 +71,10 @@ class PhysicalMemory:
         self._words.setdefault(word, []).append((cycle, value))
         self._reserved = {who: at for who, at in self._reserved.items() if at != word}
 
+    def written(self) -> dict[int, int]:
+        """Give every word that was stored, with its last value."""
+        return {address: history[-1][1] for address, history in self._words.items()}
+
     def reserve(self, who: object, address: int) -> None:
         """Reserve a word for an exclusive write; one that had another has it no more."""
         self._reserved[who] = address & ~7
