@@ -20,8 +20,8 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser = subparsers.add_parser(
         "walk",
         help="translate accesses through the RTL on the page tables of a memory image",
-        description="Prints, a line an access, where it went ({\"pa\": \"0x...\"}) or why it was refused"
-        " ({\"cause\": N}: 13 and 15 load and store page fault, 5 and 7 load and store access fault).",
+        description='Prints, a line an access, where it went ({"pa": "0x..."}) or why it was refused'
+        ' ({"cause": N}: 13 and 15 load and store page fault, 5 and 7 load and store access fault).',
     )
     add = parser.add_argument
     add("--image", type=Path, required=True, metavar="FILE", help="raw physical memory")
