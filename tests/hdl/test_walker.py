@@ -322,7 +322,7 @@ def test_misses_of_a_page_share_a_walk() -> None:
         await bench.step()
         after = Access(VPN + 3)
         await bench.run(after)
-        assert before.tries == 2
+        assert (before.tries, after.tries) == (2, 1)
         assert after.entry.ppn == before.entry.ppn == FRAME + 3
 
     simulate(scenario, CONFIG)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from shootdown.cli import main
 from shootdown.vectors import load_vectors
 from tests.tb.cli import shootdown
 
@@ -22,8 +23,11 @@ def test_the_rtl_agrees_with_every_vector(mode: str, ad: str, tmp_path: Path) ->
     before = gzip.decompress((VECTORS / f"{name}.img.gz").read_bytes())
     (tmp_path / "image").write_bytes(before)
     run = shootdown(
-        ["walk", "--image", "image", "--base", "0", "--accesses", str(VECTORS / f"{name}.acc")]
-        + ["--mode", mode, "--ad", ad, "--json", "answers.json", "--image-out", "after"],
+        [
+            *("walk", "--image", "image", "--base", "0", "--mode", mode, "--ad", ad),
+            *("--accesses", str(VECTORS / f"{name}.acc")),
+            *("--json", "answers.json", "--image-out", "after"),
+        ],
         tmp_path,
     )
     assert run.returncode == 0, run.stderr
@@ -115,16 +119,22 @@ def test_an_image_may_begin_anywhere_and_an_asid_may_change_its_root(tmp_path: P
     ],
 )
 def test_bad_input_is_refused_in_one_line(
-    image: bytes | None, accesses: str | None, words: list[str], message: str, tmp_path: Path
+    image: bytes | None,
+    accesses: str | None,
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Status 2, nothing written."""
+    monkeypatch.chdir(tmp_path)
     if image is not None:
-        (tmp_path / "image").write_bytes(image)
+        Path("image").write_bytes(image)
     if accesses is not None:
-        (tmp_path / "accesses").write_bytes(accesses.encode(errors="surrogateescape"))
+        Path("accesses").write_bytes(accesses.encode(errors="surrogateescape"))
     before = sorted(tmp_path.iterdir())
     base = [] if "--base" in words else ["--base", "0"]
-    run = shootdown(["walk", "--image", "image", "--accesses", "accesses", *base, *words], tmp_path)
-    assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr == f"shootdown: {message}\n"
+    assert main(["walk", "--image", "image", "--accesses", "accesses", *base, *words]) == 2
+    assert capsys.readouterr() == ("", f"shootdown: {message}\n")
     assert sorted(tmp_path.iterdir()) == before
