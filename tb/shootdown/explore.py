@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from msgspec.structs import replace
@@ -54,6 +54,10 @@ _STUCK = "I22"
 _PROCESSES = 2
 
 
+_Verdict: TypeAlias = frozenset[tuple[str, bool]]
+"""Invariants that a run broke, each with whether the policy is known to allow it."""
+
+
 class Schedule(NamedTuple):
     """Which order of steps: a seed, and the steps at which a thread loses its CPU."""
 
@@ -73,6 +77,8 @@ class Search:
         Schedules run, and orders of events among them.
     hits : Counter
         For each invariant, how many schedules broke it.
+    unexpected : Counter
+        How many of them in a way that the policy is not known for.
     first : dict
         For each of these the first run that did.
     """
@@ -81,13 +87,15 @@ class Search:
     schedules: int = 0
     orders: int = 0
     hits: Counter[str] = field(default_factory=Counter)
+    unexpected: Counter[str] = field(default_factory=Counter)
     first: dict[str, RunConfig] = field(default_factory=dict)
 
-    def note(self, run: RunConfig, broken: Iterable[str]) -> None:
+    def note(self, run: RunConfig, verdict: "_Verdict") -> None:
         """Count one schedule."""
         self.schedules += 1
-        for invariant in broken:
+        for invariant in {name for name, _ in verdict}:
             self.hits[invariant] += 1
+            self.unexpected[invariant] += (invariant, False) in verdict
             self.first.setdefault(invariant, run)
 
 
@@ -123,7 +131,7 @@ def explore(
     until: Iterable[str] = (),
 ) -> Search:
     """Run a program in every given order; stop early once each invariant in ``until`` has been broken."""
-    search, verdicts = Search(config), dict[bytes, frozenset[str]]()
+    search, verdicts = Search(config), dict[bytes, _Verdict]()
     wanted = set(until)
     for schedule in schedules:
         run = replace(config, simulator=MODEL, seed=schedule.seed, preempt=schedule.preempt)
@@ -155,17 +163,17 @@ def _play(config: RunConfig) -> Machine:
     return machine
 
 
-def _verdict(run: RunConfig, verdicts: dict[bytes, frozenset[str]]) -> frozenset[str]:
-    """Return the invariants that a run broke."""
+def _verdict(run: RunConfig, verdicts: dict[bytes, _Verdict]) -> _Verdict:
+    """Run one schedule and check it, unless its order has been checked before."""
     try:
         machine = _play(run)
     except DeadlockError:
-        return frozenset((_STUCK,))
+        return frozenset({(_STUCK, False)})
     columns = machine.timeline.columns()
     order = _order(columns)
     if order not in verdicts:
         history = History(machine.timeline, machine.policy)
-        verdicts[order] = frozenset(violation.invariant for violation in check(history))
+        verdicts[order] = frozenset((v.invariant, v.expected) for v in check(history))
     return verdicts[order]
 
 

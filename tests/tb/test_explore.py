@@ -94,7 +94,8 @@ def test_what_was_merged_breaks_nothing_in_a_few_schedules(name, policy):
     if missing(races()[name].script, policy) is not None:
         pytest.skip("the kernel has no such path")
     assert policy in POLICIES
-    assert not explore(race(name, policy), pct(6, steps=60, depth=2)).hits
+    found = explore(race(name, policy), pct(6, steps=60, depth=2))
+    assert not +found.unexpected, found.first
 
 
 def test_the_command_prints_each_hit_with_its_replay(capsys):
