@@ -100,7 +100,7 @@ def test_what_was_merged_breaks_nothing_in_a_few_schedules(name, policy):
 
 def test_the_command_prints_each_hit_with_its_replay(capsys):
     """A table and a line a hit."""
-    words = ["explore", "race-raw", "--policy", "seed", "--schedules", "4"]
+    words = ["explore", "race-raw", "--policy", "seed", "--schedules", "20"]
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "race-raw seed I4: shootdown run shared --policy seed --sim model" in out

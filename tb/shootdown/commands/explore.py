@@ -64,7 +64,7 @@ def _run(chosen: argparse.Namespace) -> int:
                 scenario=name,
                 simulator=MODEL,
             )
-            if missing(races()[name].script, policy) is None:
+            if missing(races()[name].script, policy, chosen.subscriber) is None:
                 searches.append(explore(config, _schedules(chosen, config)))
     _print(searches)
     return 0
