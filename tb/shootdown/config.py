@@ -173,6 +173,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             parts.append("preempt" + "-".join(map(str, self.preempt)))
         if (self.scale_link, self.scale_ipi) != (1.0, 1.0):
             parts.append(f"link{self.scale_link:g}-ipi{self.scale_ipi:g}")
+        if self.memory_latency != _DEFAULTS.memory_latency:
+            parts.append(f"memory{self.memory_latency}")
         return "-".join(parts)
 
     @property
