@@ -101,7 +101,9 @@ def _count_ptes(
     rss = [0, 0]
     if not mm.tables.words():
         return rss
-    for vpn, word in mm.tables.entries(0, _LAST_VPN):
+    leaves = mm.tables.huge_leaves(0, _LAST_VPN)
+    huge = [(at, mm.tables.get(at)) for base in leaves for at in range(base, base + PAGE_WORDS)]
+    for vpn, word in (*mm.tables.entries(0, _LAST_VPN), *huge):
         if is_migration_entry(word):
             raise HostError(f"mm {mm.number}: vpn {vpn:#x} still waits for a page that moved")
         if is_swap_entry(word):

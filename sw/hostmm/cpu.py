@@ -32,7 +32,7 @@ def try_access(machine: "Machine", mm: MmStruct, vpn: int, line: int, *, write: 
         return False
     used = PTE_A | PTE_D if write else PTE_A
     if pte & used != used:
-        mm.tables.set(vpn, pte | used)
+        mm.tables.mark(vpn, used)
     _perform(machine, mm, vpn, pte, line, write=write)
     return True
 

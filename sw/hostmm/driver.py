@@ -190,8 +190,9 @@ class Driver:
     ) -> Steps:
         """Send the command of :meth:`invalidate`; returns it without waiting for an answer.
 
-        It says that only leaf PTEs changed: page-table pages are freed at exit alone, behind :meth:`detach`. So a
-        walk of a neighbouring page does not hold it up.
+        Where the policy's kernel frees page-table pages at exit alone, behind :meth:`detach`, it says that only leaf
+        PTEs changed, so that a walk of a neighbouring page does not hold it up. Later ones take tables away and move
+        them (huge pages, mremap).
         """
         kind = CommandKind.PAGE if first == last and not hold else CommandKind.RANGE
         return (
@@ -202,7 +203,7 @@ class Driver:
                 last=last,
                 callback=callback,
                 hold=hold,
-                leaf_only=True,
+                leaf_only=self._machine.policy.keeps_tables,
             )
         )
 

@@ -25,7 +25,7 @@ from hostmm.mm.pagetable import (
 )
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.do_wp_page import do_wp_page
-from hostmm.paths.ptes import anon_vma_prepare, pte_unmap_unlock, user_pte
+from hostmm.paths.ptes import anon_vma_prepare, pte_lock, pte_unmap_unlock, user_pte
 from hostmm.reclaim import alloc_page, pte_alloc
 from hostmm.scheduler import Steps
 from hostmm.timeline import Row
@@ -57,7 +57,7 @@ def touch(machine: "Machine", mm: MmStruct, vpn: int, *, write: bool) -> Steps:
         if pte & needed == needed:
             if pte & used != used:
                 pte |= used
-                mm.tables.set(vpn, pte)
+                mm.tables.mark(vpn, used)
             return pte
         result = yield from handle_mm_fault(machine, mm, vpn, write=write)
         if result is FaultResult.SEGV:
@@ -117,9 +117,9 @@ def _migration_entry_wait(machine: "Machine", pte: int) -> Steps:
 
 def _upgrade(machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, pte: int, write: bool) -> Steps:
     """Give a present PTE the bits that the access wants, by copying if it must."""
-    ptl = mm.tables.lock(vpn)
-    assert ptl is not None
-    yield Acquire(ptl)
+    ptl = yield from pte_lock(machine, mm, vpn)
+    if ptl is None:
+        return
     if mm.tables.get(vpn) == pte and write and not pte & PTE_W:
         yield from do_wp_page(machine, mm, vma, vpn, ptl=ptl, pte=pte)
         return
@@ -127,7 +127,7 @@ def _upgrade(machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, pte: int, wri
     if mm.tables.get(vpn) == pte and wanted != pte:
         yield "pte_write"
         # The CPU's walker may have set A or D since.
-        mm.tables.set(vpn, mm.tables.get(vpn) | wanted)
+        mm.tables.mark(vpn, wanted & (PTE_A | PTE_D))
     yield from pte_unmap_unlock(machine, ptl)
 
 

@@ -9,7 +9,7 @@ from hostmm.mm.frames import Page
 from hostmm.mm.pages import set_page_dirty, vm_normal_page
 from hostmm.mm.pagetable import PTE_D, PTE_R, PTE_U, PTE_V, PTE_W
 from hostmm.mm.space import MmStruct, Vma
-from hostmm.paths.ptes import pte_unmap_unlock
+from hostmm.paths.ptes import pte_lock, pte_unmap_unlock
 from hostmm.scheduler import Steps
 
 if TYPE_CHECKING:
@@ -29,10 +29,14 @@ def get_user_page(machine: "Machine", mm: MmStruct, vpn: int, *, write: bool) ->
     """
     with machine.sched.path(_NAME) as result:
         while True:
-            vma = mm.find_vma(vpn)
-            if vma is None or vma.pfnmap:
+            yield Acquire(mm.mmap_sem, shared=True)
+            vma, page = mm.find_vma(vpn), None
+            refused = vma is None or vma.pfnmap
+            if vma is not None and not refused:
+                page = yield from _follow_page(machine, mm, vma, vpn, write)
+            machine.sched.release(mm.mmap_sem)
+            if refused:
                 return None
-            page: Page | None = yield from _follow_page(machine, mm, vma, vpn, write)
             if page is not None:
                 result.append(1)
                 return page
@@ -45,10 +49,9 @@ def _follow_page(machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, write: bo
     """Take a reference to what the PTE maps, if it permits the access (``follow_page`` with FOLL_GET)."""
     needed = PTE_V | PTE_U | (PTE_W if write else PTE_R)
     yield "walk_tables"
-    ptl = mm.tables.lock(vpn)
+    ptl = yield from pte_lock(machine, mm, vpn)
     if ptl is None:
         return None
-    yield Acquire(ptl)
     pte, page = mm.tables.get(vpn), None
     if pte & needed == needed:
         page = vm_normal_page(machine, vma, pte)

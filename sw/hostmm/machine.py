@@ -37,6 +37,8 @@ class MachineConfig:
     cycle_ns : int
         Period of the emulated clock.
     seed : int
+    preempt : tuple of int
+        Steps at which threads lose their CPU (see :class:`Scheduler`).
     costs : CostTable
     """
 
@@ -44,6 +46,7 @@ class MachineConfig:
     memory_bytes: int = 128 << 20
     cycle_ns: int = 10
     seed: int = 1
+    preempt: tuple[int, ...] = ()
     costs: CostTable = field(default_factory=CostTable)
 
     def __post_init__(self) -> None:
@@ -84,7 +87,11 @@ class Machine:
         self.timeline = Timeline(cycle_ns=config.cycle_ns)
         self.link = Link(cycle_ns=config.cycle_ns)
         self.sched = Scheduler(
-            timeline=self.timeline, costs=config.costs, link=self.link, seed=config.seed
+            timeline=self.timeline,
+            costs=config.costs,
+            link=self.link,
+            seed=config.seed,
+            preempt=config.preempt,
         )
         self._locks = 0
         self._callbacks = 0

@@ -120,6 +120,9 @@ PATHS = (
     "madvise_free_single_vma",
     *_KSM_PATHS,
     "clear_refs_write",
+    "split_huge_page",
+    "__split_huge_pmd",
+    "collapse_huge_page",
 )
 """Every path that some policy notifies of. ``unmap_region`` is munmap, ``zap_page_range`` madvise."""
 
@@ -220,6 +223,11 @@ class Policy:
         """Whether the policy's kernel had the path."""
         return path in self.points or path in QUIET_PATHS
 
+    @property
+    def keeps_tables(self) -> bool:
+        """Whether a page table stays where it is until its address space ends: no huge pages, no moves of tables."""
+        return not self.has("collapse_huge_page")
+
     def require(self, path: str) -> None:
         """Refuse a path that the policy's kernel did not have.
 
@@ -304,6 +312,7 @@ V3_7 = Policy(
         "try_to_unmap_one": _ASKS | _LATE,
         "try_to_unmap_cluster": _ASKS | _BRACKET,
     }
+    | dict.fromkeys(("split_huge_page", "collapse_huge_page"), _BRACKET)
     | dict.fromkeys(_KSM_PATHS, _BRACKET | {Point.REPLACING: _CHG}),
     chain=Chain.SRCU,
     takes_all_locks=True,
@@ -333,6 +342,8 @@ V4_13 = replace(
         "madvise_free_single_vma": _GATHERED,
         "mprotect": _BRACKET,
         "clear_refs_write": _BRACKET,
+        "__split_huge_pmd": _BRACKET | {Point.CLEARED: _IVR},
+        "collapse_huge_page": _BRACKET,
         "mremap": _BRACKET,
         "fork": _BRACKET,
     },

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from hostmm.errors import HostError
-from hostmm.locks import Lock, Signal, Wait
+from hostmm.locks import Acquire, Lock, Signal, Wait
 from hostmm.mm.space import MmStruct
 from hostmm.scheduler import Steps
 from hostmm.shrink import PRIORITIES, shrink
@@ -104,7 +104,11 @@ def pte_alloc(machine: "Machine", mm: MmStruct, vpn: int, *, may_fail: bool = Fa
         if may_fail and not machine.reclaim.take_table():
             return None
         yield from reserve_frames(machine, _TABLES_AT_ONCE)
-        lock = mm.tables.alloc(vpn)
+        # Whoever changes a 2 MiB entry puts something into it before it lets go.
+        while (busy := mm.tables.pmd_lock_in_use(vpn)) is not None:
+            yield Acquire(busy)
+            machine.sched.release(busy)
+        lock = mm.tables.lock(vpn) or mm.tables.alloc(vpn)
     return lock
 
 

@@ -43,6 +43,7 @@ _WATCHDOG_NS = 50_000_000
 _BATCH_WORDS = 1500
 _JITTER = 0.2
 _PREEMPTION_ONE_IN = 400
+_OFF_CPU_NS = 40_000
 _SLEEPING_STEPS = frozenset(("alloc_page", "io_wait", "io_read", "page_mkwrite"))
 """Steps of which the kernel says that they may sleep."""
 
@@ -112,9 +113,26 @@ class Scheduler:
     link : Link
     seed : int
         Seed of cost jitter (within 20 %), of short interruptions (one step in 400) and of ties.
+    preempt : tuple of int
+        Numbers of steps, from 1, at which the thread loses its CPU for longer than any mm path takes.
+
+    Attributes
+    ----------
+    steps : int
+        Steps numbered so far.
+    numbered : bool
+        Whether steps are numbered now; a scenario may leave out its beginning.
     """
 
-    def __init__(self, *, timeline: Timeline, costs: CostTable, link: Link, seed: int) -> None:
+    def __init__(
+        self,
+        *,
+        timeline: Timeline,
+        costs: CostTable,
+        link: Link,
+        seed: int,
+        preempt: tuple[int, ...] = (),
+    ) -> None:
         self.timeline = timeline
         self.costs = costs
         self.link = link
@@ -127,6 +145,9 @@ class Scheduler:
         """Kinds of event that end an advance early: whatever somebody waits for right now."""
         self.busy: Callable[[], bool] = lambda: False
         """Whether the hardware may still send an event that somebody handles (set by the driver)."""
+        self.steps = 0
+        self.numbered = True
+        self._preempt = frozenset(preempt)
         self._rng = random.Random(seed)
         self._link_ns = costs.ns("link")
         self._queue: list[tuple[int, int, int, Callable[[], None]]] = []
@@ -415,6 +436,9 @@ class Scheduler:
         ns = round(ns * (1 + _JITTER * (2 * self._rng.random() - 1)))
         if self._rng.random() * _PREEMPTION_ONE_IN < 1:
             ns += self.costs.ns("preemption")
+        self.steps += self.numbered
+        if self.numbered and self.steps in self._preempt:
+            ns += _OFF_CPU_NS
         self._later(self.now + ns, lambda: self._resume(thread, None))
 
     def _check(self, thread: Thread, lock: Lock, ordered: bool) -> None:

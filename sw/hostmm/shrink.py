@@ -12,6 +12,7 @@ from hostmm.locks import Acquire
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.frames import Page
 from hostmm.mm.pages import clear_page_dirty, is_anon
+from hostmm.paths.huge_split import split_huge_page
 from hostmm.paths.page_referenced import page_referenced
 from hostmm.paths.try_to_unmap import SwapResult, try_to_unmap
 from hostmm.scheduler import Steps
@@ -112,6 +113,8 @@ def _try_to_free(machine: "Machine", page: Page, *, merciless: bool) -> Steps:
 
 def _unmap(machine: "Machine", page: Page) -> Steps:
     """Give the page a place to go to, and make nobody map it."""
+    if page.huge:
+        yield from split_huge_page(machine, page)
     if is_anon(page) and page.swap_slot is None and not page.lazyfree:
         if not page.mapcount:
             # Whoever unmapped it last is about to drop the last reference but ours.

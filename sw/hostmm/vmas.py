@@ -9,10 +9,19 @@ from hostmm.scheduler import Steps
 if TYPE_CHECKING:
     from hostmm.machine import Machine
 
-__all__ = ["copy_vma", "detach", "isolate_range", "link", "move_vma", "split", "unlink"]
+__all__ = [
+    "copy_vma",
+    "detach",
+    "isolate_range",
+    "link",
+    "move_vma",
+    "rmap_locks",
+    "split",
+    "unlink",
+]
 
 
-def _rmap_locks(vma: Vma) -> list[Lock]:
+def rmap_locks(vma: Vma) -> list[Lock]:
     """Return the locks of the reverse maps that hold ``vma``, in the kernel's order."""
     locks = [vma.file.i_mmap_lock] if vma.file is not None else []
     return locks + ([vma.anon_vma.lock] if vma.anon_vma is not None else [])
@@ -28,7 +37,7 @@ def _enter(vma: Vma) -> None:
 
 def link(machine: "Machine", vma: Vma) -> Steps:
     """Add a new vma to its address space and to the reverse maps (``vma_link``)."""
-    locks = _rmap_locks(vma)
+    locks = rmap_locks(vma)
     for lock in locks:
         yield Acquire(lock)
     _enter(vma)
@@ -39,7 +48,7 @@ def link(machine: "Machine", vma: Vma) -> Steps:
 
 def unlink(machine: "Machine", vma: Vma) -> Steps:
     """Take a vma out of the reverse maps (``anon_vma_unlink``, ``unlink_file_vma``)."""
-    locks = _rmap_locks(vma)
+    locks = rmap_locks(vma)
     for lock in locks:
         yield Acquire(lock)
     if vma.file is not None:
@@ -72,7 +81,7 @@ def copy_vma(vma: Vma, mm: MmStruct, start: int, end: int, pgoff: int) -> Vma:
 
 def split(machine: "Machine", vma: Vma, at: int) -> Steps:
     """Split ``vma`` at page ``at`` (``split_vma``); it keeps the lower half."""
-    locks = _rmap_locks(vma)
+    locks = rmap_locks(vma)
     for lock in locks:
         yield Acquire(lock)
     upper = copy_vma(vma, vma.mm, at, vma.end, vma.linear_index(at))

@@ -8,8 +8,11 @@ import numpy as np
 from hostmm.mm.pagetable import (
     PTE_A,
     PTE_D,
+    PTE_R,
+    PTE_SPLITTING,
     PTE_V,
     PTE_W,
+    PTE_X,
     is_file_entry,
     is_migration_entry,
     is_swap_entry,
@@ -27,7 +30,7 @@ WORDS = {
     "CLR": "a PTE was cleared and the CPUs' TLBs were flushed at once (ptep_clear_flush)",
     "clr": "a PTE was cleared, the flush is still owed",
     "FLUSH": "a range was flushed from the CPUs' TLBs",
-    "SET(x)": "a PTE was written: W or RO, D dirty; or what is not present: swap, file, migration",
+    "SET(x)": "a PTE was written: W or RO, D dirty; or what is not present: swap, file, migration; or a table",
     "YNG": "the CPU's young bit was cleared, with its flush",
     "DRT CLN": "PG_dirty was set, cleared",
     "GET PUT FREE": "a reference was taken, dropped; the last one was",
@@ -103,10 +106,13 @@ class _Reader:
 
     def read(self, row: _Values) -> None:
         kind, tag = Row(row["kind"]), row["tag"]
+        part = kind in (Row.PTE_CLEAR, Row.PTE_SET) and tag
+        if part or kind is Row.TABLE:
+            return
         cleared, self._cleared = self._cleared, None
         if kind is Row.CPU_FLUSH:
             self._flush(row, cleared)
-        elif kind in (Row.PTE_CLEAR, Row.PMD_CLEAR) and not tag:
+        elif kind in (Row.PTE_CLEAR, Row.PMD_CLEAR):
             self._cleared = (row["vpn"], row["vpn"] if kind is Row.PTE_CLEAR else row["vpn"] + 511)
             self.words.append("clr" + _size(kind))
         elif kind is Row.FREE:
@@ -149,7 +155,7 @@ def _word(kind: Row, row: _Values) -> str | None:
     tag = row["tag"]
     if kind in (Row.LOCK, Row.UNLOCK):
         return _lock(row)
-    if kind in (Row.PTE_SET, Row.PMD_SET) and not tag:
+    if kind in (Row.PTE_SET, Row.PMD_SET):
         return _set(row) + _size(kind)
     if kind is Row.NOTIFY_BEGIN:
         return CALLS[Notification(tag)]
@@ -173,7 +179,11 @@ def _set(row: _Values) -> str:
     new, old = row["a"], row["b"]
     if new & PTE_V and new ^ old == PTE_A and old & PTE_A:
         return "YNG"
-    if not new & PTE_V:
+    if not new & (PTE_R | PTE_X) and new & PTE_V:
+        what = "table"
+    elif new & PTE_SPLITTING:
+        what = "splitting"
+    elif not new & PTE_V:
         names = {"swap": is_swap_entry, "file": is_file_entry, "migration": is_migration_entry}
         what = next((name for name, test in names.items() if test(new)), "0")
     else:

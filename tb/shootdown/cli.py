@@ -15,6 +15,7 @@ from shootdown.commands import (
     compare,
     csr,
     doctor,
+    explore,
     fpga,
     litmus,
     policies,
@@ -28,7 +29,21 @@ from shootdown.errors import ShootdownError
 
 __all__ = ["main"]
 
-_COMMANDS = (run, waves, compare, policies, litmus, record, walk, csr, verilog, fpga, bench, doctor)
+_COMMANDS = (
+    run,
+    waves,
+    compare,
+    policies,
+    litmus,
+    explore,
+    record,
+    walk,
+    csr,
+    verilog,
+    fpga,
+    bench,
+    doctor,
+)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,19 +1,30 @@
-"""Which differences between two policies hold over schedule seeds, and which survive other costs."""
+"""Which differences between two policies hold over schedule seeds, which survive other costs, and what they come to."""
 
-from collections.abc import Sequence
+import enum
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hostmm.policies import PATHS
 from shootdown.outcome import Outcome
 from shootdown.results import Distribution
 
-__all__ = ["FIGURES", "SCALES", "Difference", "Range", "differences"]
-
-SCALES = (1.0, 0.25, 4.0)
-"""Factors on link and IPI costs; the first is the table as it is."""
+__all__ = [
+    "END_TO_END",
+    "FIGURES",
+    "WHOLE_RUN",
+    "Costs",
+    "Difference",
+    "Effect",
+    "Range",
+    "Setting",
+    "costs_of",
+    "differences",
+    "effects",
+]
 
 FIGURES = (
     "shootdown_cycles",
+    "notified_ns",
     "ptl_hold_ns",
     "ptl_wait_ns",
     "rmap_hold_ns",
@@ -21,9 +32,45 @@ FIGURES = (
     "clear_to_drained_ns",
     "unmap_to_free_ns",
 )
-"""Distributions that are compared, each by its p50 and, where there are samples enough, its p99."""
+"""Distributions of a path that are compared, each by its p50 and, where there are samples enough, its p99."""
+END_TO_END = ("cpu_fault_ns", "device_fault_ns", "reclaim_ns")
+"""The same of a run as a whole."""
+WHOLE_RUN = "whole run"
 
 _PERCENTILES = ("p50", "p99")
+_LATER = ("rmap_wait_ns", "unmap_to_free_ns")
+"""What falls where others wait for less; that a shootdown comes sooner is no gain by itself."""
+_MOVED_PERCENT = 10
+"""A reverse-map lock counts as not relieved when its hold fell by less than this."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What may be other than usual: a factor on link and IPI costs, and the latency of memory in cycles."""
+
+    scale: float = 1.0
+    memory_latency: int = 20
+
+    @property
+    def name(self) -> str:
+        """How a table calls it."""
+        return f"link and IPI x {self.scale:g}, memory {self.memory_latency} cycles"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What two runs that are compared have in common."""
+
+    trace: str
+    cpus: int
+    subscriber: str
+    carrier: str
+
+    @property
+    def name(self) -> str:
+        """How a message calls it."""
+        plural = "s" * (self.cpus > 1)
+        return f"{self.trace}, {self.cpus} CPU{plural}, {self.subscriber}, on {self.carrier}"
 
 
 @dataclass(frozen=True)
@@ -42,74 +89,162 @@ class Range:
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of one path on one trace, under both policies.
+    """One figure of one path in one setting, under both policies.
 
     Parameters
     ----------
-    trace, path, figure : str
-        What: the figure's name ends in its percentile.
+    setting : Setting
+    policy : str
+        The one that is compared with the first.
+    path, figure, percentile : str
     before, after : Range
-        The first and the second policy at unscaled costs.
+        The first and the second policy at the usual costs.
     direction : int
         Of the second policy: -1 lower, 1 higher, 0 not claimed.
-    survives : bool
-        Claimed in the same direction with every scale of the costs.
+    survives : bool or None
+        Claimed in the same direction with all other costs that were tried; None: none were.
     """
 
-    trace: str
+    setting: Setting
+    policy: str
     path: str
     figure: str
+    percentile: str
     before: Range
     after: Range
     direction: int
-    survives: bool
+    survives: bool | None
+
+    @property
+    def lasting(self) -> bool:
+        """Whether it is claimed, and no other costs speak against it."""
+        return self.direction != 0 and self.survives is not False
+
+
+class Effect(enum.Enum):
+    """What calling elsewhere does on a path."""
+
+    GAINS = "gains"
+    MOVES = "only moves the wait to the rmap lock (S6)"
+    COSTS = "costs"
+
+
+def costs_of(outcome: Outcome) -> Costs:
+    """Return the costs that a run was made with."""
+    return Costs(outcome.config.scale_link, outcome.config.memory_latency)
+
+
+def setting_of(outcome: Outcome) -> Setting:
+    """Return what a run has in common with those it is compared with."""
+    config = outcome.config
+    return Setting(config.trace, config.cpus, config.subscriber, config.simulator)
 
 
 def differences(outcomes: Sequence[Outcome], before: str, after: str) -> list[Difference]:
-    """Compare two policies in every figure that both have for every seed, at unscaled costs first."""
+    """Compare two policies in every figure that both have for every seed, setting by setting, at the usual costs."""
     found = []
-    for trace in dict.fromkeys(outcome.config.trace for outcome in outcomes):
-        mine = [outcome for outcome in outcomes if outcome.config.trace == trace]
-        for path in PATHS:
-            for figure in FIGURES:
-                for percentile in _PERCENTILES:
-                    found += _compare(trace, path, figure, percentile, mine, before, after)
+    for setting in dict.fromkeys(setting_of(outcome) for outcome in outcomes):
+        mine = [
+            outcome
+            for outcome in outcomes
+            if setting_of(outcome) == setting and outcome.config.policy in (before, after)
+        ]
+        for path, figure in _figures():
+            for percentile in _PERCENTILES:
+                found += _compare(setting, mine, (before, after), path, figure, percentile)
     return found
 
 
+def _figures() -> Iterable[tuple[str, str]]:
+    yield from ((path, figure) for path in PATHS for figure in FIGURES)
+    yield from ((WHOLE_RUN, figure) for figure in END_TO_END)
+
+
 def _compare(
-    trace: str,
+    setting: Setting,
+    outcomes: Sequence[Outcome],
+    policies: tuple[str, str],
     path: str,
     figure: str,
     percentile: str,
-    outcomes: Sequence[Outcome],
-    before: str,
-    after: str,
 ) -> list[Difference]:
-    pairs = []
-    for scale in SCALES:
-        costs = (scale, scale)
-        scaled = [o for o in outcomes if (o.config.scale_link, o.config.scale_ipi) == costs]
-        pairs.append(
-            tuple(
-                _range([o for o in scaled if o.config.policy == policy], path, figure, percentile)
-                for policy in (before, after)
-            )
-        )
-    old, new = pairs[0]
-    if old is None or new is None:
+    usual = _pair(
+        [o for o in outcomes if costs_of(o) == Costs()], policies, path, figure, percentile
+    )
+    if usual is None:
         return []
-    directions = [b.apart(a) if a is not None and b is not None else 0 for a, b in pairs]
-    survives = directions[0] != 0 and len(set(directions)) == 1
-    return [Difference(trace, path, f"{figure} {percentile}", old, new, directions[0], survives)]
+    old, new = usual
+    direction = new.apart(old)
+    others = []
+    for costs in dict.fromkeys(costs_of(outcome) for outcome in outcomes):
+        if costs != Costs():
+            mine = [outcome for outcome in outcomes if costs_of(outcome) == costs]
+            pair = _pair(mine, policies, path, figure, percentile)
+            others.append(pair[1].apart(pair[0]) if pair else 0)
+    survives = direction != 0 and set(others) == {direction} if others else None
+    return [
+        Difference(setting, policies[1], path, figure, percentile, old, new, direction, survives)
+    ]
 
 
-def _range(outcomes: Sequence[Outcome], path: str, figure: str, percentile: str) -> Range | None:
-    """Return the range over the seeds; None where a seed lacks the figure."""
-    values = []
-    for outcome in outcomes:
-        result = outcome.run.paths.get(path)
-        samples: Distribution | None = getattr(result, figure) if result else None
-        values.append(getattr(samples, percentile) if samples else None)
-    known = [value for value in values if value is not None]
-    return Range(min(known), max(known)) if known and len(known) == len(values) else None
+def _pair(
+    outcomes: Sequence[Outcome],
+    policies: tuple[str, str],
+    path: str,
+    figure: str,
+    percentile: str,
+) -> tuple[Range, Range] | None:
+    """Return the ranges of both policies over the seeds; None where a seed lacks the figure."""
+    ranges = []
+    for policy in policies:
+        values = [
+            _value(outcome, path, figure, percentile)
+            for outcome in outcomes
+            if outcome.config.policy == policy
+        ]
+        known = [value for value in values if value is not None]
+        if not known or len(known) < len(values):
+            return None
+        ranges.append(Range(min(known), max(known)))
+    return ranges[0], ranges[1]
+
+
+def _value(outcome: Outcome, path: str, figure: str, percentile: str) -> int | None:
+    source: object = outcome.run.paths.get(path)
+    if path == WHOLE_RUN:
+        source = outcome.run.end_to_end
+    samples: Distribution | None = getattr(source, figure) if source else None
+    value: int | None = getattr(samples, percentile) if samples else None
+    return value
+
+
+def effects(found: Sequence[Difference]) -> dict[Effect, list[Difference]]:
+    """Say what a policy does in one setting: the differences that speak for each effect.
+
+    A path gains where its page-table lock is held, or waited for, less. Where the lock of the reverse map is held
+    across the call and not relieved, nothing but the place of the wait has changed. It costs where anything takes
+    longer.
+    """
+    by_place = {(d.path, d.figure, d.percentile): d for d in found}
+    sorted_out: dict[Effect, list[Difference]] = {effect: [] for effect in Effect}
+    for difference in found:
+        if not difference.lasting:
+            continue
+        if difference.direction > 0:
+            sorted_out[Effect.COSTS].append(difference)
+        elif difference.figure in ("ptl_hold_ns", "ptl_wait_ns"):
+            rmap = by_place.get((difference.path, "rmap_hold_ns", difference.percentile))
+            kept = rmap is not None and not _relieved(rmap)
+            sorted_out[Effect.MOVES if kept else Effect.GAINS].append(difference)
+        elif difference.figure == "rmap_hold_ns":
+            if _relieved(difference):
+                sorted_out[Effect.GAINS].append(difference)
+        elif difference.path == WHOLE_RUN or difference.figure in _LATER:
+            sorted_out[Effect.GAINS].append(difference)
+    return sorted_out
+
+
+def _relieved(rmap: Difference) -> bool:
+    """Whether the reverse-map lock is held for clearly less."""
+    fell = rmap.before.low - rmap.after.high
+    return rmap.lasting and rmap.direction < 0 and 100 * fell > _MOVED_PERCENT * rmap.before.low

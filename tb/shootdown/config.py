@@ -66,6 +66,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         Which kind of subscriber stands behind the notifier chain.
     scenario : str or None
         A directed scenario in the trace's place, or a file with a litmus test.
+    preempt : tuple of int
+        Numbers of host steps at which the thread loses its CPU, longer than any mm path takes.
     cpus : int
         Threads that a process' accesses are spread over between two system calls, 1 to 16.
     frames : int or None
@@ -98,6 +100,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     subscriber: str = "sva"
     seed: int = 1
     scenario: str | None = None
+    preempt: tuple[int, ...] = ()
     cpus: int = DEFAULT_CPUS
     frames: int | None = None
     frames_share: float = 0.65
@@ -128,6 +131,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         _within("instruction ns", self.instruction_ns, 0, 1000)
         _within("scale of the link's cost", self.scale_link, 0.01, 100)
         _within("scale of the IPIs' cost", self.scale_ipi, 0.01, 100)
+        for step in self.preempt:
+            _within("preempted step", step, 1, 2**31 - 1)
         if self.frames is not None:
             _within("frames", self.frames, 64, 16368)
         if self.scenario is not None:
@@ -164,8 +169,12 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             parts.insert(0, Path(self.trace).stem)
         if self.seed != _DEFAULTS.seed:
             parts.append(f"seed{self.seed}")
+        if self.preempt:
+            parts.append("preempt" + "-".join(map(str, self.preempt)))
         if (self.scale_link, self.scale_ipi) != (1.0, 1.0):
             parts.append(f"link{self.scale_link:g}-ipi{self.scale_ipi:g}")
+        if self.memory_latency != _DEFAULTS.memory_latency:
+            parts.append(f"memory{self.memory_latency}")
         return "-".join(parts)
 
     @property
@@ -180,7 +189,8 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             value = getattr(self, field)
             # Without --cpus a replay would run a second time, on one CPU.
             if value != getattr(_DEFAULTS, field) or (field == "cpus" and not self.scenario):
-                words += [option] if value is True else [option, str(value)]
+                text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                words += [option] if value is True else [option, text]
         return shlex.join(words)
 
     def to_json(self) -> bytes:
@@ -198,6 +208,7 @@ _OPTIONS = {
     "--subscriber": "subscriber",
     "--seed": "seed",
     "--scenario": "scenario",
+    "--preempt": "preempt",
     "--cpus": "cpus",
     "--frames": "frames",
     "--memory-latency": "memory_latency",

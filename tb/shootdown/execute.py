@@ -21,7 +21,7 @@ from secmmu.csr import EMULATOR_REGISTERS, REGISTERS
 from secmmu.layouts import Event
 from shootdown.config import RunConfig
 
-__all__ = ["RunData", "run_session"]
+__all__ = ["RunData", "prepare", "run_session"]
 
 _COUNTERS = (
     (REGISTERS["mmu.accesses.reads"], False),
@@ -68,6 +68,22 @@ def run_session(
     HostError
         The trace cannot be replayed like this.
     """
+    machine, frames = prepare(config, progress)
+    yield from machine.sched.run()
+    machine.sched.spawn("audit", audit(machine))
+    yield from machine.sched.run()
+    counters = yield from _read_counters(machine)
+    return RunData(machine.timeline, machine.policy, counters, machine.link.synced_cycle, frames)
+
+
+def prepare(config: RunConfig, progress: Callable[[float], None]) -> tuple[Machine, int]:
+    """Return the machine of a run, its threads spawned, and the frame limit that applies.
+
+    Raises
+    ------
+    HostError
+        The trace cannot be replayed like this.
+    """
     trace = None if config.scenario else load(config.trace_path)
     policy, subscriber = POLICIES[config.policy], SUBSCRIBERS[config.subscriber]
     if config.host_mutant is not None:
@@ -79,6 +95,7 @@ def run_session(
             memory_bytes=config.emulator.memory_bytes,
             cycle_ns=10**9 // config.emulator.clock_hz,
             seed=config.seed,
+            preempt=config.preempt,
             costs=CostTable(scale_link=config.scale_link, scale_ipi=config.scale_ipi),
         ),
         policy,
@@ -99,11 +116,7 @@ def run_session(
             seed=config.seed,
         )
         Replay(machine, trace, replay, bind=subscriber.bind, progress=progress).start()
-    yield from machine.sched.run()
-    machine.sched.spawn("audit", audit(machine))
-    yield from machine.sched.run()
-    counters = yield from _read_counters(machine)
-    return RunData(machine.timeline, policy, counters, machine.link.synced_cycle, frames)
+    return machine, frames
 
 
 def _frames(config: RunConfig, trace: Trace | None) -> int:

@@ -18,16 +18,20 @@ from shootdown.results import (
     ByClass,
     ClassLatency,
     DeviceCounters,
+    EndToEnd,
     Kinds,
     PageCounters,
     PathResult,
 )
 from shootdown.spans import (
     Hold,
+    callback_passes,
     callback_times,
     clear_to_drained,
+    fault_times,
     lock_holds,
     lock_passes,
+    reclaim_times,
     unmap_to_free,
 )
 
@@ -41,6 +45,7 @@ __all__ = [
     "PathSamples",
     "class_latencies",
     "device_counters",
+    "end_to_end",
     "measure",
     "page_counters",
     "path_result",
@@ -69,6 +74,7 @@ MEASURES = {
     "shootdown_by_class": Measure("cycles", RTL, "its classes (samples)"),
     "floor_cycles": Measure("cycles", RTL, "its floor, in flight"),
     "callback_ns": Measure("ns", BOTH, "callback, both link ways in it, ns"),
+    "notified_ns": Measure("ns", BOTH, "all callbacks of a pass, ns"),
     "ptl_hold_ns": Measure("ns", BOTH, "PT lock held in a notifying pass, ns"),
     "ptl_wait_ns": Measure("ns", BOTH, "PT lock waited for in one, ns"),
     "rmap_hold_ns": Measure("ns", BOTH, "rmap lock held, ns"),
@@ -103,6 +109,7 @@ class PathSamples:
     )
     floor_cycles: list[int] = field(default_factory=list)
     callback_ns: list[int] = field(default_factory=list)
+    notified_ns: list[int] = field(default_factory=list)
     ptl: list[Hold] = field(default_factory=list)
     rmap: list[Hold] = field(default_factory=list)
     clears: int = 0
@@ -152,6 +159,8 @@ def path_samples(history: History) -> dict[str, PathSamples]:
                 target.floor_cycles.append(_floor(command))
     for path, ns in callback_times(history):
         samples[paths[path]].callback_ns.append(ns)
+    for path, ns in callback_passes(history):
+        samples[paths[path]].notified_ns.append(ns)
     for hold in lock_passes(history, LockClass.PTL):
         samples[paths[hold.paths[0]]].ptl.append(hold)
     for hold in lock_holds(history, LockClass.RMAP):
@@ -192,6 +201,7 @@ def path_result(samples: PathSamples) -> PathResult:
         ),
         floor_cycles=distribution(samples.floor_cycles),
         callback_ns=distribution(samples.callback_ns),
+        notified_ns=distribution(samples.notified_ns),
         ptl_hold_ns=distribution(hold.hold_ns for hold in samples.ptl),
         ptl_wait_ns=distribution(hold.wait_ns for hold in samples.ptl),
         rmap_hold_ns=distribution(hold.hold_ns for hold in samples.rmap),
@@ -221,6 +231,18 @@ def class_latencies(history: History) -> dict[str, ClassLatency]:
         )
         for name, commands in found.items()
     }
+
+
+def end_to_end(history: History) -> EndToEnd:
+    """Measure faults and reclaim as a whole; all of it follows from the cost table and the hardware together."""
+    faults: dict[bool, list[int]] = {False: [], True: []}
+    for device, ns in fault_times(history):
+        faults[device].append(ns)
+    return EndToEnd(
+        cpu_fault_ns=distribution(faults[False]),
+        device_fault_ns=distribution(faults[True]),
+        reclaim_ns=distribution(reclaim_times(history)),
+    )
 
 
 def device_counters(history: History, registers: Mapping[str, int] | None = None) -> DeviceCounters:

@@ -12,7 +12,7 @@ from shootdown.checks import Violation, check, examined
 from shootdown.config import RunConfig
 from shootdown.execute import RunData
 from shootdown.history import History
-from shootdown.measures import class_latencies, device_counters, measure, page_counters
+from shootdown.measures import class_latencies, device_counters, end_to_end, measure, page_counters
 from shootdown.results import RunResult, ScenarioResult, ViolationCount, ViolationResult
 from shootdown.store import save_timeline
 
@@ -83,6 +83,7 @@ def analyse(config: RunConfig, data: RunData, *, wall_s: float, folder: Path | N
         paths=measure(history),
         device=device_counters(history, data.counters),
         pages=page_counters(history),
+        end_to_end=end_to_end(history),
         cycles=data.cycles,
         wall_s=round(wall_s, 3),
         violations=kept,

@@ -14,6 +14,7 @@ __all__ = [
     "ClassLatency",
     "DeviceCounters",
     "Distribution",
+    "EndToEnd",
     "Kinds",
     "PageCounters",
     "PathResult",
@@ -79,6 +80,15 @@ class PathResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     rmap_wait_ns: Distribution
     clear_to_drained_ns: Distribution | None
     unmap_to_free_ns: Distribution | None
+    notified_ns: Distribution = Distribution()
+
+
+class EndToEnd(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whole times in ns: a CPU's fault, a device's, and a page's reclaim (I/O left out)."""
+
+    cpu_fault_ns: Distribution = Distribution()
+    device_fault_ns: Distribution = Distribution()
+    reclaim_ns: Distribution = Distribution()
 
 
 class DeviceCounters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -135,6 +145,7 @@ class RunResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     wall_s: float
     violations: list[ViolationResult]
     violations_left_off: list[ViolationCount] = []
+    end_to_end: EndToEnd = EndToEnd()
 
     def count_violations(self, *, path: str | None = None, expected: bool | None = None) -> int:
         """Count all violations, or those on a path, or those of one kind."""

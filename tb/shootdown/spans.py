@@ -11,10 +11,13 @@ from shootdown.history import NEVER, Command, History
 
 __all__ = [
     "Hold",
+    "callback_passes",
     "callback_times",
     "clear_to_drained",
+    "fault_times",
     "lock_holds",
     "lock_passes",
+    "reclaim_times",
     "unmap_to_free",
 ]
 
@@ -93,6 +96,18 @@ def callback_times(history: History) -> Iterator[tuple[int, int]]:
             yield path, ns - begun[number]
 
 
+def callback_passes(history: History) -> Iterator[tuple[int, int]]:
+    """Yield (path, ns) of each pass that notified: all its callbacks together, so that one call and a bracket compare."""
+    rows = history.rows
+    sums: dict[tuple[int, int], int] = defaultdict(int)
+    for callback in history.callbacks:
+        if callback.end != NEVER:
+            ns = int(rows["ns"][callback.end] - rows["ns"][callback.begin])
+            sums[callback.span, callback.path] += ns
+    for (_, path), ns in sums.items():
+        yield path, ns
+
+
 def clear_to_drained(history: History) -> Iterator[tuple[int, int | None]]:
     """Yield (path, ns) of each present PTE that was cleared: until the path's notification of that page had drained.
 
@@ -147,3 +162,43 @@ def unmap_to_free(history: History) -> Iterator[tuple[int, int]]:
                 yield where, ns - begin - (took - wrote if wrote is not None else 0)
             elif took is None and where and instance == span:
                 yield where, ns - begin
+
+
+def fault_times(history: History) -> Iterator[tuple[bool, int]]:
+    """Yield (whether the device took it, ns) of each fault that was handled to its end."""
+    rows = history.rows
+    begun: dict[tuple[int, int, int], int] = {}
+    index = rows.of(Row.FAULT_BEGIN, Row.FAULT_END)
+    names = ("kind", "ns", "thread", "mm", "vpn", "tag")
+    for _, kind, ns, thread, mm, vpn, device in rows.take(index, *names):
+        if kind == Row.FAULT_BEGIN:
+            begun[thread, mm, vpn] = ns
+        elif (thread, mm, vpn) in begun:
+            yield bool(device), ns - begun.pop((thread, mm, vpn))
+
+
+def reclaim_times(history: History) -> Iterator[int]:
+    """Yield the ns of each page that reclaim freed, from the begin of the first pass that unmapped it.
+
+    The time from its copy to the end of the I/O is left out.
+    """
+    rows = history.rows
+    out = dict(history.written_out)
+    reclaim = {number for number, name in enumerate(rows.paths) if name in _RECLAIM_PATHS}
+    begun: dict[int, tuple[int, int]] = {}
+    written: dict[int, int] = {}
+    index = rows.of(Row.PTE_CLEAR, Row.PTE_SET, Row.COPY, Row.RECLAIMED)
+    names = ("kind", "ns", "thread", "path", "span", "pfn")
+    for row, kind, ns, thread, path, span, pfn in rows.take(index, *names):
+        if kind == Row.PTE_CLEAR and path in reclaim:
+            written.pop(pfn, None)
+            begun.setdefault(pfn, (int(rows["ns"][history.passes[span].begin]), thread))
+        elif kind == Row.PTE_SET:
+            begun.pop(pfn, None)
+        elif kind == Row.COPY and row in out:
+            written.setdefault(pfn, ns)
+        elif kind == Row.RECLAIMED:
+            begin, who = begun.pop(pfn, (0, -1))
+            wrote = written.pop(pfn, ns)
+            if who == thread:
+                yield ns - begin - (ns - wrote)

@@ -84,7 +84,7 @@ def select(names: Sequence[str]) -> list[Stage]:
 def compare(stage: Stage) -> Comparison:
     """Play a stage under every policy."""
     played = {
-        policy.name: _play(stage, policy) if policy.has(stage.path) else None
+        policy.name: _play(stage, policy) if stage.possible(policy) else None
         for policy in POLICIES.values()
     }
     words = {name: fold(done.words) for name, done in played.items() if done is not None}

@@ -247,7 +247,7 @@ def sites(policy):
     """Callbacks of every stage as "path WORD": (where sleeping is right, where it is reported)."""
     right, wrong = set(), set()
     for stage in STAGES.values():
-        if not policy.has(stage.path):
+        if not stage.possible(policy):
             continue
         host = Host(policy=policy, frames=stage.frames)
         setting = Setting(host.machine)

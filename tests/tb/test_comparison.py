@@ -3,8 +3,17 @@
 import pytest
 from msgspec.structs import replace
 
-from shootdown.comparison import Range, differences
-from tests.tb.test_report import outcome, path
+from shootdown.comparison import (
+    WHOLE_RUN,
+    Difference,
+    Effect,
+    Range,
+    Setting,
+    differences,
+    effects,
+)
+from shootdown.results import EndToEnd
+from tests.tb.test_report import flat, outcome, path
 
 
 def runs(policy, holds, scale):
@@ -24,8 +33,9 @@ def compare(before, after, *, quarter=None, four=None):
     outcomes = []
     for scale, (old, new) in ((1.0, (before, after)), (0.25, quarter), (4.0, four)):
         outcomes += runs("v9", old, scale) + runs("seed", new, scale)
-    (found,) = [d for d in differences(outcomes, "v9", "seed") if d.figure == "ptl_hold_ns p50"]
-    return found
+    found = differences(outcomes, "v9", "seed")
+    (held,) = [d for d in found if (d.figure, d.percentile) == ("ptl_hold_ns", "p50")]
+    return held
 
 
 def test_ranges_that_overlap_claim_nothing():
@@ -54,3 +64,67 @@ def test_a_figure_that_a_seed_lacks_is_not_compared():
     outcomes = runs("v9", [1, 2], 1.0)
     outcomes.append(replaced(outcome("seed", {}), {"seed": 1}))
     assert differences(outcomes, "v9", "seed") == []
+
+
+def test_without_other_costs_nothing_has_been_survived():
+    outcomes = runs("v9", [100, 110], 1.0) + runs("seed", [50, 60], 1.0)
+    found = [d for d in differences(outcomes, "v9", "seed") if d.figure == "ptl_hold_ns"]
+    assert {(d.direction, d.survives, d.lasting) for d in found} == {(-1, None, True)}
+
+
+def test_other_speeds_of_memory_count_as_other_costs():
+    usual = runs("v9", [100, 110], 1.0) + runs("seed", [50, 60], 1.0)
+    slow = runs("v9", [100, 110], 1.0) + runs("seed", [105, 130], 1.0)
+    outcomes = usual + [replaced(one, {"memory_latency": 80}) for one in slow]
+    found = [d for d in differences(outcomes, "v9", "seed") if d.figure == "ptl_hold_ns"]
+    assert {(d.direction, d.survives, d.lasting) for d in found} == {(-1, False, False)}
+
+
+def test_settings_are_not_mixed():
+    outcomes = runs("v9", [100, 110], 1.0) + runs("seed", [50, 60], 1.0)
+    outcomes += [replaced(one, {"subscriber": "odp"}) for one in outcomes]
+    found = [d for d in differences(outcomes, "v9", "seed") if d.figure == "ptl_hold_ns"]
+    assert {d.setting.subscriber for d in found} == {"sva", "odp"}
+    assert len(found) == 4
+
+
+def test_the_whole_run_is_compared():
+    outcomes = []
+    for policy, ns in (("v9", 700), ("seed", 900)):
+        for one in runs(policy, [100, 110], 1.0):
+            whole = EndToEnd(reclaim_ns=flat(ns))
+            outcomes.append(replace(one, run=replace(one.run, end_to_end=whole)))
+    found = [d for d in differences(outcomes, "v9", "seed") if d.path == WHOLE_RUN]
+    assert {(d.figure, d.percentile, d.direction) for d in found} == {
+        ("reclaim_ns", "p50", 1),
+        ("reclaim_ns", "p99", 1),
+    }
+
+
+def difference(where, figure, before, after, *, survives=True):
+    old, new = Range(before, before + 5), Range(after, after + 5)
+    setting = Setting("shared", 4, "sva", "model")
+    apart = new.apart(old)
+    return Difference(setting, "seed", where, figure, "p50", old, new, apart, survives)
+
+
+def test_where_it_gains_where_it_moves_the_wait_and_where_it_costs():
+    found = [
+        difference("do_wp_page", "ptl_hold_ns", 2700, 1800),
+        difference("do_wp_page", "clear_to_drained_ns", 900, 2000),
+        difference("page_mkclean_one", "ptl_hold_ns", 2700, 1800),
+        difference("page_mkclean_one", "rmap_hold_ns", 3000, 2990),
+        difference("try_to_unmap_one", "ptl_hold_ns", 2700, 1800),
+        difference("try_to_unmap_one", "rmap_hold_ns", 3000, 1500),
+        difference("fork", "ptl_hold_ns", 200, 100, survives=False),
+    ]
+    sorted_out = {effect: [(d.path, d.figure) for d in ds] for effect, ds in effects(found).items()}
+    assert sorted_out == {
+        Effect.GAINS: [
+            ("do_wp_page", "ptl_hold_ns"),
+            ("try_to_unmap_one", "ptl_hold_ns"),
+            ("try_to_unmap_one", "rmap_hold_ns"),
+        ],
+        Effect.MOVES: [("page_mkclean_one", "ptl_hold_ns")],
+        Effect.COSTS: [("do_wp_page", "clear_to_drained_ns")],
+    }

@@ -32,11 +32,11 @@ forbidden: r == 5
 @pytest.mark.parametrize("name", shipped())
 def test_each_cell_comes_out_as_its_script_predicts(name, policy, subscriber):
     """The N cells of the contract's table, and no others."""
-    if missing(shipped()[name].script, policy) is not None:
+    if missing(shipped()[name].script, policy, subscriber) is not None:
         pytest.skip("the pair did not exist")
     configs = [
         RunConfig(policy=policy, subscriber=subscriber, scenario=name, simulator="model", seed=seed)
-        for seed in (1, 2, 3)
+        for seed in (1, 2)
     ]
     cells = [cell(outcome) for outcome in observe_on_model(configs)]
     assert [c.observed for c in cells] == [c.predicted for c in cells], cells[0]
@@ -57,6 +57,7 @@ def test_a_pair_that_never_existed_is_named():
     script = parse(OWN.replace("pfn = 5", "nonlinear"), name="t", where="t")
     assert missing(script, "v9") is None
     assert missing(script, "v6.6") == "the kernel of policy v6.6 has no path try_to_unmap_cluster"
+    assert missing(script, "v3.7", "odp") == "the kernel of policy v3.7 has no odp"
 
 
 def run(words, folder, monkeypatch, capsys):

@@ -26,7 +26,7 @@ EXPOSED_BY = {
     "rtl-no-drain": Exposure("press", "I19"),
     "rtl-no-walk-kill": Exposure("age", "I2"),
     "rtl-no-fill-kill": Exposure("sweep", "I2"),
-    "rtl-no-span-compare": Exposure("I24", "I2"),
+    "rtl-no-span-compare": Exposure("I24", "I24"),
     "rtl-no-asid-compare": Exposure("age", "I2"),
     "host-free-before-drained": Exposure("press", "I1"),
     # The answer and the free need longer than a use, unless memory is slow.

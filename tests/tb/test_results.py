@@ -74,6 +74,7 @@ def test_the_documented_fields(tmp_path: Path) -> None:
         "shootdown_by_class",
         "floor_cycles",
         "callback_ns",
+        "notified_ns",
         "ptl_hold_ns",
         "ptl_wait_ns",
         "rmap_hold_ns",

@@ -38,6 +38,8 @@ class Page:
         PG_locked.
     lazyfree : bool
         Its content need not be kept (MADV_FREE; ``!PageSwapBacked``): unmapped and clean, it is dropped.
+    huge : bool
+        It is the first of 512 that one 2 MiB leaf maps; of these it alone is on the LRU lists.
     pins : int
         References that devices without a notifier hold (``get_user_pages``); they are in ``refcount`` too.
     lru, active, referenced
@@ -58,6 +60,7 @@ class Page:
     referenced: bool = False
     under_writeback: bool = False
     lazyfree: bool = False
+    huge: bool = False
     pins: int = 0
     read_rights: int = field(default=0)
     write_rights: int = field(default=0)
@@ -120,13 +123,22 @@ class FrameAllocator:
         HostError
             There are none.
         """
+        block = self._block(order)
+        if block is None:
+            raise HostError(
+                f"no {1 << order} contiguous frames are free; give the run more (--frames)"
+            )
+        self._free = deque(pfn for pfn in self._free if pfn not in block)
+        return [self._take(pfn, kind) for pfn in block]
+
+    def has_block(self, order: int) -> bool:
+        """Whether :meth:`alloc_block` would find one."""
+        return self._block(order) is not None
+
+    def _block(self, order: int) -> range | None:
         size, free = 1 << order, set(self._free)
-        for first in range(0, max(free, default=0) + 1, size):
-            block = range(first, first + size)
-            if free.issuperset(block):
-                self._free = deque(pfn for pfn in self._free if pfn not in block)
-                return [self._take(pfn, kind) for pfn in block]
-        raise HostError(f"no {size} contiguous frames are free; give the run more (--frames)")
+        blocks = (range(at, at + size) for at in range(0, max(free, default=0) + 1, size))
+        return next((block for block in blocks if free.issuperset(block)), None)
 
     def get(self, page: Page) -> None:
         """Take a reference."""

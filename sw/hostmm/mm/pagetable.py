@@ -3,7 +3,7 @@
 Svade: only the host writes page tables, so the shadow is exact; :meth:`PageTable.words` lets a test compare.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hostmm.locks import Lock
@@ -21,12 +21,15 @@ __all__ = [
     "PTE_D",
     "PTE_R",
     "PTE_SOFT_DIRTY",
+    "PTE_SPLITTING",
     "PTE_U",
     "PTE_V",
     "PTE_W",
     "PTE_X",
     "PageTable",
     "file_entry",
+    "huge_base",
+    "huge_words",
     "is_file_entry",
     "is_migration_entry",
     "is_swap_entry",
@@ -49,6 +52,7 @@ PTE_U = _pack(u=1)
 PTE_A = _pack(a=1)
 PTE_D = _pack(d=1)
 PTE_SOFT_DIRTY = _pack(rsw=1)
+PTE_SPLITTING = _pack(rsw=2)
 _PPN_SHIFT = _pack(ppn=1).bit_length() - 1
 
 _LEVELS = 3
@@ -68,6 +72,16 @@ def table_pte(pfn: int) -> int:
 def pte_pfn(pte: int) -> int:
     """Frame number of a PTE."""
     return pte >> _PPN_SHIFT & ((1 << PPN_BITS) - 1)
+
+
+def huge_base(vpn: int) -> int:
+    """Return the first page of the 2 MiB around ``vpn``."""
+    return vpn & ~(PAGE_WORDS - 1)
+
+
+def huge_words(leaf: int) -> list[int]:
+    """Return the PTEs of the base pages of a 2 MiB leaf."""
+    return [leaf + (offset << _PPN_SHIFT) for offset in range(PAGE_WORDS)]
 
 
 def swap_entry(slot: int) -> int:
@@ -108,8 +122,8 @@ def software_value(word: int) -> int:
 class PageTable:
     """The tables of one address space; each leaf table has a lock of its own (split PT locks).
 
-    A 2 MiB leaf (:meth:`set_huge`) has no leaf table below it: only :meth:`clear_huge` changes it, and the timeline
-    has it as its base pages. A non-present PTE is 0 or a software entry (``v`` clear): a swap slot or a file offset, as the mm keeps it.
+    A 2 MiB leaf (:meth:`set_huge`) has no leaf table below it. It is read as its base pages, and the timeline has it as
+    those, too; :meth:`lock` is then that of the table which holds it. A non-present PTE is 0 or a software entry (``v`` clear): a swap slot or a file offset, as the mm keeps it.
 
     Parameters
     ----------
@@ -131,6 +145,8 @@ class PageTable:
         self._tables: dict[int, Page] = {}
         self._spans: dict[int, tuple[int, int]] = {}
         self._leaf_vpn: dict[int, int] = {}
+        self._huge: dict[int, None] = {}
+        self._deposits: dict[int, int] = {}
         self.rights = Rights(machine)
         self.root = self._new_table(0, _LEVELS - 1)
 
@@ -177,9 +193,25 @@ class PageTable:
         self._machine.link.write(self._machine.sched.now, (table << 12) + 8 * index, (word,))
 
     def lock(self, vpn: int) -> Lock | None:
-        """Return the page-table lock over ``vpn``; None where no leaf table is there (``!pmd_present``)."""
+        """Return the lock over what translates ``vpn``; None where nothing can (``!pmd_present``)."""
         slot = self._slot(vpn, create=False)
-        return self._locks[slot[0]] if slot else None
+        if slot is None:
+            return self.pmd_lock(vpn) if self.huge(vpn) else None
+        return self._locks[slot[0]]
+
+    def pmd_lock_in_use(self, vpn: int) -> Lock | None:
+        """Return the lock over the 2 MiB entry of ``vpn`` if somebody holds it, else None."""
+        lock = self._locks.get(self._huge_slot(vpn)[0])
+        return lock if lock is not None and lock.held else None
+
+    def pmd_lock(self, vpn: int) -> Lock:
+        """Return the lock over the 2 MiB entry of ``vpn`` (``pmd_lock``); where both are held, taken before :meth:`lock`."""
+        table, _ = self._huge_slot(vpn)
+        if table not in self._locks:
+            self._locks[table] = self._machine.new_lock(
+                f"pmd lock {self._mm}:{table}", LockClass.PTL, key="pmd"
+            )
+        return self._locks[table]
 
     def alloc(self, vpn: int) -> Lock:
         """Make the tables down to ``vpn`` (``pte_alloc``); return the page-table lock over it."""
@@ -188,9 +220,20 @@ class PageTable:
         return self._locks[slot[0]]
 
     def get(self, vpn: int) -> int:
-        """Read the PTE word; 0 where there is no table."""
+        """Read the PTE word, that of a base page where there is a 2 MiB leaf; 0 where there is no table."""
         slot = self._slot(vpn, create=False)
-        return self._shadow[slot[0]][slot[1]] if slot else 0
+        if slot is None:
+            leaf = self.huge(vpn)
+            return leaf + ((vpn & (PAGE_WORDS - 1)) << _PPN_SHIFT) if leaf else 0
+        return self._shadow[slot[0]][slot[1]]
+
+    def mark(self, vpn: int, bits: int = 0, *, clear: int = 0) -> None:
+        """Set and clear bits, but not V, R, W or X, in whatever translates ``vpn``."""
+        leaf = self.huge(vpn)
+        if leaf:
+            self.set_huge(huge_base(vpn), (leaf | bits) & ~clear)
+        else:
+            self.set(vpn, (self.get(vpn) | bits) & ~clear)
 
     def set(self, vpn: int, word: int) -> None:
         """Write the PTE word (``set_pte_at``); the tables must be there."""
@@ -214,23 +257,105 @@ class PageTable:
         self._lose(vpn, old)
         return old
 
+    # --- 2 MiB at a time ---------------------------------------------------------------------------------
+
+    def huge(self, vpn: int) -> int:
+        """Return the word of the 2 MiB leaf over ``vpn``, 0 where there is none."""
+        top = self._shadow[self.root][vpn >> 2 * _INDEX_BITS & (PAGE_WORDS - 1)]
+        if not top & PTE_V or top & (PTE_R | PTE_X):
+            return 0
+        word = self._shadow[pte_pfn(top)][vpn >> _INDEX_BITS & (PAGE_WORDS - 1)]
+        return word if word & PTE_V and word & (PTE_R | PTE_X) else 0
+
+    def huge_leaves(self, first: int, last: int) -> list[int]:
+        """Return the first vpn of every 2 MiB leaf that overlaps ``first`` to ``last``, ascending."""
+        return [base for base in sorted(self._huge) if base <= last and base + PAGE_WORDS > first]
+
     def set_huge(self, vpn: int, word: int) -> None:
         """Write a 2 MiB leaf PTE; ``vpn`` and its frame are aligned, and no leaf table may be there."""
         table, index = self._huge_slot(vpn)
-        for page, pte in _base_pages(vpn, word):
+        old = self._shadow[table][index]
+        for pte in huge_words(word):
             self.rights.gain(pte_pfn(pte), read=bool(pte & PTE_R), write=bool(pte & PTE_W))
-            self._machine.sched.log(Row.PTE_SET, mm=self._mm, vpn=page, pfn=pte_pfn(pte), a=pte)
         self._store(table, index, word)
+        self._huge[vpn] = None
+        self._log(Row.PMD_SET, vpn, word, old)
+        before = huge_words(old) if old & PTE_V else [0] * PAGE_WORDS
+        for offset, (pte, was) in enumerate(zip(huge_words(word), before, strict=True)):
+            self._log(Row.PTE_SET, vpn + offset, pte, was, tag=1)
+            self._lose(vpn + offset, was)
 
     def clear_huge(self, vpn: int) -> int:
         """Clear a 2 MiB leaf PTE and return the old word; the CPU flush is the caller's."""
         table, index = self._huge_slot(vpn)
         old = self._shadow[table][index]
         self._store(table, index, 0)
-        for page, pte in _base_pages(vpn, old):
-            self._machine.sched.log(Row.PTE_CLEAR, mm=self._mm, vpn=page, pfn=pte_pfn(pte), a=pte)
-            self._lose(page, pte)
+        del self._huge[vpn]
+        self._log(Row.PMD_CLEAR, vpn, old)
+        for offset, pte in enumerate(huge_words(old)):
+            self._log(Row.PTE_CLEAR, vpn + offset, pte, tag=1)
+            self._lose(vpn + offset, pte)
         return old
+
+    def take_table(self, vpn: int) -> int:
+        """Take the leaf table over ``vpn`` out of the tables and return its frame; the CPU flush is the caller's."""
+        upper, index = self._huge_slot(vpn)
+        word = self._shadow[upper][index]
+        table, base = pte_pfn(word), huge_base(vpn)
+        self._store(upper, index, 0)
+        del self._leaf_vpn[table]
+        self._log(Row.PMD_CLEAR, base, word)
+        self._log_table(table, linked=False)
+        for offset, pte in enumerate(self._shadow[table]):
+            if pte:
+                self._log(Row.PTE_CLEAR, base + offset, pte, tag=1)
+                self._lose(base + offset, pte)
+        return table
+
+    def put_table(self, vpn: int, table: int) -> None:
+        """Put a leaf table that was taken out over ``vpn``, where nothing may be."""
+        upper, index = self._huge_slot(vpn)
+        base = huge_base(vpn)
+        assert not self._shadow[upper][index], f"vpn {vpn:#x} has a table or a 2 MiB leaf already"
+        for pte in self._shadow[table]:
+            if pte & PTE_V:
+                self.rights.gain(pte_pfn(pte), read=bool(pte & PTE_R), write=bool(pte & PTE_W))
+        word = table << _PPN_SHIFT | PTE_V
+        self._store(upper, index, word)
+        self._leaf_vpn[table], self._spans[table] = base, (base, 0)
+        self._log_table(table, linked=True)
+        self._log(Row.PMD_SET, base, word)
+        for offset, pte in enumerate(self._shadow[table]):
+            if pte:
+                self._log(Row.PTE_SET, base + offset, pte, tag=1)
+
+    def taken(self, table: int) -> list[int]:
+        """Return the words of a leaf table that was taken out."""
+        return list(self._shadow[table])
+
+    def fill_taken(self, table: int, words: Sequence[int]) -> None:
+        """Write the words of a leaf table that was taken out, which nobody walks."""
+        for index, word in enumerate(words):
+            if self._shadow[table][index] != word:
+                self._store(table, index, word)
+
+    def deposit(self, vpn: int, table: int) -> None:
+        """Keep a table for the day when the 2 MiB leaf at ``vpn`` is split (``pgtable_trans_huge_deposit``)."""
+        self._deposits[vpn] = table
+
+    def withdraw(self, vpn: int) -> int:
+        """Return the table that was kept for ``vpn``."""
+        return self._deposits.pop(vpn)
+
+    def free_taken(self, table: int) -> None:
+        """Free a table that was taken out (``pte_free``)."""
+        self._machine.frames.put(self._tables.pop(table))
+        for kept in (self._shadow, self._locks, self._spans):
+            del kept[table]
+
+    def _log(self, kind: Row, vpn: int, new: int, old: int = 0, *, tag: int = 0) -> None:
+        pfn = pte_pfn(new) if new & PTE_V else -1
+        self._machine.sched.log(kind, mm=self._mm, vpn=vpn, pfn=pfn, tag=tag, a=new, b=old)
 
     def _huge_slot(self, vpn: int) -> tuple[int, int]:
         """Return the level-1 table over ``vpn``, made if need be, and the index in it."""
@@ -268,7 +393,8 @@ class PageTable:
     def free_tables(self) -> None:
         """Free every page-table page, root last (``free_pgtables`` and ``pgd_free`` of exit)."""
         for pfn in sorted(self._tables, key=lambda pfn: pfn == self.root):
-            self._log_table(pfn, linked=False)
+            if pfn not in self._deposits.values():
+                self._log_table(pfn, linked=False)
             self._machine.frames.put(self._tables[pfn])
         self._tables.clear()
         self._shadow.clear()
@@ -276,9 +402,3 @@ class PageTable:
     def words(self) -> dict[int, list[int]]:
         """Return the shadow: table frame to its 512 words."""
         return self._shadow
-
-
-def _base_pages(vpn: int, word: int) -> Iterator[tuple[int, int]]:
-    """Yield the base pages of a 2 MiB leaf: each vpn with the PTE that it would have."""
-    for offset in range(PAGE_WORDS):
-        yield vpn + offset, word + (offset << _PPN_SHIFT)

@@ -18,6 +18,7 @@ from hostmm.mm.pagetable import (
 )
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.exit_mmap import exit_mmap
+from hostmm.paths.huge_split import split_huge_range
 from hostmm.paths.ptes import pte_unmap_unlock, user_pte
 from hostmm.paths.tlb import flush_tlb_mm
 from hostmm.policies import Point
@@ -69,6 +70,7 @@ def _copy_page_range(machine: "Machine", vma: Vma, child: MmStruct) -> Steps:
         # Pages that are shared anyway keep their rights, so nobody needs to know.
         if vma.cow:
             yield from parent.notifiers.at("fork", Point.START, first, last)
+        yield from split_huge_range(machine, vma, first, last)
         copied, complete = 0, True
         for low, high, _ in parent.tables.leaves(first, last):
             count = yield from _copy_ptes(machine, vma, child, low, high)

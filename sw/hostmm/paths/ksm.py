@@ -20,7 +20,14 @@ from hostmm.mm.pages import (
 from hostmm.mm.pagetable import PTE_D, PTE_V, PTE_W
 from hostmm.mm.rmap import StableNode
 from hostmm.mm.space import MmStruct
-from hostmm.paths.ptes import page_check_address, pte_unmap_unlock, ptep_clear_flush, user_pte
+from hostmm.paths.huge_split import split_huge_range
+from hostmm.paths.ptes import (
+    page_check_address,
+    pte_lock,
+    pte_unmap_unlock,
+    ptep_clear_flush,
+    user_pte,
+)
 from hostmm.policies import Point
 from hostmm.scheduler import Fetch, Steps
 from hostmm.timeline import LockClass
@@ -101,10 +108,13 @@ def _merge_one(machine: "Machine", item: RmapItem, merged: Page) -> Steps:
 def _follow(machine: "Machine", item: RmapItem) -> Steps:
     """Take a reference to the anonymous page at a place; None where there is none (``get_mergeable_page``)."""
     yield "walk_tables"
-    vma, ptl = item.mm.find_vma(item.vpn), item.mm.tables.lock(item.vpn)
-    if vma is None or ptl is None:
+    vma = item.mm.find_vma(item.vpn)
+    if vma is None:
         return None
-    yield Acquire(ptl)
+    yield from split_huge_range(machine, vma, item.vpn, item.vpn)
+    ptl = yield from pte_lock(machine, item.mm, item.vpn)
+    if ptl is None:
+        return None
     pte = item.mm.tables.get(item.vpn)
     page = vm_normal_page(machine, vma, pte) if pte & PTE_V else None
     if page is not None and (not is_anon(page) or machine.swap.count(page)):

@@ -12,6 +12,7 @@ from hostmm.mm.pages import clear_page_dirty, is_anon, vm_normal_page
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_V, is_swap_entry, software_value
 from hostmm.mm.space import Vma
 from hostmm.paths.gather import MmuGather
+from hostmm.paths.huge_split import split_huge_range
 from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.paths.zap import free_swap_and_cache
 from hostmm.policies import Point
@@ -32,6 +33,7 @@ def madvise_free_single_vma(machine: "Machine", vma: Vma, first: int, last: int)
     with machine.sched.path(_NAME) as result:
         gather, marked = MmuGather(machine, mm, _NAME), 0
         yield from mm.notifiers.at(_NAME, Point.START, first, last)
+        yield from split_huge_range(machine, vma, first, last)
         for low, high, lock in mm.tables.leaves(first, last):
             marked += yield from _mark_ptes(machine, vma, low, high, lock, gather)
         yield from mm.notifiers.at(_NAME, Point.END, first, last)

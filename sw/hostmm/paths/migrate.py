@@ -20,6 +20,7 @@ from hostmm.mm.pages import (
 )
 from hostmm.mm.pagetable import PTE_SOFT_DIRTY, PTE_W, is_migration_entry, make_pte, software_value
 from hostmm.mm.space import Vma
+from hostmm.paths.huge_split import split_huge_page
 from hostmm.paths.mprotect import modified
 from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.paths.rmap_walk import candidates, rmap_lock, rmap_section
@@ -57,6 +58,8 @@ def unmap_and_move(machine: "Machine", page: Page, new: Page) -> Steps:
         yield Acquire(page.lock)
         while page.under_writeback:
             yield "io_wait"
+        if page.huge:
+            yield from split_huge_page(machine, page)
         # Nobody else knows it yet.
         yield Acquire(new.lock, ordered=False)
         # An anon_vma must not go while nothing is mapped; it has no reference count until rmap locks sleep.

@@ -16,6 +16,7 @@ from hostmm.mm.pagetable import (
     software_value,
 )
 from hostmm.mm.space import MmStruct, Vma
+from hostmm.paths.huge_split import split_huge_range
 from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.paths.tlb import flush_tlb_range
 from hostmm.policies import Point
@@ -56,6 +57,7 @@ def change_protection(machine: "Machine", vma: Vma, first: int, last: int) -> St
         changed, begin = 0, None if lazy else first
         if begin is not None:
             yield from mm.notifiers.at(_NAME, Point.START, begin, last)
+        yield from split_huge_range(machine, vma, first, last)
         for low, high, lock in mm.tables.leaves(first, last):
             if begin is None:
                 begin = low

@@ -3,12 +3,15 @@
 from typing import TYPE_CHECKING
 
 from hostmm.locks import Acquire
+from hostmm.mm.frames import PAGE_WORDS
 from hostmm.mm.space import Vma
+from hostmm.paths.huge_split import split_huge_range
 from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.paths.tlb import flush_tlb_range
 from hostmm.policies import Move, Point
 from hostmm.reclaim import pte_alloc
 from hostmm.scheduler import Steps
+from hostmm.vmas import rmap_locks
 
 if TYPE_CHECKING:
     from hostmm.machine import Machine
@@ -40,9 +43,15 @@ def _move_extents(machine: "Machine", old: Vma, new: Vma, pages: int) -> Steps:
     offset, moved = new.start - old.start, 0
     vpn, end = old.start, old.start + pages
     while vpn < end:
+        if _can_move_whole(machine, old, vpn, end, offset):
+            yield from _move_whole(machine, old, vpn, offset)
+            moved += PAGE_WORDS
+            vpn += PAGE_WORDS
+            continue
         # An extent lies within one leaf table on either side.
         room = min(512 - vpn % 512, 512 - (vpn + offset) % 512, _EXTENT_PAGES)
         last = min(vpn + room, end) - 1
+        yield from split_huge_range(machine, old, vpn, last)
         if old.mm.tables.lock(vpn) is not None:
             yield from pte_alloc(machine, old.mm, vpn + offset)
             if machine.policy.move is Move.EXTENT:
@@ -51,6 +60,42 @@ def _move_extents(machine: "Machine", old: Vma, new: Vma, pages: int) -> Steps:
                 moved += yield from _move_ptes(machine, old, vpn, last, offset)
         vpn = last + 1
     return moved
+
+
+def _can_move_whole(machine: "Machine", vma: Vma, vpn: int, end: int, offset: int) -> bool:
+    """Whether a 2 MiB leaf, or where the policy does that a whole table of PTEs, can be moved to an empty place."""
+    tables = vma.mm.tables
+    aligned = vpn % PAGE_WORDS == offset % PAGE_WORDS == 0 and vpn + PAGE_WORDS <= end
+    if not aligned or tables.lock(vpn + offset) is not None:
+        return False
+    return bool(tables.huge(vpn)) or (machine.policy.moves_tables and tables.lock(vpn) is not None)
+
+
+def _move_whole(machine: "Machine", vma: Vma, vpn: int, offset: int) -> Steps:
+    """Move one 2 MiB entry (``move_huge_pmd``, ``move_normal_pmd``); a table only under the rmap locks (97113eb39fa7)."""
+    tables = vma.mm.tables
+    rmaps = rmap_locks(vma) if machine.policy.moves_tables else []
+    locks = dict.fromkeys((tables.pmd_lock(vpn), tables.pmd_lock(vpn + offset)))
+    for lock in rmaps:
+        yield Acquire(lock)
+    for index, lock in enumerate(locks):
+        # mmap_sem, held exclusive, lets nobody else hold two of them.
+        yield Acquire(lock, ordered=not index)
+    yield "pte_clear"
+    leaf = tables.huge(vpn)
+    table = tables.withdraw(vpn) if leaf else tables.take_table(vpn)
+    if leaf:
+        tables.clear_huge(vpn)
+    yield "pte_write"
+    if leaf:
+        tables.set_huge(vpn + offset, leaf)
+        tables.deposit(vpn + offset, table)
+    else:
+        tables.put_table(vpn + offset, table)
+    if machine.policy.move is Move.LOCKED:
+        yield from flush_tlb_range(machine, vma.mm, vpn, vpn + PAGE_WORDS - 1)
+    for lock in reversed([*rmaps, *locks]):
+        machine.sched.release(lock)
 
 
 def _move_bracketed(machine: "Machine", vma: Vma, first: int, last: int, offset: int) -> Steps:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "anon_vma_prepare",
     "page_check_address",
+    "pte_lock",
     "pte_unmap_unlock",
     "ptep_clear_flush",
     "ptep_clear_flush_young",
@@ -62,7 +63,7 @@ def ptep_clear_flush_young(machine: "Machine", mm: "MmStruct", vpn: int) -> Step
     pte = mm.tables.get(vpn)
     if not pte & PTE_A:
         return False
-    mm.tables.set(vpn, pte & ~PTE_A)
+    mm.tables.mark(vpn, clear=PTE_A)
     yield machine.costs.flush_tlb_ns(mm.cpus)
     # x86 does not flush here, so 6.6 has nothing to tell; the cost is that of kernels that do.
     machine.sched.log(Row.CPU_FLUSH, mm=mm.number, vpn=vpn, tag=1, a=vpn)
@@ -72,15 +73,25 @@ def ptep_clear_flush_young(machine: "Machine", mm: "MmStruct", vpn: int) -> Step
 def page_check_address(machine: "Machine", page: Page, mm: "MmStruct", vpn: int) -> Steps:
     """Look whether ``vpn`` maps ``page``; returns the page-table lock, held, or None."""
     yield "walk_tables"
-    ptl = mm.tables.lock(vpn)
-    # Without the lock first: most reverse-map candidates do not map the page.
-    if ptl is None or not mm.tables.get(vpn) & PTE_V:
+    ptl = yield from pte_lock(machine, mm, vpn)
+    if ptl is None:
         return None
-    yield Acquire(ptl)
     pte = mm.tables.get(vpn)
     if pte & PTE_V and pte_pfn(pte) == page.pfn:
         return ptl
     machine.sched.release(ptl)
+    return None
+
+
+def pte_lock(machine: "Machine", mm: "MmStruct", vpn: int) -> Steps:
+    """Take the lock over a present PTE, or over the 2 MiB leaf that it is part of; returns it, or None if there is none."""
+    # Without the lock first: most reverse-map candidates do not map the page.
+    while (ptl := mm.tables.lock(vpn)) is not None and mm.tables.get(vpn) & PTE_V:
+        yield Acquire(ptl)
+        # The leaf may have been split while it was waited for.
+        if mm.tables.lock(vpn) is ptl:
+            return ptl
+        machine.sched.release(ptl)
     return None
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hostmm.locks import Acquire, Lock
 from hostmm.mm.pagetable import PTE_SOFT_DIRTY, PTE_V, PTE_W
 from hostmm.mm.space import MmStruct, Vma
+from hostmm.paths.huge_split import split_huge_range
 from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.paths.tlb import LAST_VPN, flush_tlb_mm
 from hostmm.policies import Point
@@ -56,6 +57,7 @@ def clear_refs_write(machine: "Machine", mm: MmStruct) -> Steps:
 
 def _protect(machine: "Machine", vma: Vma) -> Steps:
     protected = 0
+    yield from split_huge_range(machine, vma, vma.start, vma.end - 1)
     for low, high, lock in vma.mm.tables.leaves(vma.start, vma.end - 1):
         protected += yield from _protect_ptes(machine, vma, low, high, lock)
     return protected

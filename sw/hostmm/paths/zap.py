@@ -9,7 +9,7 @@ more. Page tables stay until exit.
 from typing import TYPE_CHECKING
 
 from hostmm.locks import Acquire, Lock
-from hostmm.mm.frames import Page
+from hostmm.mm.frames import PAGE_WORDS, Page
 from hostmm.mm.pages import (
     is_anon,
     migrating_page,
@@ -21,13 +21,16 @@ from hostmm.mm.pagetable import (
     PTE_A,
     PTE_D,
     PTE_V,
+    huge_words,
     is_file_entry,
     is_migration_entry,
     is_swap_entry,
+    pte_pfn,
     software_value,
 )
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.gather import MmuGather
+from hostmm.paths.huge_split import split_huge_pmd
 from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.policies import Point
 from hostmm.scheduler import Steps
@@ -97,10 +100,34 @@ def zap_vma(
     offsets: range | None = None,
 ) -> Steps:
     """Clear every PTE of ``vma`` from ``first`` to ``last``; queue the pages, with their references."""
+    for base in vma.mm.tables.huge_leaves(first, last):
+        if first <= base and base + PAGE_WORDS - 1 <= last:
+            yield from _zap_huge_pmd(machine, vma, base, gather)
+        else:
+            yield from split_huge_pmd(machine, vma, base)
     for low, high, lock in vma.mm.tables.leaves(first, last):
         start: int | None = low
         while start is not None:
             start = yield from _zap_ptes(machine, vma, start, high, lock, gather, offsets)
+
+
+def _zap_huge_pmd(machine: "Machine", vma: Vma, base: int, gather: MmuGather) -> Steps:
+    """Clear a 2 MiB leaf as a whole, and free the table that was kept for it."""
+    tables = vma.mm.tables
+    lock = tables.pmd_lock(base)
+    yield Acquire(lock)
+    if tables.huge(base):
+        yield "pte_clear"
+        leaf = tables.clear_huge(base)
+        gather.cleared(base, base + PAGE_WORDS - 1)
+        for word in huge_words(leaf):
+            page = machine.frames.pages[pte_pfn(word)]
+            yield "rmap"
+            page_remove_rmap(machine, page)
+            gather.queue(page)
+        vma.mm.add_rss(-PAGE_WORDS, anon=True)
+        tables.free_taken(tables.withdraw(base))
+    yield from pte_unmap_unlock(machine, lock)
 
 
 def _zap_ptes(

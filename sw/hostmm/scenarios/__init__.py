@@ -11,9 +11,10 @@ __all__ = ["ALLOWED", "FORBIDDEN", "SCENARIOS", "Bind", "Outcome", "Scenario", "
 
 SCENARIOS: dict[str, Scenario] = {
     **litmus.shipped(),
+    **litmus.races(),
     **{scenario.name: scenario for scenario in (I24(), SWEEP, AGE, PRESS, STORM)},
 }
-"""The scenarios by name: the litmus tests that come with the package, then the others."""
+"""The scenarios by name: the litmus tests that come with the package, races to explore, then the others."""
 
 
 def find(name: str) -> Scenario:

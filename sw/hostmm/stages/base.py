@@ -10,6 +10,7 @@ from hostmm.mm.files import AddressSpace
 from hostmm.mm.frames import Page
 from hostmm.mm.pagetable import PTE_A, pte_pfn
 from hostmm.mm.space import Vma
+from hostmm.policies import Policy
 from hostmm.scheduler import Steps
 from hostmm.vmas import link
 
@@ -129,6 +130,8 @@ class Stage:
         The steps of one thread, given a :class:`Setting`.
     frames : int
         Frames of the machine that it needs.
+    needs : str or None
+        Another path without which it cannot be played.
     """
 
     name: str
@@ -137,3 +140,8 @@ class Stage:
     title: str
     play: Callable[[Setting], Steps]
     frames: int = 256
+    needs: str | None = None
+
+    def possible(self, policy: Policy) -> bool:
+        """Whether the policy's kernel had what it takes."""
+        return policy.has(self.path) and (self.needs is None or policy.has(self.needs))

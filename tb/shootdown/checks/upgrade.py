@@ -14,6 +14,8 @@ _REFUSED = Response.SLVERR.value
 _ENDLESS = 3
 """Refusals in a row of an access that its PTE permits: the first may come of an entry that was right when it was made,
 the second of a report that was on its way."""
+_ENDLESS_SHADOWED = 16
+"""The same, where the device walks tables of its own, which have to be filled first, over and over if need be."""
 _READ = PTE_V | PTE_R | PTE_U | PTE_A
 _WRITE = PTE_V | PTE_W | PTE_U | PTE_A | PTE_D
 
@@ -26,8 +28,9 @@ def check_upgrades(history: History) -> Findings:
             refused[burst.tag] = 0
             continue
         refused[burst.tag] += 1
-        if refused[burst.tag] == _ENDLESS:
-            yield _explain(history, burst)
+        shadowed = burst.mm in history.owners.shadowed
+        if refused[burst.tag] == (_ENDLESS_SHADOWED if shadowed else _ENDLESS):
+            yield _explain(history, burst, refused[burst.tag])
 
 
 def _permitted_since(history: History, burst: Burst) -> int | None:
@@ -46,13 +49,13 @@ def _permitted_since(history: History, burst: Burst) -> int | None:
     return since if since is not None and since < begin else None
 
 
-def _explain(history: History, burst: Burst) -> Finding:
+def _explain(history: History, burst: Burst, times: int) -> Finding:
     rows = history.rows
     since = _permitted_since(history, burst)
     assert since is not None
     kind = "write" if burst.write else "read"
     what = (
-        f"the device's {kind} of va {burst.va:#x} of mm {burst.mm} was refused {_ENDLESS} times in a row although its "
+        f"the device's {kind} of va {burst.va:#x} of mm {burst.mm} was refused {times} times in a row although its "
         f"PTE has permitted it since cycle {rows.cycle_of(since)}"
     )
     return Finding(

@@ -79,7 +79,7 @@ def _run(chosen: argparse.Namespace) -> int:
                     seed=chosen.seed,
                     waves=chosen.sim != MODEL,
                 )
-                absent = missing(litmus.script, policy)
+                absent = missing(litmus.script, policy, subscriber)
                 key = (litmus.name, policy, subscriber)
                 cells[key] = Cell(
                     litmus=litmus.name, policy=policy, subscriber=subscriber, absent=absent

@@ -57,6 +57,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         action="append",
         help=f"only this directed scenario: {', '.join(SCENARIOS)}, or a litmus test's file",
     )
+    add(
+        "--preempt",
+        type=_steps,
+        default=(),
+        metavar="N,N...",
+        help="steps at which the thread loses its CPU, as shootdown explore prints them",
+    )
     add("--subscriber", default="sva", help=f"one of {', '.join(SUBSCRIBERS)}")
     add("--sim", default="verilator", help=f"one of {', '.join(defaults.CARRIERS)}")
     add("--seed", type=int, default=1, help="seed of the schedule and of the device's share")
@@ -85,12 +92,18 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.set_defaults(command=_run)
 
 
+def _steps(text: str) -> tuple[int, ...]:
+    """Read numbers with commas between them."""
+    return tuple(int(word) for word in text.split(","))
+
+
 def _common(chosen: argparse.Namespace, policy: str) -> RunConfig:
     return RunConfig(
         policy=policy,
         trace=chosen.trace or defaults.DEFAULT_TRACE,
         simulator=chosen.sim,
         subscriber=chosen.subscriber,
+        preempt=chosen.preempt,
         seed=chosen.seed,
         frames=chosen.frames,
         memory_latency=chosen.memory_latency,

@@ -23,13 +23,14 @@ class Owners:
     ----------
     bindings : dict
         For each asid, every (row, mm) of its being given away, ascending.
-    walked : set of int
-        Address spaces whose own page tables a device walks.
+    walked, shadowed : set of int
+        Address spaces of which a device walks the own page tables, and tables made for it.
     """
 
     def __init__(self, rows: Rows) -> None:
         self.bindings: dict[int, list[Binding]] = defaultdict(list)
         self.walked: set[int] = set()
+        self.shadowed: set[int] = set()
         self._taken: dict[int, list[int]] = defaultdict(list)
         roots: dict[int, int] = {}
         self._subscribers: dict[int, set[tuple[int, int]]] = defaultdict(set)
@@ -41,8 +42,7 @@ class Owners:
                 self._taken[a].append(row)
             else:
                 self.bindings[a].append((row, mm))
-                if roots.get(pfn) == mm:
-                    self.walked.add(mm)
+                (self.walked if roots.get(pfn) == mm else self.shadowed).add(mm)
         self._serve(rows)
 
     def _serve(self, rows: Rows) -> None:

@@ -58,8 +58,16 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.observed}, not {self.predicted}!"
 
 
-def missing(script: Script, policy: str) -> str | None:
-    """Return why a script cannot be played under a policy; None where it can."""
+_SINCE = {"odp": "v4.13"}
+"""Subscribers that are younger than the first policies: with which one they came (ODP was merged in 3.19)."""
+
+
+def missing(script: Script, policy: str, subscriber: str = "sva") -> str | None:
+    """Return why a script cannot be played under a policy with a subscriber; None where it can."""
+    names = list(POLICIES)
+    since = _SINCE.get(subscriber, names[0])
+    if names.index(policy) < names.index(since):
+        return f"the kernel of policy {policy} has no {subscriber}"
     needed = [_PATH_OF_KIND[p.kind] for p in script.pages.values() if p.kind in _PATH_OF_KIND]
     steps = [step for row in script.rows for step in row.steps.values()]
     needed += [step.stall.path for step in steps if step.stall is not None]

@@ -335,13 +335,13 @@ class _Parser:
         )
 
     def _term(self, text: str) -> Term:
-        if _INVARIANT.match(text):
+        if text == "any invariant" or _INVARIANT.match(text):
             return Term(None, True, 0, text)
         found = re.fullmatch(r"(\w+) *(==|!=) *(\w+)", text)
         if not found:
             self._fail(
                 f"forbidden: {text!r} is no condition",
-                "REGISTER == VALUE, REGISTER != VALUE, or I1 to I26, joined by and / or",
+                "REGISTER == VALUE, REGISTER != VALUE, I1 to I26, any invariant; joined by and / or",
             )
         value = DENIED if found[3] == "denied" else self._number(found[3])
         return Term(found[1], found[2] == "==", value)

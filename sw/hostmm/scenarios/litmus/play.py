@@ -24,14 +24,14 @@ from secmmu.layouts import Event, FrameKind
 if TYPE_CHECKING:
     from hostmm.machine import Machine
 
-__all__ = ["PATIENCE_NS", "SUFFIX", "Litmus", "shipped"]
+__all__ = ["PATIENCE_NS", "SUFFIX", "Litmus", "races", "shipped"]
 
 SUFFIX = ".litmus"
 """How the name of a script ends."""
 _FIRST_VPN = 0x400
 _APART = 2048
 """Pages from the start of one named run of pages to the next: each has page tables of its own."""
-_POLL_NS = 500
+_POLL_NS, _LONG_POLL_NS = 500, 8000
 PATIENCE_NS = 60_000
 """How long a row waits for a step that cannot go on, because of a lock, a bracket or a stalled thread."""
 _CPU, _DEVICE, _DENIED = 0, 1, 2
@@ -90,9 +90,18 @@ def registers(script: Script, columns: Mapping[str, np.ndarray]) -> dict[str, in
 @cache
 def shipped() -> dict[str, Litmus]:
     """Return the litmus tests that come with the package, by name, in order of their names."""
-    folder = files("hostmm.scenarios.litmus") / "scripts"
-    paths = sorted(Path(str(folder)).glob(f"*{SUFFIX}"))
-    return {path.stem: Litmus(read(path)) for path in paths}
+    return _read_all("scripts")
+
+
+@cache
+def races() -> dict[str, Litmus]:
+    """Return the scripts without an order that schedules are explored on, by name."""
+    return _read_all("races")
+
+
+def _read_all(folder: str) -> dict[str, Litmus]:
+    place = Path(str(files("hostmm.scenarios.litmus") / folder))
+    return {path.stem: Litmus(read(path)) for path in sorted(place.glob(f"*{SUFFIX}"))}
 
 
 @dataclass(eq=False)
@@ -133,6 +142,8 @@ class _Performance:
         for thread in self._script.threads:
             steps = self._column(thread, engines.get(thread))
             self._machine.sched.spawn(thread, steps)
+        # Where there is a race, only its steps are numbered, as only they can be rearranged.
+        self._machine.sched.numbered = not any(row.free for row in self._script.rows)
         self._machine.sched.spawn("conductor", self._conduct(bind))
 
     def _map(self, mm: MmStruct, page: PageSpec, vpn: int) -> None:
@@ -173,6 +184,7 @@ class _Performance:
         for name in dict.fromkeys(self._script.devices.values()):
             yield from bind(self._machine, self._stage.mms[name])
         for row, cues in zip(self._script.rows, self._cues, strict=True):
+            self._machine.sched.numbered |= row.free
             for thread, cue in cues.items():
                 self._cue(thread, cue)
             if not row.free:
@@ -188,10 +200,10 @@ class _Performance:
         self._machine.sched.fire(cue.begin)
 
     def _settle(self, cues: list[_Cue]) -> Steps:
-        waited = 0
+        waited, pause = 0, _POLL_NS
         while waited < PATIENCE_NS and not all(cue.settled for cue in cues):
-            yield _POLL_NS
-            waited += _POLL_NS
+            yield pause
+            waited, pause = waited + pause, min(2 * pause, _LONG_POLL_NS)
 
     # --- a column ----------------------------------------------------------------------------------------
 

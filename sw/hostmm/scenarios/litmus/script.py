@@ -82,7 +82,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Term:
-    """``r1 == 0``, or the name of an invariant that was broken."""
+    """``r1 == 0``, or the name of an invariant that was broken, or ``any invariant``."""
 
     register: str | None
     equal: bool
@@ -91,6 +91,8 @@ class Term:
 
     def holds(self, registers: Mapping[str, int], broken: Collection[str]) -> bool:
         """Whether it is so; a register that was never set makes it false."""
+        if self.invariant == "any invariant":
+            return bool(broken)
         if self.invariant is not None:
             return self.invariant in broken
         if self.register is None or self.register not in registers:

@@ -1,0 +1,100 @@
+"""Stages of what happens to 2 MiB at a time: collapse, split, unmap, move."""
+
+from hostmm import syscalls
+from hostmm.paths.collapse_huge_page import collapse_huge_page
+from hostmm.paths.huge_split import split_huge_pmd
+from hostmm.scheduler import Steps
+from hostmm.stages.base import FIRST, Setting, Stage
+
+__all__ = ["STAGES"]
+
+_PAGES = 512
+_FRAMES = 1600
+_ELSEWHERE = 0x9000
+
+
+def _collapse(setting: Setting) -> Steps:
+    """Two of the pages have been written; the others become zeros."""
+    yield from setting.map(_PAGES)
+    for vpn in (FIRST, FIRST + 1):
+        yield from setting.touch(vpn, write=True)
+    done = yield from collapse_huge_page(setting.machine, setting.mm, FIRST)
+    assert done, "nobody else holds the pages"
+
+
+def _split(setting: Setting) -> Steps:
+    yield from _collapse(setting)
+    vma = setting.mm.find_vma(FIRST)
+    assert vma is not None
+    yield from split_huge_pmd(setting.machine, vma, FIRST)
+
+
+def _munmap(setting: Setting) -> Steps:
+    yield from _collapse(setting)
+    yield from syscalls.munmap(setting.machine, setting.mm, FIRST, FIRST + _PAGES - 1)
+
+
+def _mremap(setting: Setting) -> Steps:
+    yield from _collapse(setting)
+    yield from syscalls.mremap(setting.machine, setting.mm, FIRST, _PAGES, _ELSEWHERE, _PAGES)
+
+
+def _mremap_table(setting: Setting) -> Steps:
+    yield from setting.map(_PAGES)
+    for vpn in (FIRST, FIRST + 1):
+        yield from setting.touch(vpn, write=True)
+    yield from syscalls.mremap(setting.machine, setting.mm, FIRST, _PAGES, _ELSEWHERE, _PAGES)
+
+
+STAGES = (
+    Stage(
+        "mremap, 2 MiB of PTEs",
+        "mremap",
+        "1.9",
+        "512 pages move, two of which have been written: 6.6 moves their table",
+        _mremap_table,
+        _FRAMES,
+    ),
+    Stage(
+        "collapse_huge_page",
+        "collapse_huge_page",
+        "1.14",
+        "khugepaged collapses 512 pages, two of which have been written, into a 2 MiB leaf",
+        _collapse,
+        _FRAMES,
+    ),
+    Stage(
+        "split_huge_page",
+        "split_huge_page",
+        "1.14",
+        "a 2 MiB leaf is split, as until 4.4: marked, then replaced",
+        _split,
+        _FRAMES,
+    ),
+    Stage(
+        "__split_huge_pmd",
+        "__split_huge_pmd",
+        "1.14",
+        "a 2 MiB leaf is split in one bracket",
+        _split,
+        _FRAMES,
+    ),
+    Stage(
+        "unmap_region, 2 MiB leaf",
+        "unmap_region",
+        "1.14",
+        "munmap of a 2 MiB leaf",
+        _munmap,
+        _FRAMES,
+        "collapse_huge_page",
+    ),
+    Stage(
+        "mremap, 2 MiB leaf",
+        "mremap",
+        "1.9",
+        "a 2 MiB leaf moves",
+        _mremap,
+        _FRAMES,
+        "collapse_huge_page",
+    ),
+)

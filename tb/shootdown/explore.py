@@ -1,0 +1,187 @@
+"""Explores schedules on the model: one program, thousands of orders of its threads' steps, every invariant checked.
+
+A *schedule* is a seed and the steps at which a thread loses its CPU for 40 us, longer than any mm path takes, so that
+every other thread overtakes it there. Three ways to choose schedules:
+
+``seeds``      the jitter of costs alone, a seed a schedule
+``pct``        a seed a schedule, and d steps drawn from it (probabilistic concurrency testing: a bug that needs d
+               places in the right order is found with probability of at least 1 / steps ** d a schedule)
+``bounded``    every set of up to d steps, one after the other: exhaustive up to a bound on preemptions
+
+The verdict of a schedule depends on the order of what happened, not on when. So only the first schedule that leads
+to an order is checked; the others take its verdict.
+"""
+
+import hashlib
+import itertools
+import random
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from msgspec.structs import replace
+
+from hostmm.errors import DeadlockError
+from hostmm.machine import Machine
+from hostmm.model import Model
+from secmmu.layouts import Event
+from shootdown.carriers import drive_model
+from shootdown.checks import check
+from shootdown.config import MODEL, RunConfig
+from shootdown.execute import prepare
+from shootdown.history import History
+
+__all__ = [
+    "STRATEGIES",
+    "Schedule",
+    "Search",
+    "bounded",
+    "count_steps",
+    "explore",
+    "explore_all",
+    "pct",
+    "seeds",
+]
+
+STRATEGIES = ("seeds", "pct", "bounded")
+_ORDER = ("hw", "kind", "thread", "path", "mm", "vpn", "pfn")
+"""Columns whose values, in order of the rows, make the order of a run."""
+_STUCK = "I22"
+"""The invariant that a run breaks whose threads wait for ever."""
+_PROCESSES = 2
+
+
+_Verdict: TypeAlias = frozenset[tuple[str, bool]]
+"""Invariants that a run broke, each with whether the policy is known to allow it."""
+
+
+class Schedule(NamedTuple):
+    """Which order of steps: a seed, and the steps at which a thread loses its CPU."""
+
+    seed: int
+    preempt: tuple[int, ...] = ()
+
+
+@dataclass
+class Search:
+    """What exploring one program came to.
+
+    Attributes
+    ----------
+    config : RunConfig
+        The program, the policy, the subscriber.
+    schedules, orders : int
+        Schedules run, and orders of events among them.
+    hits : Counter
+        For each invariant, how many schedules broke it.
+    unexpected : Counter
+        How many of them in a way that the policy is not known for.
+    first : dict
+        For each of these the first run that did.
+    """
+
+    config: RunConfig
+    schedules: int = 0
+    orders: int = 0
+    hits: Counter[str] = field(default_factory=Counter)
+    unexpected: Counter[str] = field(default_factory=Counter)
+    first: dict[str, RunConfig] = field(default_factory=dict)
+
+    def note(self, run: RunConfig, verdict: "_Verdict") -> None:
+        """Count one schedule."""
+        self.schedules += 1
+        for invariant in {name for name, _ in verdict}:
+            self.hits[invariant] += 1
+            self.unexpected[invariant] += (invariant, False) in verdict
+            self.first.setdefault(invariant, run)
+
+
+def seeds(count: int, *, first: int = 1) -> Iterator[Schedule]:
+    """Yield ``count`` schedules that differ in the jitter of their costs."""
+    return (Schedule(seed) for seed in range(first, first + count))
+
+
+def pct(count: int, *, steps: int, depth: int, first: int = 1) -> Iterator[Schedule]:
+    """Yield ``count`` schedules with ``depth`` preemptions each, at steps drawn from 1 to ``steps``."""
+    for seed in range(first, first + count):
+        rng = random.Random(seed)
+        drawn = {rng.randint(1, steps) for _ in range(depth)}
+        yield Schedule(seed, tuple(sorted(drawn)))
+
+
+def bounded(*, steps: int, bound: int, seed: int = 1) -> Iterator[Schedule]:
+    """Yield every schedule of one seed with up to ``bound`` preemptions among its first ``steps`` steps."""
+    for size in range(bound + 1):
+        for preempt in itertools.combinations(range(1, steps + 1), size):
+            yield Schedule(seed, preempt)
+
+
+def count_steps(config: RunConfig) -> int:
+    """Return how many steps of a program can be preempted."""
+    return _play(config).sched.steps
+
+
+def explore(
+    config: RunConfig,
+    schedules: Iterable[Schedule],
+    *,
+    until: Iterable[str] = (),
+) -> Search:
+    """Run a program in every given order; stop early once each invariant in ``until`` has been broken."""
+    search, verdicts = Search(config), dict[bytes, _Verdict]()
+    wanted = set(until)
+    for schedule in schedules:
+        run = replace(config, simulator=MODEL, seed=schedule.seed, preempt=schedule.preempt)
+        search.note(run, _verdict(run, verdicts))
+        if wanted and wanted <= set(search.first):
+            break
+    search.orders = len(verdicts)
+    return search
+
+
+def explore_all(configs: Iterable[RunConfig], count: int, *, depth: int = 2) -> list[Search]:
+    """Explore each program with ``count`` schedules, half of them by seed and half by PCT, in two processes."""
+    with ProcessPoolExecutor(_PROCESSES) as pool:
+        return list(
+            pool.map(_explore_one, configs, itertools.repeat(count), itertools.repeat(depth))
+        )
+
+
+def _explore_one(config: RunConfig, count: int, depth: int) -> Search:
+    steps, half = count_steps(config), count // 2
+    return explore(
+        config, itertools.chain(seeds(half), pct(count - half, steps=steps, depth=depth))
+    )
+
+
+def _play(config: RunConfig) -> Machine:
+    machine, _ = prepare(config, lambda _done: None)
+    drive_model(machine.sched.run(), Model(memory_bytes=config.emulator.memory_bytes))
+    return machine
+
+
+def _verdict(run: RunConfig, verdicts: dict[bytes, _Verdict]) -> _Verdict:
+    """Run one schedule and check it, unless its order has been checked before."""
+    try:
+        machine = _play(run)
+    except DeadlockError:
+        return frozenset({(_STUCK, False)})
+    columns = machine.timeline.columns()
+    order = _order(columns)
+    if order not in verdicts:
+        history = History(machine.timeline, machine.policy)
+        verdicts[order] = frozenset((v.invariant, v.expected) for v in check(history))
+    return verdicts[order]
+
+
+def _order(columns: dict[str, np.ndarray]) -> bytes:
+    """Return a digest of what happened in which order, and of what the device loaded."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in _ORDER:
+        digest.update(columns[name].tobytes())
+    loads = (columns["hw"] == 1) & (columns["kind"] == Event.LOAD.value)
+    digest.update(columns["a"][loads].tobytes())
+    return digest.digest()
