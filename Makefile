@@ -42,6 +42,10 @@ compare: $(STAMP) ## Compare the policies over five seeds, and with link and IPI
 bench: $(STAMP) ## Measure emulated cycles per second against the same RTL without Python
 	@$(SHOOTDOWN) bench
 
+bench-hw: $(STAMP) ## Measure the MMU's latencies and rates in cycles, beside their targets and the best open RTL
+	@mkdir -p out
+	@$(SHOOTDOWN) figures --json out/figures.json $(addprefix --fpga ,$(wildcard out/fpga.json))
+
 fpga: $(STAMP) ## Fit the MMU on an ECP5-85F and print its area and clock
 	@mkdir -p out
 	@$(SHOOTDOWN) fpga --json out/fpga.json

@@ -90,7 +90,7 @@ class CounterBank(wiring.Component):
         m.d.comb += [self.done.eq(asked[2]), self.value.eq(sum_)]
         return m
 
-    def _pour(self, m: Module, pointer: Signal, turn: Signal, fresh: Signal) -> Signal:
+    def _pour(self, m: Module, pointer: Signal, turn: Signal, fresh: Signal) -> Value:
         """Take what the register in front holds whose turn it is, and add it to its word; return the sum."""
         words = memory.Memory(
             shape=WORD_BITS,
@@ -136,7 +136,7 @@ class CounterBank(wiring.Component):
 
 def _incremented(value: Signal, by: Signal) -> Value:
     """Return ``value`` plus the bit ``by``, without a carry chain: for so few bits that would be larger."""
-    carries = [by]
+    carries: list[Value] = [by]
     for bit in value[:-1]:
         carries.append(carries[-1] & bit)
     return value ^ Cat(carries)

