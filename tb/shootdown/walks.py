@@ -71,7 +71,8 @@ def _access(words: list[str], where: str) -> Access:
                 f"{where}: {name} must be a number from 0 to {limit - 1:#x}, not {word!r}"
             )
         numbers.append(number)
-    return Access(*numbers, words[3] == "w")
+    asid, root_ppn, va = numbers
+    return Access(asid, root_ppn, va, words[3] == "w")
 
 
 def read_image(path: Path, base: int) -> bytes:

@@ -215,11 +215,19 @@ class Control:
     @property
     def busy(self) -> bool:
         """Whether a command is not completed or a register access not answered."""
-        queued = self._waiting or self._register_writes or self._register_reads
-        queued = queued or self._dropins or self._resumes
-        queued = queued or any(dropin.answered is None for dropin in self.dropins)
-        open_commands = any(not command.done for command in self.commands)
-        return bool(queued) or open_commands or any(source.busy for source in self._sources)
+        queues = (
+            self._waiting,
+            self._register_writes,
+            self._register_reads,
+            self._dropins,
+            self._resumes,
+        )
+        return (
+            any(queues)
+            or any(dropin.answered is None for dropin in self.dropins)
+            or any(not command.done for command in self.commands)
+            or any(source.busy for source in self._sources)
+        )
 
     @property
     def written(self) -> int:

@@ -18,8 +18,8 @@ ABSENT = BASE + 0x20_0000
 READ_ONLY = BASE + 0x10_0000
 
 FIXED, INCR, WRAP = 0, 1, 2
-CHANNELS = ("ar", "r", "aw", "w", "b", "walk ar", "walk r", "memory r", "invalidated")
-CHANNELS += ("drained", "fault")
+_BUS_CHANNELS = ("ar", "r", "aw", "w", "b", "walk ar", "walk r", "memory r")
+CHANNELS = (*_BUS_CHANNELS, "invalidated", "drained", "fault")
 
 
 async def prepared(dut: Any, name: str, **options: Any) -> Bench:
