@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-
 import secmmu
 from secmmu.config import EmulatorConfig, SecmmuConfig
 from secmmu.emit import to_verilog
