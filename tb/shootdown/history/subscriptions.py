@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hostmm.timeline import Notification, Row
+from hostmm.timeline import INTERVAL, Notification, Row
 from shootdown.history.facts import NEVER
 from shootdown.history.rows import Rows
 
@@ -33,6 +33,11 @@ class Subscription:
     def has(self, kind: Notification) -> bool:
         """Whether it has a method for this kind."""
         return bool(self.kinds >> kind & 1)
+
+    @property
+    def is_interval(self) -> bool:
+        """Whether a start that it refuses has begun nothing, although it has a method for the end."""
+        return bool(self.kinds & INTERVAL)
 
     @property
     def follows_flushes(self) -> bool:
