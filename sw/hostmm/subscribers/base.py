@@ -40,6 +40,8 @@ class DeviceSubscriber(ABC):
         The address space is gone for the device; only callbacks that had begun may still come.
     """
 
+    stalls = False
+    """Accesses that fault wait in the MMU, which must be able to keep them."""
     context: Context
     _asid: int
 

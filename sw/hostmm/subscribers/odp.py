@@ -32,7 +32,6 @@ _BLOCK_PAGES = 32
 class Odp(DeviceSubscriber):
     """A memory region over the whole address space (implicit ODP). Accesses that fault are refused and sent again."""
 
-    stalls = False
     is_interval = True
 
     def __init__(self, machine: "Machine", mm: MmStruct) -> None:
