@@ -123,6 +123,8 @@ PATHS = (
     "split_huge_page",
     "__split_huge_pmd",
     "collapse_huge_page",
+    "hugetlb_cow",
+    "copy_hugetlb_page_range",
 )
 """Every path that some policy notifies of. ``unmap_region`` is munmap, ``zap_page_range`` madvise."""
 
@@ -240,7 +242,11 @@ class Policy:
             raise HostError(f"the kernel of policy {self.name} has no path {path}")
 
 
-_BRACKETS = dict.fromkeys(_RANGE_PATHS, _BRACKET)
+_UNTOLD: _Calls = {}
+_BRACKETS = dict.fromkeys(_RANGE_PATHS, _BRACKET) | {
+    "hugetlb_cow": _UNTOLD,
+    "copy_hugetlb_page_range": _UNTOLD,
+}
 
 V9 = Policy(
     name="v9",
@@ -312,7 +318,7 @@ V3_7 = Policy(
         "try_to_unmap_one": _ASKS | _LATE,
         "try_to_unmap_cluster": _ASKS | _BRACKET,
     }
-    | dict.fromkeys(("split_huge_page", "collapse_huge_page"), _BRACKET)
+    | dict.fromkeys(("split_huge_page", "collapse_huge_page", "hugetlb_cow"), _BRACKET)
     | dict.fromkeys(_KSM_PATHS, _BRACKET | {Point.REPLACING: _CHG}),
     chain=Chain.SRCU,
     takes_all_locks=True,
@@ -342,6 +348,8 @@ V4_13 = replace(
         "madvise_free_single_vma": _GATHERED,
         "mprotect": _BRACKET,
         "clear_refs_write": _BRACKET,
+        "hugetlb_cow": _BRACKET | {Point.CLEARED: _IVR},
+        "copy_hugetlb_page_range": _BRACKET,
         "__split_huge_pmd": _BRACKET | {Point.CLEARED: _IVR},
         "collapse_huge_page": _BRACKET,
         "mremap": _BRACKET,

@@ -63,6 +63,11 @@ class Vma:
         return vpn if self.start <= vpn < self.end else None
 
     @property
+    def hugetlb(self) -> bool:
+        """Whether it maps a hugetlbfs file (``is_vm_hugetlb_page``)."""
+        return self.file is not None and self.file.hugetlb
+
+    @property
     def cow(self) -> bool:
         """A private mapping that may be written (``is_cow_mapping``)."""
         return not self.shared
