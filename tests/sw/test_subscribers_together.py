@@ -7,7 +7,8 @@ import pytest
 from hostmm import syscalls
 from hostmm.audit import audit
 from hostmm.errors import HostError
-from hostmm.locks import Signal, Wait
+from hostmm.locks import Acquire, Signal, Wait
+from hostmm.paths.page_referenced import page_referenced
 from hostmm.subscribers.gru import Gru
 from hostmm.subscribers.kinds import SUBSCRIBERS
 from hostmm.subscribers.kvm import Kvm
@@ -182,7 +183,7 @@ def test_pins_keep_the_frame_and_the_baseline_goes_on_with_the_old_page():
     host.run(main())
     assert host.wrong() == []
     assert host.touched() == 0
-    assert {v.invariant for v in host.violations()} <= {"I4", "I9"}
+    assert host.violations() == []
 
 
 def test_asids_of_a_pool_are_taken_in_turns_and_flushed_before_they_come_back():
@@ -215,3 +216,19 @@ def test_asids_of_a_pool_are_taken_in_turns_and_flushed_before_they_come_back():
 
 def test_every_kind_has_a_name():
     assert set(SUBSCRIBERS) > {"sva", "sva-a", "gru", "kvm", "odp", "pinned"}
+
+
+def test_reclaim_by_who_holds_a_page_only_tries_the_locks_of_others():
+    """A pin that reclaims, holding the page that it swaps in, showed it."""
+    host = DeviceHost("v6.6")
+
+    def main():
+        for vpn in (FILE, FILE + 1):
+            yield from host.store(vpn)
+        first, second = (host.file.pages[index] for index in (0, 1))
+        yield Acquire(first.lock)
+        yield from page_referenced(host.machine, second)
+        host.machine.sched.release(first.lock)
+
+    host.run(main())
+    assert not host.rows(Row.LOCK_INVERSION)

@@ -40,9 +40,12 @@ class Subscription:
         return bool(self.kinds & INTERVAL)
 
     @property
-    def follows_flushes(self) -> bool:
-        """Whether it is A-type: it acts when the CPUs' TLBs are flushed, and has no bracket."""
-        return not self.has(Notification.RANGE_START)
+    def kind(self) -> str:
+        """Its kind of device, as in :mod:`shootdown.expectations`."""
+        if self.has(Notification.RANGE_START):
+            return "B"
+        told = (Notification.INVALIDATE_PAGE, Notification.INVALIDATE_RANGE)
+        return "A" if any(self.has(kind) for kind in told) else "P"
 
     def listens(self, row: int) -> bool:
         """Whether it is on the chain at a row."""
