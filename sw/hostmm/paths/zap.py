@@ -121,10 +121,10 @@ def _zap_huge_pmd(machine: "Machine", vma: Vma, base: int, gather: MmuGather) ->
         leaf = tables.clear_huge(base)
         gather.cleared(base, base + PAGE_WORDS - 1)
         pages = huge_pages(machine, machine.frames.pages[pte_pfn(leaf)])
-        vma.mm.add_rss(-PAGE_WORDS, anon=is_anon(pages[0]))
         for page in pages:
             yield from _unmap_page(machine, page, leaf)
             gather.queue(page)
+        vma.mm.add_rss(-PAGE_WORDS, anon=is_anon(pages[0]))
         if not vma.hugetlb:
             tables.free_taken(tables.withdraw(base))
     yield from pte_unmap_unlock(machine, lock)
