@@ -12,6 +12,7 @@ from hostmm.mm.frames import FIRST_FRAME, PAGE_BYTES, PAGE_WORDS, FrameAllocator
 from hostmm.mm.lru import Lru
 from hostmm.mm.space import MmStruct
 from hostmm.mm.swap import Swap
+from hostmm.notifier import NotifierChain
 from hostmm.policies import Policy
 from hostmm.reclaim import Reclaim
 from hostmm.scheduler import Scheduler
@@ -63,6 +64,8 @@ class Machine:
     config : MachineConfig
     policy : Policy
         When the mm paths notify.
+    chain : type
+        What every address space's notifier chain is.
 
     Attributes
     ----------
@@ -82,9 +85,16 @@ class Machine:
 
     driver: "Driver"
 
-    def __init__(self, config: MachineConfig, policy: Policy) -> None:
+    def __init__(
+        self,
+        config: MachineConfig,
+        policy: Policy,
+        *,
+        chain: type[NotifierChain] = NotifierChain,
+    ) -> None:
         self.config = config
         self.policy = policy
+        self.chain = chain
         self.costs = config.costs
         self.timeline = Timeline(cycle_ns=config.cycle_ns)
         self.link = Link(cycle_ns=config.cycle_ns)

@@ -244,6 +244,10 @@ class NotifierChain:
                 yield from self._call(entry, Notification.RANGE_END, first, last)
         return not failed
 
+    def invalidate_range_end(self, first: int, last: int) -> Steps:
+        """Close a bracket that :meth:`invalidate_range_start_nonblock` has opened."""
+        yield from self._deliver(Notification.RANGE_END, first, last)
+
     def release(self) -> Steps:
         """Tell every subscriber that the mm goes away (``mmu_notifier_release``).
 

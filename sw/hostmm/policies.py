@@ -187,6 +187,8 @@ class Policy:
     move : Move
     moves_tables : bool
         mremap moves whole page tables where it can (2c91bd4a4e2e, 5.0).
+    unmap_forgets_dirty : bool
+        ``try_to_unmap_one`` drops the dirty bit with the PTE; no kernel did, but migrate_vma once (fd35ca3d12cc).
     fork_unpaired : bool
         fork returns on -ENOMEM without range end.
     fork_copies_pinned : bool
@@ -214,6 +216,7 @@ class Policy:
     protect_is_lazy: bool = False
     move: Move = Move.EXTENT
     moves_tables: bool = False
+    unmap_forgets_dirty: bool = False
     fork_unpaired: bool = False
     fork_copies_pinned: bool = False
 

@@ -99,7 +99,7 @@ class MmStruct:
         self.mmap_sem = machine.new_lock(f"mmap_sem {number}", LockClass.MMAP)
         self.tables = PageTable(machine, number)
         self.vmas: list[Vma] = []
-        self.notifiers = NotifierChain(machine, self)
+        self.notifiers: NotifierChain = machine.chain(machine, self)
         self.cpus = 1
         self.users = 1
 
