@@ -180,6 +180,8 @@ class Policy:
         range end comes before the last flush and the last frees.
     flushes_dirty_locked : bool
         Unmapping a range flushes before it unlocks where it met a dirty page of a shared file (1cf35d47712d, 3.15).
+    flushes_pfnmap_locked : bool
+        It flushes before it unlocks where it unmaps frames without ``struct page`` (b67fbebd4cf9, 5.19).
     gather_pages : int or None
         Pages that unmapping a range queues before it flushes and frees; None: all.
     protect_is_lazy : bool
@@ -212,6 +214,7 @@ class Policy:
     cow_puts_locked: int = 2
     frees_inside: bool = False
     flushes_dirty_locked: bool = False
+    flushes_pfnmap_locked: bool = False
     gather_pages: int | None = None
     protect_is_lazy: bool = False
     move: Move = Move.EXTENT
@@ -372,6 +375,7 @@ V6_6 = replace(
     | {"page_referenced_one": _ASKS},
     end_invalidates=False,
     flush_invalidates=True,
+    flushes_pfnmap_locked=True,
     rechecks_young=False,
     cow_puts_locked=0,
     moves_tables=True,

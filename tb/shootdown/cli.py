@@ -10,12 +10,23 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from hostmm.errors import HostError
-from shootdown.commands import bench, compare, doctor, explore, litmus, policies, record, run, waves
+from shootdown.commands import (
+    bench,
+    bugs,
+    compare,
+    doctor,
+    explore,
+    litmus,
+    policies,
+    record,
+    run,
+    waves,
+)
 from shootdown.errors import ShootdownError
 
 __all__ = ["main"]
 
-_COMMANDS = (run, waves, compare, policies, record, bench, doctor, litmus, explore)
+_COMMANDS = (run, waves, compare, policies, record, bench, doctor, litmus, explore, bugs)
 
 
 def _parser() -> argparse.ArgumentParser:

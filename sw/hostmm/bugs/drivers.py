@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from hostmm.contexts import DeviceFault
-from hostmm.locks import Acquire
+from hostmm.locks import Acquire, Signal, Wait
 from hostmm.mm.pagetable import PTE_V
 from hostmm.mm.space import MmStruct
 from hostmm.paths.tlb import LAST_VPN
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hostmm.machine import Machine
 
 __all__ = [
+    "AbortsOddSlots",
     "FlushesEmptyRange",
     "FlushesPageByPage",
     "FlushesUntagged",
@@ -24,12 +25,14 @@ __all__ = [
     "KvmKeepsPfn",
     "KvmRefreshesAtStart",
     "OverflowsAtTheEnd",
+    "ResetsFenced",
+    "ResetsUnfenced",
     "StopsWaiting",
     "TakesTimeOutForDone",
-    "TrustsFlushes",
 ]
 
 _SIGNAL_NS = 300
+_RESET_NS = 30_000
 _POLL_NS = 50
 
 
@@ -62,14 +65,6 @@ class KvmKeepsPfn(Kvm):
                 return None
             self._cache[fault.vpn] = pte
         return self._cache[fault.vpn]
-
-
-class TrustsFlushes(SvaA):
-    """Follows the CPUs' flushes and nothing else: after an upgrade it waits to be told (B28)."""
-
-    def fault(self, fault: DeviceFault) -> Steps:
-        """Have mm resolve the fault, and try again."""
-        return (yield from self._resolve(fault))
 
 
 class OverflowsAtTheEnd(SvaA):
@@ -113,6 +108,46 @@ class TakesTimeOutForDone(Sva):
             self._asid, first, last, hold=hold, callback=callback
         )
         yield from self._driver.commands.wait(command.drained, Event.DRAINED)
+
+
+class AbortsOddSlots(Sva):
+    """Where a command timed out, takes back what odd slots hold, and waits for ever for the others (B33)."""
+
+    def _invalidate(self, first: int, last: int, *, hold: bool, callback: int) -> Steps:
+        gave_up = 1
+        while gave_up:
+            command = yield from self._driver.post_invalidate(
+                self._asid, first, last, hold=hold, callback=callback
+            )
+            gave_up = yield from self._driver.commands.wait(command.drained, Event.DRAINED)
+            if gave_up and not command.tag % 2:
+                yield Wait(Signal(f"the abort of slot {command.tag}"))
+
+
+class ResetsFenced(SvaA):
+    """Keeps the device out of the address space while it is reset (f5b16b802174)."""
+
+    def reset(self) -> Steps:
+        """Reset the device."""
+        yield from self._invalidate(0, LAST_VPN, hold=True, callback=0)
+        yield _RESET_NS
+        yield from self._driver.unhold(self._asid, 0, LAST_VPN)
+
+
+class ResetsUnfenced(SvaA):
+    """Resets a device that goes on, and ignores invalidations meanwhile (B35)."""
+
+    _in_reset = False
+
+    def reset(self) -> Steps:
+        """Reset the device."""
+        self._in_reset = True
+        yield _RESET_NS
+        self._in_reset = False
+
+    def _invalidate(self, first: int, last: int, *, hold: bool, callback: int) -> Steps:
+        if not self._in_reset:
+            yield from super()._invalidate(first, last, hold=hold, callback=callback)
 
 
 class StopsWaiting(Sva):

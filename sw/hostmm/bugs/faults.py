@@ -6,7 +6,7 @@ from typing import Any
 
 from hostmm.bugs import chains, drivers
 from hostmm.notifier import NotifierChain
-from hostmm.policies import SEED, V4_13, V6_6, Move, Point, Policy
+from hostmm.policies import SEED, Move, Point, Policy
 from hostmm.subscribers.base import DeviceSubscriber
 from hostmm.subscribers.mutants import SUBSCRIBER_MUTANTS
 from hostmm.timeline import Notification
@@ -56,6 +56,7 @@ BUGS: dict[str, Bug] = {
     "B7": Bug(_with(fork_unpaired=True)),
     "B9": Bug(_points("clear_refs_write", {})),
     "B10": Bug(_points("try_to_migrate_one", {})),
+    "B11": Bug(_points("collapse_huge_page", {})),
     "B12": Bug(_points("try_to_unmap_one", {Point.UNLOCKED: Notification.INVALIDATE_RANGE})),
     "B13": Bug(_points("try_to_unmap_one", {Point.CLEARED: Notification.INVALIDATE_PAGE})),
     "B14": _driver(drivers.KvmRefreshesAtStart),
@@ -68,12 +69,14 @@ BUGS: dict[str, Bug] = {
     "B21": Bug(_with(move=Move.LATE)),
     "B24": Bug(_with(unmap_forgets_dirty=True)),
     "B25": Bug(_with(flushes_dirty_locked=False)),
-    "B28": Bug(_becomes(V4_13), subscriber=drivers.TrustsFlushes),
-    "B28-fixed": Bug(_becomes(V6_6), subscriber=drivers.TrustsFlushes),
+    "B27": Bug(_with(flushes_pfnmap_locked=False)),
     "B29": _driver(drivers.OverflowsAtTheEnd),
     "B30": _driver(drivers.FlushesEmptyRange),
     "B31": _driver(drivers.FlushesPageByPage),
+    "B33": _driver(drivers.AbortsOddSlots),
     "B34": _driver(drivers.FlushesUntagged),
+    "B35": _driver(drivers.ResetsUnfenced),
+    "B35-fixed": _driver(drivers.ResetsFenced),
     "B38": _driver(SUBSCRIBER_MUTANTS["pinned-frees-first"]),
     "B39": _driver(drivers.TakesTimeOutForDone),
     "B40": _driver(drivers.StopsWaiting),
@@ -84,7 +87,7 @@ BUGS: dict[str, Bug] = {
     "B44": _driver(SUBSCRIBER_MUTANTS["odp-blocks"]),
     "B45": Bug(_becomes(SEED)),
 }
-"""The faults of the host by their number in the catalogue. ``B28-fixed`` is what repairs B28, with the same driver."""
+"""The faults of the host by their number in the catalogue. ``B35-fixed`` is what repairs B35."""
 
 
 def change(

@@ -158,6 +158,8 @@ def _zap_ptes(
         vma.mm.add_rss(-gone[anon], anon=bool(anon))
     # Whoever cleans the page next must not find a CPU that still writes through its TLB (I7).
     early = dirty and machine.policy.flushes_dirty_locked
+    # Nor whoever owns frames without struct page find no PTE, and free what a TLB still has.
+    early |= vma.pfnmap and machine.policy.flushes_pfnmap_locked
     if early:
         yield from gather.flush()
     yield from pte_unmap_unlock(machine, lock)

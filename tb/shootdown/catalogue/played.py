@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from hostmm.errors import DeadlockError, HostError
 from hostmm.model import Model
 from hostmm.scenarios import FORBIDDEN, find
+from secmmu.layouts import Event
 from shootdown.carriers import drive_model
 from shootdown.checks import Violation, check
 from shootdown.config import RunConfig
@@ -29,6 +30,8 @@ class Played:
         The script's forbidden outcome came out.
     detail : str
         Its registers.
+    touched : bool
+        The frame sanitizer reported a touch.
     error : str or None
         What ended the run before its end.
     """
@@ -36,6 +39,7 @@ class Played:
     violations: list[Violation]
     forbidden: bool
     detail: str
+    touched: bool
     error: str | None = None
 
     @property
@@ -65,4 +69,5 @@ def play(config: RunConfig) -> Played:
     assert config.scenario is not None
     scenario = find(config.scenario)
     outcome = scenario.outcome(history.rows.columns, {v.invariant for v in violations})
-    return Played(violations, outcome.outcome == FORBIDDEN, outcome.detail, error)
+    touched = bool(len(history.rows.of(Event.VIOLATION.value)))
+    return Played(violations, outcome.outcome == FORBIDDEN, outcome.detail, touched, error)

@@ -10,6 +10,7 @@ from hostmm.locks import Acquire
 from hostmm.mm.frames import PAGE_BYTES, Page
 from hostmm.mm.pagetable import PTE_V, pte_pfn
 from hostmm.mm.space import MmStruct, Vma
+from hostmm.paths.collapse_huge_page import collapse_huge_page
 from hostmm.paths.gather import MmuGather
 from hostmm.paths.ksm import RmapItem, try_to_merge_two_pages
 from hostmm.paths.migrate import migrate_page
@@ -235,6 +236,13 @@ def _migrate(stage: Stage, step: Step) -> Steps:
     return 0 if page is None else int((yield from migrate_page(stage.machine, page)))
 
 
+def _collapse(stage: Stage, step: Step) -> Steps:
+    """Put one leaf in the place of a table of PTEs; returns 1 where that could be done."""
+    assert step.address is not None
+    mm, vpn = stage.mm(step.address), stage.vpn(step.address)
+    return int((yield from collapse_huge_page(stage.machine, mm, vpn)))
+
+
 def _merge(stage: Stage, step: Step) -> Steps:
     """Make two places map one page, if their contents are equal; returns 1 where they do."""
     assert step.address is not None
@@ -360,6 +368,7 @@ VERBS: dict[str, Verb] = {
     "reclaim": Verb("[R =] reclaim ADDRESS", _AT, _reclaim, result=True),
     "age": Verb("[R =] age ADDRESS", _AT, _age, result=True),
     "migrate": Verb("[R =] migrate ADDRESS", _AT, _migrate, result=True),
+    "collapse": Verb("[R =] collapse ADDRESS", _AT, _collapse, result=True),
     "merge": Verb(
         "[R =] merge ADDRESS with ADDRESS", rf"{_AT} +with +(?P<target>\S+)", _merge, result=True
     ),
