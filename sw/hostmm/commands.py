@@ -118,7 +118,7 @@ class CommandQueue:
 
     def wait_invalidated(self, command: Command) -> Steps:
         """Spin until *invalidated*: no new use of the old translation begins; returns the answer to a YOUNG."""
-        return (yield from self._wait(command.invalidated, Event.INVALIDATED))
+        return (yield from self.wait(command.invalidated, Event.INVALIDATED))
 
     def wait_drained(self, command: Command, *, sleeps: bool = False) -> Steps:
         """Spin (``sleeps``: sleep) until *drained*: the last use of the old translation has ended.
@@ -126,7 +126,7 @@ class CommandQueue:
         Where the MMU gives up it has fenced the asid off, so no use begins any more; but a command that gave up is
         not done (I19): it is sent again, until what is in flight has ended.
         """
-        while (yield from self._wait(command.drained, Event.DRAINED, sleeps=sleeps)):
+        while (yield from self.wait(command.drained, Event.DRAINED, sleeps=sleeps)):
             command = yield from self.send(
                 command.kind,
                 asid=command.asid,
@@ -159,9 +159,9 @@ class CommandQueue:
             return
         signal = Signal("room in the command queue")
         self._waiting_for_room.append(signal)
-        yield from self._wait(signal, Event.DRAINED)
+        yield from self.wait(signal, Event.DRAINED)
 
-    def _wait(self, signal: Signal, event: Event, *, sleeps: bool = False) -> Steps:
+    def wait(self, signal: Signal, event: Event, *, sleeps: bool = False) -> Steps:
         """Wait for a signal that a record of kind ``event`` fires: the hardware must stop at it."""
         self._awaited[event] += 1
         self._machine.sched.stops.add(event)

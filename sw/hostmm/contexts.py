@@ -99,18 +99,22 @@ class Contexts:
         self._by_asid: dict[int, Context] = {}
         self._pooled: set[int] = set()
 
-    def reserve(self, asids: range) -> None:
-        """Keep these asids for whoever loads them itself (:meth:`load`).
+    def reserve(self, asids: range) -> list[int]:
+        """Keep those of these asids that are free for whoever loads them itself (:meth:`load`); return them.
 
         Raises
         ------
         HostError
-            One of them does not exist, is in use, or is reserved already.
+            None is free.
         """
-        for asid in asids:
-            if not 0 < asid < ASIDS or asid in self._by_asid or asid in self._pooled:
-                raise HostError(f"asid {asid} cannot be reserved")
-        self._pooled.update(asids)
+        free = [asid for asid in asids if asid in self._free()]
+        if not free:
+            raise HostError(f"of asids {asids.start} to {asids.stop - 1} none is free")
+        self._pooled.update(free)
+        return free
+
+    def _free(self) -> list[int]:
+        return [a for a in range(1, ASIDS) if a not in self._by_asid and a not in self._pooled]
 
     def open(self, mm: "MmStruct", service: FaultService, *, follows: bool) -> Context:
         """Make a context of ``mm`` that has no asid yet."""
@@ -121,17 +125,17 @@ class Contexts:
         return context
 
     def choose(self, mm: "MmStruct") -> int:
-        """Return a free asid: the number of the mm where that is free, else the highest.
+        """Return a free asid: the number of the mm where that is free, else the lowest.
 
         Raises
         ------
         HostError
             There is none.
         """
-        free = [a for a in range(1, ASIDS) if a not in self._by_asid and a not in self._pooled]
+        free = self._free()
         if not free:
             raise HostError(f"a device has no more than {ASIDS - 1} asids, and all are in use")
-        return mm.number if mm.number in free else free[-1]
+        return mm.number if mm.number in free else free[0]
 
     def load(self, context: Context, asid: int) -> None:
         """Give a context its asid."""

@@ -100,12 +100,12 @@ class Driver:
         if context.follows:
             context.mm.tables.rights.bind(asid)
         self.contexts.load(context, asid)
-        yield from self._write_context(asid, context.mm, root, stall=stall)
+        yield from self._write_context(context, root, stall=stall)
 
     def change(self, context: Context, *, root: int, stall: bool) -> Steps:
         """Have a live context walk other tables; returns when the last use that came of the old ones has ended."""
         asid = _asid(context)
-        yield from self._write_context(asid, context.mm, root, stall=stall)
+        yield from self._write_context(context, root, stall=stall)
         command = yield from self.commands.send(
             CommandKind.CONTEXT, asid=asid, first=0, last=_LAST_VPN
         )
@@ -122,7 +122,7 @@ class Driver:
             whole = {"asid": asid, "first": 0, "last": _LAST_VPN, "callback": callback}
             command = yield from self.commands.send(CommandKind.ASID, **whole, hold=True)
             yield from self.commands.wait_drained(command)
-            yield from self._write_context(asid, context.mm, None)
+            yield from self._write_context(context, None)
             yield from self.commands.send(CommandKind.RELEASE, **whole, whole_asid=True)
             self._forget(context)
         self.contexts.close(context)
@@ -132,7 +132,7 @@ class Driver:
 
         What the TLB holds of the asid stays there, out of reach: flush it before anybody else gets the asid.
         """
-        self._post_context(_asid(context), context.mm, None)
+        self._post_context(context, None)
         self._forget(context)
 
     def _forget(self, context: Context) -> None:
@@ -148,27 +148,24 @@ class Driver:
         assert isinstance(found, kind)
         return found
 
-    def _write_context(
-        self, asid: int, mm: MmStruct, root: int | None, *, stall: bool = False
-    ) -> Steps:
-        self._post_context(asid, mm, root, stall=stall)
+    def _write_context(self, context: Context, root: int | None, *, stall: bool = False) -> Steps:
+        self._post_context(context, root, stall=stall)
         yield "mmio_write"
 
-    def _post_context(
-        self, asid: int, mm: MmStruct, root: int | None, *, stall: bool = False
-    ) -> None:
-        """Give the device the tables that begin in frame ``root`` (None: none) for ``mm``."""
-        row = {"mm": mm.number, "pfn": -1 if root is None else root, "tag": int(root is not None)}
+    def _post_context(self, context: Context, root: int | None, *, stall: bool = False) -> None:
+        """Give the device the tables that begin in frame ``root`` (None: none) under the context's asid."""
+        asid = _asid(context)
+        row = {"mm": context.mm.number, "a": asid, "c": context.handle}
         value = 0
         if root is not None:
             value = root | asid << _GROUP_SHIFT | stall << _STALL_SHIFT | _SV39 << _MODE_SHIFT
         else:
             # Whoever takes a context away has seen to it that nothing uses it.
-            self._machine.sched.log(Row.CONTEXT, **row, a=asid)
+            self._machine.sched.log(Row.CONTEXT, **row)
 
         def write(ns: int) -> None:
-            if value:
-                self._machine.sched.log(Row.CONTEXT, **row, a=asid)
+            if root is not None:
+                self._machine.sched.log(Row.CONTEXT, **row, pfn=root, tag=1)
             self._machine.link.csr_write(ns, context_register(asid), value)
 
         self._machine.sched.post(write)

@@ -8,6 +8,7 @@ import enum
 from typing import TYPE_CHECKING
 
 from hostmm.filefaults import do_file_fault
+from hostmm.hugetlb import hugetlb_fault
 from hostmm.locks import Acquire
 from hostmm.mm.frames import Page
 from hostmm.mm.pages import migrating_page, page_add_rmap
@@ -89,6 +90,9 @@ def handle_mm_fault(
 
 
 def _handle_pte_fault(machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, write: bool) -> Steps:
+    if vma.hugetlb:
+        yield from hugetlb_fault(machine, mm, vma, vpn, write=write)
+        return
     yield from pte_alloc(machine, mm, vpn)
     yield "pte_read"
     pte = mm.tables.get(vpn)

@@ -12,6 +12,7 @@ from hostmm.mm.frames import FIRST_FRAME, PAGE_BYTES, PAGE_WORDS, FrameAllocator
 from hostmm.mm.lru import Lru
 from hostmm.mm.space import MmStruct
 from hostmm.mm.swap import Swap
+from hostmm.notifier import NotifierChain
 from hostmm.policies import Policy
 from hostmm.reclaim import Reclaim
 from hostmm.scheduler import Scheduler
@@ -63,6 +64,8 @@ class Machine:
     config : MachineConfig
     policy : Policy
         When the mm paths notify.
+    chain : type
+        What every address space's notifier chain is.
 
     Attributes
     ----------
@@ -74,15 +77,24 @@ class Machine:
         The driver of the secondary MMU; sets itself when it is made.
     device_tables : set of int
         Frames of page tables that subscribers keep for their devices.
+    hugetlb_mutex : Lock
+        Held by whoever handles a fault on a hugetlbfs mapping.
     sparse_page : Page or None
         The page of zeros that holes of execute-in-place files map; made when first needed, never freed.
     """
 
     driver: "Driver"
 
-    def __init__(self, config: MachineConfig, policy: Policy) -> None:
+    def __init__(
+        self,
+        config: MachineConfig,
+        policy: Policy,
+        *,
+        chain: type[NotifierChain] = NotifierChain,
+    ) -> None:
         self.config = config
         self.policy = policy
+        self.chain = chain
         self.costs = config.costs
         self.timeline = Timeline(cycle_ns=config.cycle_ns)
         self.link = Link(cycle_ns=config.cycle_ns)
@@ -103,6 +115,7 @@ class Machine:
         self.writeback = Writeback(config.frames)
         self.swap = Swap(self)
         self.sparse_page: Page | None = None
+        self.hugetlb_mutex = Lock("hugetlb_instantiation_mutex", LockClass.PAGE, 0, "hugetlb", True)
         self.device_tables: set[int] = set()
         self.mms: list[MmStruct] = []
         self.files: list[AddressSpace] = []
@@ -133,14 +146,15 @@ class Machine:
         self.mms.append(mm)
         return mm
 
-    def new_file(self, name: str, *, tmpfs: bool = False) -> AddressSpace:
-        """Make a file; ``tmpfs`` files are written to swap only, and never cleaned."""
+    def new_file(self, name: str, *, tmpfs: bool = False, hugetlb: bool = False) -> AddressSpace:
+        """Make a file; ``tmpfs`` files are written to swap only, and never cleaned, ``hugetlb`` ones to nothing."""
         number = len(self.files)
         file = AddressSpace(
             number,
             name,
             self.new_lock(f"i_mmap_lock {name}", LockClass.RMAP, key="i_mmap"),
-            tmpfs=tmpfs,
+            tmpfs=tmpfs or hugetlb,
+            hugetlb=hugetlb,
         )
         self.files.append(file)
         return file

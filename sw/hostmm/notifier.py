@@ -22,7 +22,8 @@ method                            may sleep   called
 ================================  ==========  =====================================================================
 
 A subscriber without ``try_invalidate_range_start`` never sleeps in ``invalidate_range_start``, which is then called
-in its place. One with it has no ``invalidate_range_end`` (a failed start gets no end, I12).
+in its place. One with it has no ``invalidate_range_end`` (a failed start gets no end, I12), unless it is made of
+interval notifiers (attribute ``is_interval``), which undo what they have begun before they refuse.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,7 +35,7 @@ from hostmm.errors import HostError
 from hostmm.locks import Acquire, Lock, Signal, Wait
 from hostmm.policies import Chain, Point
 from hostmm.scheduler import Steps
-from hostmm.timeline import Notification, Row
+from hostmm.timeline import INTERVAL, Notification, Row
 
 if TYPE_CHECKING:
     from hostmm.machine import Machine
@@ -142,9 +143,12 @@ class NotifierChain:
         kinds = sum(1 << kind for kind, name in _METHODS.items() if hasattr(subscriber, name))
         if not kinds:
             raise HostError(f"a subscriber must have a callback; {subscriber!r} has none")
+        if getattr(subscriber, "is_interval", False):
+            kinds |= INTERVAL
         self._numbers += 1
         self._entries.append(_Entry(subscriber, self._numbers))
-        self._machine.sched.log(Row.SUBSCRIBE, mm=self._mm.number, tag=1, a=kinds, b=self._numbers)
+        row = {"mm": self._mm.number, "tag": 1, "a": kinds, "b": self._numbers}
+        self._machine.sched.log(Row.SUBSCRIBE, **row, c=getattr(subscriber, "handle", 0))
 
     def subscribe(self, subscriber: object) -> Steps:
         """Register as the policy's kernel does (``mmu_notifier_register``): where it must, under every lock.
@@ -239,6 +243,10 @@ class NotifierChain:
             for entry in started if failed else ():
                 yield from self._call(entry, Notification.RANGE_END, first, last)
         return not failed
+
+    def invalidate_range_end(self, first: int, last: int) -> Steps:
+        """Close a bracket that :meth:`invalidate_range_start_nonblock` has opened."""
+        yield from self._deliver(Notification.RANGE_END, first, last)
 
     def release(self) -> Steps:
         """Tell every subscriber that the mm goes away (``mmu_notifier_release``).

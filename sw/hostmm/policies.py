@@ -123,6 +123,8 @@ PATHS = (
     "split_huge_page",
     "__split_huge_pmd",
     "collapse_huge_page",
+    "hugetlb_cow",
+    "copy_hugetlb_page_range",
 )
 """Every path that some policy notifies of. ``unmap_region`` is munmap, ``zap_page_range`` madvise."""
 
@@ -178,6 +180,8 @@ class Policy:
         range end comes before the last flush and the last frees.
     flushes_dirty_locked : bool
         Unmapping a range flushes before it unlocks where it met a dirty page of a shared file (1cf35d47712d, 3.15).
+    flushes_pfnmap_locked : bool
+        It flushes before it unlocks where it unmaps frames without ``struct page`` (b67fbebd4cf9, 5.19).
     gather_pages : int or None
         Pages that unmapping a range queues before it flushes and frees; None: all.
     protect_is_lazy : bool
@@ -185,6 +189,8 @@ class Policy:
     move : Move
     moves_tables : bool
         mremap moves whole page tables where it can (2c91bd4a4e2e, 5.0).
+    unmap_forgets_dirty : bool
+        ``try_to_unmap_one`` drops the dirty bit with the PTE; no kernel did, but migrate_vma once (fd35ca3d12cc).
     fork_unpaired : bool
         fork returns on -ENOMEM without range end.
     fork_copies_pinned : bool
@@ -208,10 +214,12 @@ class Policy:
     cow_puts_locked: int = 2
     frees_inside: bool = False
     flushes_dirty_locked: bool = False
+    flushes_pfnmap_locked: bool = False
     gather_pages: int | None = None
     protect_is_lazy: bool = False
     move: Move = Move.EXTENT
     moves_tables: bool = False
+    unmap_forgets_dirty: bool = False
     fork_unpaired: bool = False
     fork_copies_pinned: bool = False
 
@@ -240,7 +248,11 @@ class Policy:
             raise HostError(f"the kernel of policy {self.name} has no path {path}")
 
 
-_BRACKETS = dict.fromkeys(_RANGE_PATHS, _BRACKET)
+_UNTOLD: _Calls = {}
+_BRACKETS = dict.fromkeys(_RANGE_PATHS, _BRACKET) | {
+    "hugetlb_cow": _UNTOLD,
+    "copy_hugetlb_page_range": _UNTOLD,
+}
 
 V9 = Policy(
     name="v9",
@@ -312,7 +324,7 @@ V3_7 = Policy(
         "try_to_unmap_one": _ASKS | _LATE,
         "try_to_unmap_cluster": _ASKS | _BRACKET,
     }
-    | dict.fromkeys(("split_huge_page", "collapse_huge_page"), _BRACKET)
+    | dict.fromkeys(("split_huge_page", "collapse_huge_page", "hugetlb_cow"), _BRACKET)
     | dict.fromkeys(_KSM_PATHS, _BRACKET | {Point.REPLACING: _CHG}),
     chain=Chain.SRCU,
     takes_all_locks=True,
@@ -342,6 +354,8 @@ V4_13 = replace(
         "madvise_free_single_vma": _GATHERED,
         "mprotect": _BRACKET,
         "clear_refs_write": _BRACKET,
+        "hugetlb_cow": _BRACKET | {Point.CLEARED: _IVR},
+        "copy_hugetlb_page_range": _BRACKET,
         "__split_huge_pmd": _BRACKET | {Point.CLEARED: _IVR},
         "collapse_huge_page": _BRACKET,
         "mremap": _BRACKET,
@@ -361,6 +375,7 @@ V6_6 = replace(
     | {"page_referenced_one": _ASKS},
     end_invalidates=False,
     flush_invalidates=True,
+    flushes_pfnmap_locked=True,
     rechecks_young=False,
     cow_puts_locked=0,
     moves_tables=True,

@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from hostmm.errors import HostError
 from hostmm.locks import Acquire
 from hostmm.mm.files import AddressSpace
+from hostmm.mm.frames import PAGE_WORDS
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.exit_mmap import exit_mmap
 from hostmm.paths.fork import dup_mmap
@@ -35,7 +37,15 @@ __all__ = [
 
 
 def mmap(machine: "Machine", mm: MmStruct, vma: Vma) -> Steps:
-    """Map ``vma``, unmapping whatever was in its place (MAP_FIXED)."""
+    """Map ``vma``, unmapping whatever was in its place (MAP_FIXED).
+
+    Raises
+    ------
+    HostError
+        It maps a hugetlbfs file, and is no multiple of 2 MiB.
+    """
+    if vma.hugetlb and any(page % PAGE_WORDS for page in (vma.start, vma.end, vma.pgoff)):
+        raise HostError(f"vpn {vma.start:#x}: a hugetlbfs mapping is a multiple of 2 MiB")
     yield "syscall"
     yield Acquire(mm.mmap_sem)
     yield from _unmap(machine, mm, vma.start, vma.end - 1)
@@ -104,6 +114,8 @@ def _move(
 ) -> Steps:
     """Move what lies at ``old``; the last vma grows to the new length."""
     vmas = yield from isolate_range(machine, mm, old, old + pages - 1)
+    if any(vma.hugetlb for vma in vmas):
+        raise HostError(f"vpn {old:#x}: a hugetlbfs mapping is not moved")
     for vma in vmas:
         start = vma.start - old + new
         end = new + new_pages if vma is vmas[-1] else vma.end - old + new
@@ -117,7 +129,7 @@ def madvise_dontneed(machine: "Machine", mm: MmStruct, first: int, last: int) ->
     yield "syscall"
     yield Acquire(mm.mmap_sem, shared=True)
     for vma in mm.overlapping(first, last):
-        if not vma.locked and not vma.pfnmap:
+        if not vma.locked and not vma.pfnmap and not vma.hugetlb:
             yield from zap_page_range(machine, vma, max(first, vma.start), min(last, vma.end - 1))
     machine.sched.release(mm.mmap_sem)
 

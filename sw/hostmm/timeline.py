@@ -13,7 +13,16 @@ import numpy as np
 
 from secmmu.layouts import Event
 
-__all__ = ["COLUMNS", "HARDWARE", "CommandFlag", "LockClass", "Notification", "Row", "Timeline"]
+__all__ = [
+    "COLUMNS",
+    "HARDWARE",
+    "INTERVAL",
+    "CommandFlag",
+    "LockClass",
+    "Notification",
+    "Row",
+    "Timeline",
+]
 
 COLUMNS = (
     "cycle",
@@ -70,6 +79,10 @@ class Notification(enum.IntEnum):
     TEST_YOUNG = 7
 
 
+INTERVAL = 1 << 15
+"""Beside the bits of SUBSCRIBE's ``a``: interval notifiers, of which a start that is refused has begun nothing."""
+
+
 class CommandFlag(enum.IntFlag):
     """What a command says beside its kind and span; the ``c`` of INV_ISSUE rows."""
 
@@ -112,7 +125,9 @@ class Row(enum.IntEnum):
     ``RECLAIMED``         pfn is about to be freed by reclaim
     ``ADDED``             something that the trace does not hold was added: ``tag`` 1 nonlinear, 2 xip
     ``SUBSCRIBE``         a subscriber is registered with (``tag`` 1) or leaves (0) a notifier chain: mm; ``a`` has
-                          a bit for each kind of Notification that it has a method for, ``b`` its number
+                          a bit for each kind of Notification that it has a method for, :data:`INTERVAL`, ``b`` its
+                          number, ``c``
+                          the handle of its device's context (0: it has none)
     ``SLEEP_IN_ATOMIC``   the thread may sleep where it must not (I12): ``tag`` :class:`hostmm.lockdep.Atomic`, ``a``
                           the number of the innermost spinlock it holds (0: none), ``b`` its LockClass
     ``LOCK_INVERSION``    a lock is wanted under another, against the order of their classes so far: ``tag`` its
@@ -124,7 +139,7 @@ class Row(enum.IntEnum):
     ``TABLE``             a page-table page is linked (``tag`` 1) or unlinked (0): mm, vpn first page below it, pfn its
                           frame, ``a`` its level (0: it holds base PTEs)
     ``CONTEXT``           the device is given an address space (``tag`` 1), or loses it (0): mm, pfn the root of the
-                          tables that it walks, ``a`` the asid
+                          tables that it walks, ``a`` the asid, ``c`` the context's handle
     ``DROP_IN``           an entry is offered to the MMU: mm, vpn, pfn; ``tag`` its tag, ``a`` PTE, ``b`` epoch
     ``RESUME``            a stalled access goes on: mm, vpn; ``tag`` its place, ``a`` 1 to try again, 0 to fail
     ``CONTEXT``           the device is given an address space (``tag`` 1), or loses it (0): mm, ``a`` the asid

@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+from hostmm.errors import HostError
 from hostmm.locks import Acquire, Lock
+from hostmm.mm.frames import PAGE_WORDS
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.scheduler import Steps
 
@@ -97,6 +99,8 @@ def isolate_range(machine: "Machine", mm: MmStruct, first: int, last: int) -> St
     for edge in (first, last + 1):
         vma = mm.find_vma(edge)
         if vma is not None and vma.start < edge:
+            if vma.hugetlb and edge % PAGE_WORDS:
+                raise HostError(f"vpn {edge:#x}: a hugetlbfs mapping is split at 2 MiB only")
             yield from split(machine, vma, edge)
     return list(mm.overlapping(first, last))
 

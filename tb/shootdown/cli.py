@@ -12,6 +12,7 @@ from types import FrameType
 from hostmm.errors import HostError
 from shootdown.commands import (
     bench,
+    bugs,
     compare,
     csr,
     doctor,
@@ -37,6 +38,7 @@ _COMMANDS = (
     policies,
     litmus,
     explore,
+    bugs,
     record,
     walk,
     csr,

@@ -6,7 +6,7 @@ from typing import Self
 
 import msgspec
 
-from hostmm import mutants, policies, scenarios, trace
+from hostmm import bugs, mutants, policies, scenarios, trace
 from hostmm.errors import HostError
 from hostmm.scenarios import litmus
 from hostmm.subscribers.kinds import SUBSCRIBERS
@@ -138,10 +138,16 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if self.scenario is not None:
             _check_scenario(self.scenario)
         if self.mutant is not None:
-            _one_of("mutant", self.mutant, (*MUTANTS, *mutants.HOST_MUTANTS))
+            _one_of("mutant", self.mutant, (*MUTANTS, *mutants.HOST_MUTANTS, *bugs.BUGS))
         if self.simulator == MODEL and (self.waves or self.mutant in MUTANTS):
             what = "no waveforms" if self.waves else "no faults of the RTL"
             raise UsageError(f"simulator {MODEL} has {what}; {', '.join(SIMULATORS)} have")
+
+        if self.simulator != MODEL and SUBSCRIBERS[self.subscriber].stalls:
+            raise UsageError(
+                f"subscriber {self.subscriber} needs accesses that stall, which the RTL does not have; "
+                f"simulator {MODEL} has (--sim {MODEL})"
+            )
 
     @property
     def emulator_outstanding(self) -> int:
@@ -157,7 +163,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @property
     def host_mutant(self) -> str | None:
         """The mutant, where it is one of the host."""
-        return self.mutant if self.mutant in mutants.HOST_MUTANTS else None
+        return None if self.mutant in MUTANTS else self.mutant
 
     @property
     def name(self) -> str:

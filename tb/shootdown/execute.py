@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hostmm import mutants
+from hostmm import bugs, mutants
 from hostmm.audit import audit
 from hostmm.costs import CostTable
 from hostmm.driver import Driver
 from hostmm.link import Batch
 from hostmm.machine import Machine, MachineConfig
+from hostmm.notifier import NotifierChain
 from hostmm.policies import POLICIES, Policy
 from hostmm.replay import Replay, ReplayConfig, frame_limit
 from hostmm.scenarios import find
@@ -86,7 +87,10 @@ def prepare(config: RunConfig, progress: Callable[[float], None]) -> tuple[Machi
     """
     trace = None if config.scenario else load(config.trace_path)
     policy, subscriber = POLICIES[config.policy], SUBSCRIBERS[config.subscriber]
-    if config.host_mutant is not None:
+    chain: type[NotifierChain] = NotifierChain
+    if config.host_mutant in bugs.BUGS:
+        policy, chain, subscriber = bugs.change(config.host_mutant, policy, subscriber)
+    elif config.host_mutant is not None:
         policy, subscriber = mutants.apply(config.host_mutant, policy)
     frames = config.frames or _frames(config, trace)
     machine = Machine(
@@ -99,6 +103,7 @@ def prepare(config: RunConfig, progress: Callable[[float], None]) -> tuple[Machi
             costs=CostTable(scale_link=config.scale_link, scale_ipi=config.scale_ipi),
         ),
         policy,
+        chain=chain,
     )
     _set_up(machine, config)
     if trace is None:

@@ -5,6 +5,7 @@ A cell is a policy, an invariant, the mm paths on which it breaks, and the kinds
 ``B``  honours range start and end (``sva``, ``gru``, ``kvm``, ``odp``)
 ``A``  follows the CPUs' TLB flushes, so that it hears of ``invalidate_page`` and ``invalidate_range`` only (``sva`` in
        its second form, ATS)
+``P``  hears of nothing but the end, and pins what it uses (``pinned``)
 
 Everything that is not here is unexpected. What a path does not tell an A-type device is read off the policies.
 """
@@ -71,6 +72,8 @@ class Cell:
 _RECLAIM = ("try_to_unmap_one", "try_to_unmap_cluster")
 _OF_2008 = ("v9", "seed", "emm")
 _TOLD = (Notification.INVALIDATE_PAGE, Notification.INVALIDATE_RANGE)
+_PINS = "a device that pins its pages is told of nothing: it keeps the page, and the access, that the mapping lost"
+_PINNED_BREAKS = ("I4", "I5", "I6", "I7", "I9", "I10", "I26")
 _UNTOLD_BREAKS = ("I1", "I4", "I5", "I6", "I7", "I8", "I10", "I26")
 
 
@@ -212,6 +215,11 @@ EXPECTED = (
         kinds="A",
     ),
     *(cell for policy in POLICIES.values() for cell in _untold(policy)),
+    *(
+        Cell(policy, invariant, (), _PINS, kinds="P", lasting=True)
+        for policy in POLICIES
+        for invariant in _PINNED_BREAKS
+    ),
 )
 """The whole table of what is violated."""
 

@@ -76,6 +76,14 @@ def script(*rows, columns="| C0 | D |", forbidden="r == 99"):
         (GOOD.replace("store p = 1", "store p = x"), 8, "'x' is no number"),
         (GOOD.replace("store p = 1", "go on"), 8, "C0 goes on, but does not stall"),
         (GOOD.replace("store p = 1", "exit Q"), 8, "no mm 'Q'; mms: P"),
+        (GOOD.replace("store p = 1", "unbind E"), 8, "no device 'E'; devices: D"),
+        (GOOD.replace("device D: P", "device D: P usb"), 5, "no kind of device 'usb'; kinds: sva"),
+        (GOOD + "timeout: never\n", None, "'never' is no latency; timeout: N cycles"),
+        (
+            GOOD.replace("r = load p", "r = load p; stalls before lock of do_wp_page"),
+            8,
+            "D does not come there; a CPU stalls in an mm path",
+        ),
         (GOOD.replace("store p = 1", "fork P"), 8, "there is a mm 'P' already"),
         (
             GOOD.replace("store p = 1", "store p = 1; stalls now"),

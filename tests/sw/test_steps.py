@@ -156,6 +156,17 @@ STEPS = {
         "v4.13": "MM-W | RS PTL clr.2M SET(W,D).2M FLUSH PTU IVR RE",
         "v6.6": "MM-W | RS RLK PTL clr.2M SET(W,D).2M FLUSH IVR PTU RLU RE",
     },
+    "hugetlb_cow": {
+        "v9 seed emm v2.6.27": "MM-R PGL PTL | GET PTU {COPY}*512 PTL CLR.2M SET(W,D).2M {RSS}*2 {RM-}*512 {RM+}*512 {PUT}*513 PTU",
+        "v3.7": "MM-R PGL PTL | GET PTU {COPY}*512 RS PTL CLR.2M SET(W,D).2M {RSS}*2 {RM-}*512 {RM+}*512 PTU RE {PUT}*513",
+        "v4.13": "MM-R PGL PTL | GET PTU {COPY}*512 RS PTL CLR.2M IVR SET(W,D).2M {RSS}*2 {RM-}*512 {RM+}*512 PTU IVR RE {PUT}*513",
+        "v6.6": "MM-R PGL PTL | GET PTU {COPY}*512 RS PTL CLR.2M IVR SET(W,D).2M {RSS}*2 {RM-}*512 {RM+}*512 PTU RE {PUT}*513",
+    },
+    "copy_hugetlb_page_range": {
+        "v9 seed emm v2.6.27 v3.7": "MM-W MM-W | {PTL}*2 SET(RO,D).2M {GET}*512 {RM+}*512 RSS SET(RO,D).2M {PTU}*2",
+        "v4.13": "MM-W MM-W | RS {PTL}*2 SET(RO,D).2M {GET}*512 {RM+}*512 RSS SET(RO,D).2M {PTU}*2 IVR RE",
+        "v6.6": "MM-W MM-W | RS {PTL}*2 SET(RO,D).2M {GET}*512 {RM+}*512 RSS SET(RO,D).2M {PTU}*2 RE",
+    },
 }
 """Stage to policies to the locks held and the steps, as docs/contract.md 1 has them."""
 

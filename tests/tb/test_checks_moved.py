@@ -15,7 +15,7 @@ def migrate(scene: Scene, *, write_end: int, store: int | None = None) -> None:
     scene.pte_set(MM, VPN, PFN, writable=True)
     scene.fill(20, MM, VPN, PFN, entry=3, writable=True)
     scene.at(80).device_write(85, write_end, MM, VA, PFN, 7)
-    with scene.at(100).path("migrate_page"):
+    with scene.at(100).path("unmap_and_move"):
         scene.pte_clear(MM, VPN, PFN, writable=True)
         if store is not None:
             with scene.thread("cpu1"):
@@ -43,7 +43,7 @@ def test_copied_under_a_device_write() -> None:
     scene = Scene(V6_6)
     migrate(scene, write_end=170)
     (violation,) = scene.violations("I25")
-    assert (violation.path, violation.cycle) == ("migrate_page", 150)
+    assert (violation.path, violation.cycle) == ("unmap_and_move", 150)
     assert "in flight" in violation.what
 
 
@@ -51,7 +51,7 @@ def test_a_cpu_stores_behind_the_copy() -> None:
     """Into the old page."""
     scene = Scene(V6_6)
     scene.alloc(PFN, NEW_PFN)
-    with scene.path("migrate_page"):
+    with scene.path("unmap_and_move"):
         scene.at(150).copy_page(NEW_PFN, PFN)
     scene.at(155).store(MM, VA, PFN, 9)
     (violation,) = scene.violations("I25")

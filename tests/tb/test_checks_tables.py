@@ -126,3 +126,18 @@ def test_sanitizer_misses_a_walk_in_a_freed_table() -> None:
             scene.violation(148, MM, LEAF << 12, Verdict.TABLE, walker=True)
         missed = [v for v in scene.violations("I17") if "the sanitizer did not" in v.what]
         assert len(missed) == (not reported)
+
+
+def test_moved_to_another_place() -> None:
+    """A whole table goes with mremap: its old address must not lead there any more."""
+    for told, broken in ((True, 0), (False, 1)):
+        scene = Scene(V6_6)
+        tables(scene)
+        scene.fill(20, MM, VPN, PFN, entry=3)
+        if told:
+            scene.at(90).command(MM, 0x400, 0x5FF, killed=(3,), flags=CommandFlag.HOLD)
+        unlink(scene, 100)
+        scene.at(110).row(Row.TABLE, mm=MM, vpn=0x800, pfn=LEAF, tag=1, a=0)
+        found = scene.violations("I17")
+        assert len(found) == broken
+        assert all("was moved although" in v.what for v in found)

@@ -1,6 +1,6 @@
 """I9: young neither lost nor stolen."""
 
-from hostmm.mm.pagetable import PTE_A
+from hostmm.mm.pagetable import PTE_A, migration_entry
 from hostmm.policies import SEED, V9, Policy
 from hostmm.timeline import LockClass, Notification, Row
 from tests.tb.timelines import Scene, pte
@@ -134,3 +134,24 @@ def test_an_answer_about_another_page() -> None:
         found = scene.violations("I9")
         assert len(found) == broken
         assert all("is about another frame" in v.what for v in found)
+
+
+def test_a_device_that_cannot_tell() -> None:
+    """An interval notifier has no method to ask: its uses count for nothing."""
+    for kinds, broken in (((Notification.RANGE_START,), 0), (tuple(Notification), 1)):
+        scene = mapped()
+        scene.subscribe(MM, *kinds)
+        scene.use(40, 45, MM, VA, PFN)
+        unmap(scene, 100)
+        assert len(scene.violations("I9")) == broken
+
+
+def test_migration_decides_nothing() -> None:
+    """It unmaps by the same path, whatever the page is used for."""
+    scene = mapped()
+    scene.use(40, 45, MM, VA, PFN)
+    with scene.at(100).path("try_to_unmap_one"):
+        scene.lock(LockClass.PTL, 5)
+        scene.row(Row.PTE_CLEAR, mm=MM, vpn=VPN, pfn=PFN, a=OLD)
+        scene.row(Row.PTE_SET, mm=MM, vpn=VPN, a=migration_entry(PFN, write=False))
+    assert scene.violations("I9") == []

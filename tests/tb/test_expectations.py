@@ -75,7 +75,7 @@ def test_every_cell_has_its_reason() -> None:
         assert cell.policy in POLICIES
         assert cell.invariant in {f"I{number}" for number in range(1, 27)}
         assert set(cell.paths) <= {*PATHS, NO_PATH}
-        assert set(cell.kinds) <= set("AB")
+        assert set(cell.kinds) <= set("ABP")
         assert len(cell.why) > 20
         assert cell in cells(cell.policy, cell.kinds)
     assert reason("v9", "I4", "do_wp_page", "B") is None

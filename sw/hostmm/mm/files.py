@@ -28,6 +28,8 @@ class AddressSpace:
         Page offset to slot of the backing store, for pages that were ever written there.
     tmpfs : bool
         No dirty accounting, no writeback to a disk: pages go to swap (``shmem``).
+    hugetlb : bool
+        Its pages are 2 MiB (``hugetlbfs``); ``pages`` has each of the 512 base pages.
     holes : set
         Page offsets without a block (execute-in-place file): they map the shared sparse page.
     """
@@ -40,4 +42,5 @@ class AddressSpace:
     pages: dict[int, Page] = field(default_factory=dict)
     slots: dict[int, int] = field(default_factory=dict)
     tmpfs: bool = False
+    hugetlb: bool = False
     holes: set[int] = field(default_factory=set)

@@ -7,7 +7,7 @@ The sanitizer's rights need no call from a path: the page table and the notifier
 from typing import TYPE_CHECKING
 
 from hostmm.errors import HostError
-from hostmm.mm.frames import Page
+from hostmm.mm.frames import PAGE_WORDS, Page
 from hostmm.mm.pagetable import PTE_V, pte_pfn, software_value
 from hostmm.mm.rmap import AnonVma, StableNode
 from hostmm.timeline import Row
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "clear_page_dirty",
+    "huge_page_add_rmap",
+    "huge_page_remove_rmap",
+    "huge_pages",
     "is_anon",
     "is_ksm",
     "migrating_page",
@@ -77,6 +80,23 @@ def clear_page_dirty(machine: "Machine", page: Page) -> bool:
     page.dirty = False
     machine.sched.log(Row.PAGE_DIRTY, pfn=page.pfn, tag=0, a=int(changed))
     return changed
+
+
+def huge_pages(machine: "Machine", head: Page) -> list[Page]:
+    """Return the 512 pages of a huge page, of which ``head`` is the first."""
+    return [machine.frames.pages[head.pfn + offset] for offset in range(PAGE_WORDS)]
+
+
+def huge_page_add_rmap(machine: "Machine", pages: list[Page]) -> None:
+    """One more 2 MiB leaf maps these pages."""
+    for page in pages:
+        page_add_rmap(machine, page)
+
+
+def huge_page_remove_rmap(machine: "Machine", pages: list[Page]) -> None:
+    """One 2 MiB leaf less maps these pages."""
+    for page in pages:
+        page_remove_rmap(machine, page)
 
 
 def migrating_page(machine: "Machine", entry: int) -> Page:

@@ -63,6 +63,11 @@ class Vma:
         return vpn if self.start <= vpn < self.end else None
 
     @property
+    def hugetlb(self) -> bool:
+        """Whether it maps a hugetlbfs file (``is_vm_hugetlb_page``)."""
+        return self.file is not None and self.file.hugetlb
+
+    @property
     def cow(self) -> bool:
         """A private mapping that may be written (``is_cow_mapping``)."""
         return not self.shared
@@ -94,7 +99,7 @@ class MmStruct:
         self.mmap_sem = machine.new_lock(f"mmap_sem {number}", LockClass.MMAP)
         self.tables = PageTable(machine, number)
         self.vmas: list[Vma] = []
-        self.notifiers = NotifierChain(machine, self)
+        self.notifiers: NotifierChain = machine.chain(machine, self)
         self.cpus = 1
         self.users = 1
 

@@ -17,6 +17,7 @@ from hostmm.mm.pagetable import (
     software_value,
 )
 from hostmm.mm.space import MmStruct, Vma
+from hostmm.paths.copy_hugetlb import copy_hugetlb_page_range
 from hostmm.paths.exit_mmap import exit_mmap
 from hostmm.paths.huge_split import split_huge_range
 from hostmm.paths.ptes import pte_unmap_unlock, user_pte
@@ -58,7 +59,9 @@ def _copy_vmas(machine: "Machine", parent: MmStruct, child: MmStruct) -> Steps:
         copy.locked = False
         yield from link(machine, copy)
         paged = vma.anon_vma is not None or vma.nonlinear or vma.pfnmap
-        if paged and not (yield from _copy_page_range(machine, vma, child)):
+        if vma.hugetlb:
+            yield from copy_hugetlb_page_range(machine, vma, child)
+        elif paged and not (yield from _copy_page_range(machine, vma, child)):
             return False
     return True
 

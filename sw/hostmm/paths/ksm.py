@@ -109,7 +109,7 @@ def _follow(machine: "Machine", item: RmapItem) -> Steps:
     """Take a reference to the anonymous page at a place; None where there is none (``get_mergeable_page``)."""
     yield "walk_tables"
     vma = item.mm.find_vma(item.vpn)
-    if vma is None:
+    if vma is None or vma.hugetlb:
         return None
     yield from split_huge_range(machine, vma, item.vpn, item.vpn)
     ptl = yield from pte_lock(machine, item.mm, item.vpn)

@@ -57,12 +57,18 @@ def change_protection(machine: "Machine", vma: Vma, first: int, last: int) -> St
         changed, begin = 0, None if lazy else first
         if begin is not None:
             yield from mm.notifiers.at(_NAME, Point.START, begin, last)
-        yield from split_huge_range(machine, vma, first, last)
+        if not vma.hugetlb:
+            yield from split_huge_range(machine, vma, first, last)
         for low, high, lock in mm.tables.leaves(first, last):
             if begin is None:
                 begin = low
                 yield from mm.notifiers.at(_NAME, Point.START, begin, last)
             changed += yield from _change_ptes(machine, vma, low, high, lock)
+        for base in mm.tables.huge_leaves(first, last):
+            if begin is None:
+                begin = base
+                yield from mm.notifiers.at(_NAME, Point.START, begin, last)
+            changed += yield from _change_huge(machine, vma, base)
         if changed or not lazy:
             if lazy:
                 yield from _close(mm, begin, last)
@@ -76,6 +82,19 @@ def _close(mm: MmStruct, begin: int | None, last: int) -> Steps:
     """Close the bracket, if one was opened."""
     if begin is not None:
         yield from mm.notifiers.at(_NAME, Point.END, begin, last)
+
+
+def _change_huge(machine: "Machine", vma: Vma, base: int) -> Steps:
+    """Change the leaf of a huge page (``hugetlb_change_protection``); returns how many."""
+    tables = vma.mm.tables
+    lock = tables.pmd_lock(base)
+    yield Acquire(lock)
+    yield "pte_clear"
+    leaf = tables.clear_huge(base)
+    yield "pte_write"
+    tables.set_huge(base, modified(vma, leaf))
+    yield from pte_unmap_unlock(machine, lock)
+    return 1
 
 
 def _change_ptes(machine: "Machine", vma: Vma, low: int, high: int, lock: Lock) -> Steps:

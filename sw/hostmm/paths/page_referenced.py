@@ -37,7 +37,8 @@ def page_referenced(machine: "Machine", page: Page) -> Steps:
         return referenced + (yield from _walk(machine, page, page.mapping))
     if page.lock.held:
         return referenced + 1
-    yield Acquire(page.lock)
+    # TestSetPageLocked, which succeeds.
+    yield Acquire(page.lock, ordered=False)
     mapping = page.mapping
     if mapping is not None:
         referenced += yield from _walk(machine, page, mapping)

@@ -46,8 +46,8 @@ def clear_refs_write(machine: "Machine", mm: MmStruct) -> Steps:
         yield from mm.notifiers.at(_NAME, Point.START, 0, LAST_VPN)
         protected = 0
         for vma in mm.vmas:
-            # Frames without struct page are not tracked.
-            if not vma.pfnmap:
+            # Frames without struct page are not tracked, nor are huge pages of hugetlbfs.
+            if not vma.pfnmap and not vma.hugetlb:
                 protected += yield from _protect(machine, vma)
         yield from mm.notifiers.at(_NAME, Point.END, 0, LAST_VPN)
         yield from flush_tlb_mm(machine, mm)

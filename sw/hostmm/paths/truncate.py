@@ -6,9 +6,10 @@ callback may sleep.
 
 from typing import TYPE_CHECKING
 
+from hostmm.errors import HostError
 from hostmm.locks import Acquire
 from hostmm.mm.files import AddressSpace
-from hostmm.mm.frames import Page
+from hostmm.mm.frames import PAGE_WORDS, Page
 from hostmm.paths.zap import zap_page_range
 from hostmm.scheduler import Steps
 
@@ -72,7 +73,14 @@ def truncate_range(machine: "Machine", file: AddressSpace, first: int, last: int
     """Drop pages ``first`` to ``last`` of a file with their content; returns how many were cached.
 
     As for a hole punched into it: a later fault finds a page as it was when the file was made.
+
+    Raises
+    ------
+    HostError
+        The file's pages are 2 MiB, and the range cuts one.
     """
+    if file.hugetlb and (first % PAGE_WORDS or (last + 1) % PAGE_WORDS):
+        raise HostError(f"file {file.name}: a hugetlbfs file is truncated at 2 MiB only")
     yield from unmap_mapping_range(machine, file, first, last)
     dropped = 0
     for index in range(first, last + 1):

@@ -125,7 +125,7 @@ def _unmap(machine: "Machine", page: Page, mm: MmStruct, vpn: int, way: _Way) ->
     """Replace the PTE by what it becomes; returns False where the page was written since MADV_FREE, so it stays."""
     old = yield from ptep_clear_flush(machine, mm, vpn)
     yield from mm.notifiers.at(way.path, Point.CLEARED, vpn)
-    if old & PTE_D:
+    if old & PTE_D and not machine.policy.unmap_forgets_dirty:
         set_page_dirty(machine, page)
     if page.lazyfree and page.dirty and not way.migrates:
         page.lazyfree = False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from hostmm.locks import Acquire, Lock
 from hostmm.mm.frames import PAGE_WORDS, Page
 from hostmm.mm.pages import (
+    huge_pages,
     is_anon,
     migrating_page,
     page_remove_rmap,
@@ -21,7 +22,6 @@ from hostmm.mm.pagetable import (
     PTE_A,
     PTE_D,
     PTE_V,
-    huge_words,
     is_file_entry,
     is_migration_entry,
     is_swap_entry,
@@ -112,7 +112,7 @@ def zap_vma(
 
 
 def _zap_huge_pmd(machine: "Machine", vma: Vma, base: int, gather: MmuGather) -> Steps:
-    """Clear a 2 MiB leaf as a whole, and free the table that was kept for it."""
+    """Clear a 2 MiB leaf as a whole, and free the table that was kept for it, if one was."""
     tables = vma.mm.tables
     lock = tables.pmd_lock(base)
     yield Acquire(lock)
@@ -120,13 +120,13 @@ def _zap_huge_pmd(machine: "Machine", vma: Vma, base: int, gather: MmuGather) ->
         yield "pte_clear"
         leaf = tables.clear_huge(base)
         gather.cleared(base, base + PAGE_WORDS - 1)
-        for word in huge_words(leaf):
-            page = machine.frames.pages[pte_pfn(word)]
-            yield "rmap"
-            page_remove_rmap(machine, page)
+        pages = huge_pages(machine, machine.frames.pages[pte_pfn(leaf)])
+        for page in pages:
+            yield from _unmap_page(machine, page, leaf)
             gather.queue(page)
-        vma.mm.add_rss(-PAGE_WORDS, anon=True)
-        tables.free_taken(tables.withdraw(base))
+        vma.mm.add_rss(-PAGE_WORDS, anon=is_anon(pages[0]))
+        if not vma.hugetlb:
+            tables.free_taken(tables.withdraw(base))
     yield from pte_unmap_unlock(machine, lock)
 
 
@@ -158,6 +158,8 @@ def _zap_ptes(
         vma.mm.add_rss(-gone[anon], anon=bool(anon))
     # Whoever cleans the page next must not find a CPU that still writes through its TLB (I7).
     early = dirty and machine.policy.flushes_dirty_locked
+    # Nor whoever owns frames without struct page find no PTE, and free what a TLB still has.
+    early |= vma.pfnmap and machine.policy.flushes_pfnmap_locked
     if early:
         yield from gather.flush()
     yield from pte_unmap_unlock(machine, lock)

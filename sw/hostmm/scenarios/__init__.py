@@ -12,9 +12,11 @@ __all__ = ["ALLOWED", "FORBIDDEN", "SCENARIOS", "Bind", "Outcome", "Scenario", "
 SCENARIOS: dict[str, Scenario] = {
     **litmus.shipped(),
     **litmus.races(),
+    **litmus.bugs(),
     **{scenario.name: scenario for scenario in (I24(), SWEEP, AGE, PRESS, STORM)},
 }
-"""The scenarios by name: the litmus tests that come with the package, races to explore, then the others."""
+"""The scenarios by name: the litmus tests that come with the package, races to explore, scripts that expose
+historic bugs, then the others."""
 
 
 def find(name: str) -> Scenario:

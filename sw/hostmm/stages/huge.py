@@ -46,6 +46,17 @@ def _mremap_table(setting: Setting) -> Steps:
     yield from syscalls.mremap(setting.machine, setting.mm, FIRST, _PAGES, _ELSEWHERE, _PAGES)
 
 
+def _hugetlb_cow(setting: Setting) -> Steps:
+    yield from setting.map(_PAGES, file=setting.machine.new_file("huge", hugetlb=True))
+    yield from setting.touch()
+    yield from setting.touch(write=True)
+
+
+def _hugetlb_fork(setting: Setting) -> Steps:
+    yield from _hugetlb_cow(setting)
+    yield from syscalls.fork(setting.machine, setting.mm)
+
+
 STAGES = (
     Stage(
         "mremap, 2 MiB of PTEs",
@@ -96,5 +107,21 @@ STAGES = (
         _mremap,
         _FRAMES,
         "collapse_huge_page",
+    ),
+    Stage(
+        "hugetlb_cow",
+        "hugetlb_cow",
+        "S16",
+        "a write to a huge page of a file that is mapped privately copies it (PGL: hugetlb_instantiation_mutex)",
+        _hugetlb_cow,
+        _FRAMES,
+    ),
+    Stage(
+        "copy_hugetlb_page_range",
+        "copy_hugetlb_page_range",
+        "1.10",
+        "an address space with a written huge page is copied",
+        _hugetlb_fork,
+        _FRAMES,
     ),
 )

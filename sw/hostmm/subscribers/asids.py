@@ -41,14 +41,13 @@ class AsidPool:
     ----------
     machine : Machine
     asids : range
-        Which of the device's; nobody else gets them.
+        Which of the device's it takes, as far as they are free; nobody else gets them.
     """
 
     def __init__(self, machine: "Machine", asids: range) -> None:
-        machine.driver.contexts.reserve(asids)
         self._machine = machine
-        self._asids = asids
-        self._next = asids.start
+        self._asids = machine.driver.contexts.reserve(asids)
+        self._left = list(self._asids)
         self._owners: dict[int, AsidOwner] = {}
         self._lock = machine.new_lock("asids", LockClass.DRIVER, key="asid_lock", sleeps=True)
         self.generation = 1
@@ -72,8 +71,8 @@ class AsidPool:
 
     def _take(self, owner: AsidOwner) -> int | None:
         """Hand out the next asid of the generation that is not in use; None where there is none left."""
-        for asid in range(self._next, self._asids.stop):
-            self._next = asid + 1
+        while self._left:
+            asid = self._left.pop(0)
             before = self._owners.get(asid)
             if before is None or not before.uses(asid):
                 if before is not None:
@@ -85,7 +84,7 @@ class AsidPool:
     def _wrap(self) -> Steps:
         """Begin a generation: contexts that are idle must ask anew, before anything of the old one is reused."""
         self.generation += 1
-        self._next = self._asids.start
+        self._left = list(self._asids)
         yield from self._flush()
 
     def _flush(self) -> Steps:

@@ -1,7 +1,7 @@
 """What every subscriber is: bound to an address space, told of its changes, and asked to serve the device's faults."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from hostmm.contexts import Context, DeviceFault
 from hostmm.faults import FaultResult, handle_mm_fault
@@ -13,13 +13,22 @@ from hostmm.scheduler import Steps
 if TYPE_CHECKING:
     from hostmm.machine import Machine
 
-__all__ = ["DeviceSubscriber", "permits"]
+__all__ = ["DeviceSubscriber", "Resettable", "permits"]
 
 
 def permits(pte: int, *, write: bool) -> bool:
     """Whether a device may use a PTE as it stands: accessed, and writable and dirty for a write."""
     needed = PTE_V | PTE_U | PTE_A | (PTE_W | PTE_D if write else PTE_R)
     return pte & needed == needed
+
+
+@runtime_checkable
+class Resettable(Protocol):
+    """A driver that can reset its device while the address space is in use."""
+
+    def reset(self) -> Steps:
+        """Reset the device; returns when it works again."""
+        ...
 
 
 class DeviceSubscriber(ABC):
@@ -40,6 +49,8 @@ class DeviceSubscriber(ABC):
         The address space is gone for the device; only callbacks that had begun may still come.
     """
 
+    stalls = False
+    """Accesses that fault wait in the MMU, which must be able to keep them."""
     context: Context
     _asid: int
 

@@ -34,3 +34,9 @@ class Brackets:
     def holds(self, vpn: int) -> bool:
         """Whether a page is in an open one."""
         return any(count and first <= vpn <= last for (first, last), count in self._open.items())
+
+    def clear(self) -> list[tuple[int, int]]:
+        """Close all; return those that were open, each as often as it was."""
+        spans = list(self._open.elements())
+        self._open.clear()
+        return spans

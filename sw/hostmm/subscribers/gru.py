@@ -33,6 +33,7 @@ class Gru(DeviceSubscriber):
         Asids that the GRU contexts of a device share.
     """
 
+    stalls = True
     asids = range(8, ASIDS)
 
     def __init__(self, machine: "Machine", mm: MmStruct) -> None:

@@ -113,7 +113,7 @@ class Kvm(DeviceSubscriber):
             yield "pte_clear"
             self._tables.set(vpn, 0)
         if found:
-            yield from self._flush(found[0], found[-1], callback)
+            yield from self._flush(first, last, callback)
 
     def _flush(self, first: int, last: int, callback: int) -> Steps:
         """Flush the device's TLB (``kvm_flush_remote_tlbs``)."""

@@ -32,7 +32,7 @@ _BLOCK_PAGES = 32
 class Odp(DeviceSubscriber):
     """A memory region over the whole address space (implicit ODP). Accesses that fault are refused and sent again."""
 
-    stalls = False
+    is_interval = True
 
     def __init__(self, machine: "Machine", mm: MmStruct) -> None:
         super().__init__(machine, mm)
@@ -89,16 +89,15 @@ class Odp(DeviceSubscriber):
             yield "pte_clear"
             words.append(self._tables.get(vpn))
             self._tables.set(vpn, 0)
-        posted = []
-        for index in range(0, len(found), _BLOCK_PAGES):
-            block = found[index : index + _BLOCK_PAGES]
-            posted.append(
-                (
-                    yield from self._driver.post_invalidate(
-                        self._asid, block[0], block[-1], callback=callback
-                    )
-                )
+        # Each block begins where the one before it ends, so that together they are the range.
+        starts = found[_BLOCK_PAGES::_BLOCK_PAGES]
+        posted: list[Command] = []
+        ends = [start - 1 for start in starts]
+        for low, high in zip([first, *starts], [*ends, last], strict=True) if found else ():
+            command = yield from self._driver.post_invalidate(
+                self._asid, low, high, callback=callback
             )
+            posted.append(command)
         for command in posted:
             yield from self._wait(command)
         for word in words:

@@ -66,13 +66,24 @@ class Sva(_Walking):
 
     def invalidate_range_start(self, first: int, last: int, *, callback: int) -> Steps:
         """Keep walks of the range out, invalidate it and wait for the last use."""
-        if not self.released:
+        if self.released:
+            return
+        yield from self._invalidate(first, last, hold=True, callback=callback)
+        if self.released:
+            # Nobody may ever say that this range has changed.
+            yield from self._driver.unhold(self._asid, first, last, callback=callback)
+        else:
             self._held.start(first, last)
-            yield from self._invalidate(first, last, hold=True, callback=callback)
 
     def invalidate_range_end(self, first: int, last: int, *, callback: int) -> Steps:
-        """Let walks of the range in again; also behind a release, or the hold would meet the asid's next owner."""
+        """Let walks of the range in again."""
         if self._held.end(first, last):
+            yield from self._driver.unhold(self._asid, first, last, callback=callback)
+
+    def release(self, *, callback: int) -> Steps:
+        """Freeze the device for good, and leave no hold behind: it would meet the asid's next owner."""
+        yield from super().release(callback=callback)
+        for first, last in self._held.clear():
             yield from self._driver.unhold(self._asid, first, last, callback=callback)
 
 

@@ -55,6 +55,8 @@ def _ended(use: Use) -> str:
 def _callback(history: History, callback: Callback) -> Findings:
     call = f"{callback.kind.name.lower()} of pages {callback.first:#x} to {callback.last:#x}"
     for command in callback.commands:
+        if _made_good(callback, command):
+            continue
         if command.invalidates and command.drained > callback.end:
             yield at_row(
                 history,
@@ -71,6 +73,15 @@ def _callback(history: History, callback: Callback) -> Findings:
                 f"{call} of mm {callback.mm} returned while the {use.name} was in flight, which "
                 f"{_ended(use)}",
             )
+
+
+def _made_good(callback: Callback, command: Command) -> bool:
+    """Whether the command timed out, and another one of the callback over the same pages drained."""
+    return command.timed_out != NEVER and any(
+        other.drained <= callback.end
+        and (other.first, other.last, other.asid) == (command.first, command.last, command.asid)
+        for other in callback.commands
+    )
 
 
 def _still_old(callback: Callback, use: Use) -> bool:

@@ -52,6 +52,8 @@ def _refusals(history: History) -> Findings:
     for callback in history.callbacks:
         if callback.kind is Notification.RANGE_START and callback.result and callback.end != NEVER:
             subscription = known.get((callback.mm, callback.subscriber))
-            if subscription is not None and subscription.has(Notification.RANGE_END):
+            if subscription is None or subscription.is_interval:
+                continue
+            if subscription.has(Notification.RANGE_END):
                 what = f"subscriber {subscription.number} of mm {callback.mm} refuses a range start, and has a range end"
                 yield at_row(history, "I12", callback.end, what)

@@ -5,7 +5,7 @@ from collections import defaultdict
 from hostmm.mm.pagetable import PTE_V
 from hostmm.timeline import Row
 from shootdown.checks.violation import NO_PATH, Finding, Findings, at_row
-from shootdown.history import Command, History
+from shootdown.history import NEVER, Command, History
 
 __all__ = ["check_freed"]
 
@@ -66,8 +66,12 @@ def _before_drained(history: History) -> Findings:
                 cleared[pfn].append((mm, vpn, span))
             continue
         for clear_mm, clear_vpn, clear_span in cleared.pop(pfn, ()):
-            for command in commands.get(clear_span, ()):
-                if command.covers(clear_mm, clear_vpn) and command.drained > row:
+            mine = [c for c in commands.get(clear_span, ()) if c.covers(clear_mm, clear_vpn)]
+            repeated = any(command.drained <= row for command in mine)
+            for command in mine:
+                # One that timed out is made good by another that did not.
+                gave_up = command.timed_out != NEVER and repeated
+                if command.drained > row and not gave_up:
                     yield Finding(
                         "I1",
                         rows.paths[command.path],

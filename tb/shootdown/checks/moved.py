@@ -11,8 +11,8 @@ from shootdown.history import NEVER, History, PteChange
 
 __all__ = ["check_migration", "check_mremap", "count_migrations", "count_moves"]
 
-_MIGRATION = "migrate"
-"""How the names of the paths that migrate begin."""
+_MIGRATIONS = ("unmap_and_move", "collapse_huge_page")
+"""Paths that copy a page which takes the old one's place."""
 _MREMAP = "mremap"
 
 
@@ -53,7 +53,7 @@ def _copies(history: History) -> Iterator[tuple[int, int]]:
     """Yield (row, source frame) of each page that a migration copied."""
     rows = history.rows
     for row, path, source in rows.take(rows.of(Row.COPY), "path", "b"):
-        if rows.paths[path].startswith(_MIGRATION):
+        if rows.paths[path] in _MIGRATIONS:
             yield row, source >> PAGE_BITS
 
 

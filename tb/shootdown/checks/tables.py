@@ -20,7 +20,10 @@ _INDEX_BITS = 9
 
 @dataclass(slots=True, eq=False)
 class _Table:
-    """A page-table page of a device's address space: pages ``first`` to ``last`` are below it."""
+    """A page-table page of a device's address space: pages ``first`` to ``last`` are below it.
+
+    ``freed`` is the row at which it was freed, or linked in another place (mremap).
+    """
 
     mm: int
     pfn: int
@@ -62,6 +65,8 @@ def _tables(history: History) -> list[_Table]:
             if table is not None:
                 table.freed = row
         elif tag:
+            if pfn in live:
+                live[pfn].freed = row
             live[pfn] = _Table(mm, pfn, level, vpn, row)
             found.append(live[pfn])
         elif pfn in live:
@@ -73,6 +78,8 @@ def _early(history: History, table: _Table) -> Findings:
     """Yield a freed table that a walk is in, or that no command has made unreachable since it was unlinked."""
     if table.freed == NEVER:
         return
+    freed = history.rows["kind"][table.freed] == Row.FREE
+    done = "was freed" if freed else "was moved"
     place = (
         f"table {table.pfn:#x} of level {table.level} over page {table.first:#x} of mm {table.mm}"
     )
@@ -82,13 +89,13 @@ def _early(history: History, table: _Table) -> Findings:
             and walk.begin < table.freed < walk.end
             and walk.begin < table.unlinked
         ):
-            what = f"{place} was freed while the walk of page {walk.vpn:#x} that began in cycle {walk.begin_cycle} ran"
+            what = f"{place} {done} while the walk of page {walk.vpn:#x} that began in cycle {walk.begin_cycle} ran"
             yield at_row(history, "I17", table.freed, what)
     used = any(
         table.leads(walk) and table.linked < walk.begin < table.unlinked for walk in history.walks
     )
     if used and not any(_reaches(command, table) for command in history.commands):
-        what = f"{place} was freed although no command had taken it from the walk cache"
+        what = f"{place} {done} although no command had taken it from the walk cache"
         yield at_row(history, "I17", table.freed, what)
 
 

@@ -72,7 +72,7 @@ def by_command(
 
 def judge(history: History, finding: Finding) -> Violation:
     """Say whether the policy is known to allow it, with the devices that took part."""
-    kinds = {"A" if s.follows_flushes else "B" for s in history.subscriptions} or {"B"}
+    kinds = {subscription.kind for subscription in history.subscriptions} or {"B"}
     allowed = expected(
         history.policy.name,
         finding.invariant,

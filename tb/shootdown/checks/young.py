@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 
-from hostmm.mm.pagetable import PTE_A, PTE_V, pte_pfn
+from hostmm.mm.pagetable import PTE_A, PTE_V, is_migration_entry, pte_pfn
 from hostmm.timeline import LockClass, Notification, Row
 from shootdown.checks.reclaim import RECLAIM_PATHS, YOUNG_PATHS
 from shootdown.checks.violation import Findings, at_row
@@ -55,14 +55,20 @@ def _unheard(history: History) -> Findings:
 
 
 def _decisions(history: History) -> Iterator[tuple[PteChange, int]]:
-    """Yield each PTE that reclaim took away, with the row at which its pass had the page-table lock."""
+    """Yield each PTE that reclaim took away, with the row at which its pass had the page-table lock.
+
+    Migration unmaps by the same path, and decides nothing.
+    """
     rows = history.rows
     index = rows.of(Row.LOCK)
     index = index[rows["tag"][index] == LockClass.PTL]
     locked: dict[int, list[int]] = defaultdict(list)
     for row, span in rows.take(index, "span"):
         locked[span].append(row)
+    moved = {(c.span, c.mm, c.vpn) for c in history.changes if is_migration_entry(c.new)}
     for change in history.changes:
+        if (change.span, change.mm, change.vpn) in moved:
+            continue
         if change.unmaps and rows.paths[change.path] in RECLAIM_PATHS:
             held = locked.get(change.span, [])
             place = bisect_left(held, change.row)
@@ -130,7 +136,15 @@ def _last_use(history: History, change: PteChange, before: int) -> Use | None:
     uses = history.uses_of.get((change.mm, change.vpn), [])
     place = bisect_left(uses, before, key=lambda use: use.begin)
     mine = (use for use in reversed(uses[:place]) if use.pfn == change.old_pfn)
-    return next(mine, None)
+    return next((use for use in mine if _can_tell(history, use)), None)
+
+
+def _can_tell(history: History, use: Use) -> bool:
+    """Whether anybody can be asked about a use: the device's subscriber has a method for it (an interval has none)."""
+    known = [s for s in history.subscriptions if s.mm == use.mm]
+    return not known or any(
+        s.has(_CFY) and history.owners.looks_after(s.mm, s.number, use.asid) for s in known
+    )
 
 
 def _misplaced(history: History) -> Findings:

@@ -31,22 +31,30 @@ class Owners:
         self.bindings: dict[int, list[Binding]] = defaultdict(list)
         self.walked: set[int] = set()
         self.shadowed: set[int] = set()
+        self._handles: dict[int, dict[int, int]] = defaultdict(dict)
+        self._asids: dict[int, set[int]] = defaultdict(set)
         self._taken: dict[int, list[int]] = defaultdict(list)
         roots: dict[int, int] = {}
         self._subscribers: dict[int, set[tuple[int, int]]] = defaultdict(set)
         index = rows.of(Row.TABLE, Row.CONTEXT)
-        for row, kind, mm, pfn, tag, a in rows.take(index, "kind", "mm", "pfn", "tag", "a"):
+        names = ("kind", "mm", "pfn", "tag", "a", "c")
+        for row, kind, mm, pfn, tag, a, handle in rows.take(index, *names):
             if kind == Row.TABLE:
                 roots[pfn] = mm
             elif not tag:
                 self._taken[a].append(row)
             else:
                 self.bindings[a].append((row, mm))
+                self._asids[handle].add(a)
                 (self.walked if roots.get(pfn) == mm else self.shadowed).add(mm)
         self._serve(rows)
 
     def _serve(self, rows: Rows) -> None:
         callers: dict[int, tuple[int, int]] = {}
+        index = rows.of(Row.SUBSCRIBE)
+        for _, mm, registers, number, handle in rows.take(index, "mm", "tag", "b", "c"):
+            if registers and handle:
+                self._handles[mm][number] = handle
         index = rows.of(Row.NOTIFY_BEGIN, Row.INV_ISSUE)
         for _, kind, mm, number, subscriber in rows.take(index, "kind", "mm", "b", "c"):
             if kind == Row.NOTIFY_BEGIN:
@@ -69,6 +77,12 @@ class Owners:
         return not given or self.bindings[asid][given - 1][0] < self._taken[asid][taken - 1]
 
     def looks_after(self, mm: int, subscriber: int, asid: int) -> bool:
-        """Whether an asid is a subscriber's business: one that ever sent a command for it; all, where nobody did."""
+        """Whether an asid is a subscriber's business.
+
+        Where contexts have handles they say so; else it is one that ever sent a command for it; all, where nobody did.
+        """
+        handles = self._handles.get(mm)
+        if handles:
+            return asid in self._asids.get(handles.get(subscriber, 0), ())
         known = self._subscribers.get(asid)
         return known is None or (mm, subscriber) in known

@@ -77,6 +77,7 @@ class Replay:
         self._open_uses: dict[tuple[int, int], list[Use]] = defaultdict(list)
         self._by_number: dict[int, Callback] = {}
         self._brackets: list[Callback] = []
+        self._left: set[tuple[int, int]] = set()
         self._owned: set[int] = set()
         self._freed_at: dict[int, tuple[int, int]] = {}
         self._mapped: dict[tuple[int, int], tuple[int, int]] = {}
@@ -89,6 +90,7 @@ class Replay:
             Row.PTE_SET: self._pte_set,
             Row.NOTIFY_BEGIN: self._notify_begin,
             Row.NOTIFY_END: self._notify_end,
+            Row.SUBSCRIBE: self._subscribe,
             Row.INV_ISSUE: self._issue,
             Row.DROP_IN: self._drop_in,
             Event.ACCEPTED.value: self._accept,
@@ -186,11 +188,19 @@ class Replay:
             for use in self._all_open_uses()
             if callback.covers(use.mm, use.vpn) and self._concerns(callback, use.asid)
         ]
-        if callback.kind is Notification.RANGE_START:
+        left = (callback.mm, callback.subscriber) in self._left
+        if callback.kind is Notification.RANGE_START and not left:
             self._brackets.append(callback)
 
     def _concerns(self, callback: Callback, asid: int) -> bool:
         return self._owners.looks_after(callback.mm, callback.subscriber, asid)
+
+    def _subscribe(self, values: _Values) -> None:
+        """Forget the brackets of a subscriber that leaves: nobody will tell it of their ends."""
+        mm, registers, number = values[6], values[9], values[11]
+        if not registers:
+            self._left.add((mm, number))
+            self._brackets = [b for b in self._brackets if (b.mm, b.subscriber) != (mm, number)]
 
     def _issue(self, values: _Values) -> None:
         row, cycle, _, thread, path, span, mm, first, _, tag, last, number, flags = values

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hostmm.timeline import Notification, Row
+from hostmm.timeline import INTERVAL, Notification, Row
 from shootdown.history.facts import NEVER
 from shootdown.history.rows import Rows
 
@@ -35,9 +35,17 @@ class Subscription:
         return bool(self.kinds >> kind & 1)
 
     @property
-    def follows_flushes(self) -> bool:
-        """Whether it is A-type: it acts when the CPUs' TLBs are flushed, and has no bracket."""
-        return not self.has(Notification.RANGE_START)
+    def is_interval(self) -> bool:
+        """Whether a start that it refuses has begun nothing, although it has a method for the end."""
+        return bool(self.kinds & INTERVAL)
+
+    @property
+    def kind(self) -> str:
+        """Its kind of device, as in :mod:`shootdown.expectations`."""
+        if self.has(Notification.RANGE_START):
+            return "B"
+        told = (Notification.INVALIDATE_PAGE, Notification.INVALIDATE_RANGE)
+        return "A" if any(self.has(kind) for kind in told) else "P"
 
     def listens(self, row: int) -> bool:
         """Whether it is on the chain at a row."""

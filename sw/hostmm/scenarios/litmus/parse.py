@@ -12,6 +12,7 @@ from hostmm.costs import COSTS
 from hostmm.errors import HostError
 from hostmm.scenarios.litmus.script import (
     DENIED,
+    FAULT,
     Address,
     Condition,
     PageSpec,
@@ -22,10 +23,11 @@ from hostmm.scenarios.litmus.script import (
     Term,
 )
 from hostmm.scenarios.litmus.steps import VERBS, Verb
+from hostmm.subscribers.kinds import SUBSCRIBERS
 
 __all__ = ["LitmusError", "parse", "read"]
 
-_KEYS = ("title", "source", "mm", "page", "device", "memory", "forbidden", "shows")
+_KEYS = ("title", "source", "mm", "page", "device", "memory", "timeout", "forbidden", "shows")
 _KINDS = ("anon", "tmpfs", "file", "pfn", "hole", "nonlinear")
 _NAME = r"[A-Za-z]\w*"
 _ADDRESS = re.compile(
@@ -77,6 +79,7 @@ class _Parser:
         self._mms: dict[str, int] = {}
         self._pages: dict[str, PageSpec] = {}
         self._devices: dict[str, str] = {}
+        self._kinds: dict[str, str] = {}
         self._threads: tuple[str, ...] = ()
         self._rows: list[Row] = []
         self._free: bool | None = None
@@ -112,10 +115,12 @@ class _Parser:
             pages=self._pages,
             threads=self._threads,
             devices=self._devices,
+            kinds=self._kinds,
             rows=tuple(self._rows),
             forbidden=self._condition(self._single["forbidden"]),
             shows=self._shows(self._single.get("shows", "")),
-            memory_cycles=self._memory(),
+            memory_cycles=self._cycles("memory", 1000),
+            timeout_cycles=self._cycles("timeout", 1_000_000),
             text=self._text,
         )
         known = script.registers
@@ -167,9 +172,14 @@ class _Parser:
 
     def _device(self, name: str, value: str) -> None:
         self._new_name("device", name, name in self._devices)
-        if value not in self._mms:
-            self._fail(f"no mm {value!r}", f"mms so far: {', '.join(self._mms) or 'none'}")
-        self._devices[name] = value
+        mm, _, kind = value.partition(" ")
+        if mm not in self._mms:
+            self._fail(f"no mm {mm!r}", f"mms so far: {', '.join(self._mms) or 'none'}")
+        if kind and kind not in SUBSCRIBERS:
+            self._fail(f"no kind of device {kind!r}", f"kinds: {', '.join(SUBSCRIBERS)}")
+        self._devices[name] = mm
+        if kind:
+            self._kinds[name] = kind
 
     def _page(self, name: str, value: str) -> None:
         self._new_name("page", name, name in self._pages)
@@ -198,13 +208,13 @@ class _Parser:
             self._fail(f"a page of kind {kind} has no value at the start", "a store gives it one")
         self._pages[name] = spec
 
-    def _memory(self) -> int | None:
-        text = self._single.get("memory")
+    def _cycles(self, key: str, most: int) -> int | None:
+        text = self._single.get(key)
         if text is None:
             return None
         found = re.fullmatch(r"(\d+) cycles", text)
-        if not found or not 1 <= int(found[1]) <= 1000:
-            self._fail(f"memory: {text!r} is no latency", "memory: N cycles, N from 1 to 1000")
+        if not found or not 1 <= int(found[1]) <= most:
+            self._fail(f"{key}: {text!r} is no latency", f"{key}: N cycles, N from 1 to {most}")
         return int(found[1])
 
     # --- the table ---------------------------------------------------------------------------------------
@@ -269,8 +279,11 @@ class _Parser:
             )
         if self._free:
             self._fail("a step below the === rule stalls", "only rows above it wait for each other")
-        if thread in self._devices:
-            self._fail("a device stalls", "only CPUs walk through the mm paths")
+        if (thread in self._devices) is not (found["path"] == FAULT):
+            self._fail(
+                f"{thread} does not come there",
+                f"a CPU stalls in an mm path, a device in the handling of its {FAULT}",
+            )
         step = "unlocked" if found["unlock"] else found["step"]
         if step not in COSTS:
             self._fail(f"no step {step!r}", f"steps: {', '.join(COSTS)}")
@@ -294,7 +307,9 @@ class _Parser:
         if name == "fork":
             self._new_name("mm", parts["name"], parts["name"] in {*self._mms, *self._forked})
             self._forked.add(parts["name"])
-        elif name == "exit" and parts["name"] not in {*self._mms, *self._forked}:
+        elif name in ("unbind", "reset") and parts["name"] not in self._devices:
+            self._fail(f"no device {parts['name']!r}", f"devices: {', '.join(self._devices)}")
+        elif name in ("exit", "softdirty") and parts["name"] not in {*self._mms, *self._forked}:
             self._fail(f"no mm {parts['name']!r}", f"mms: {', '.join((*self._mms, *self._forked))}")
         return step
 

@@ -14,17 +14,18 @@ from hostmm.mm.files import AddressSpace
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.scenarios.base import ALLOWED, FORBIDDEN, Bind, Outcome, Scenario
 from hostmm.scenarios.litmus.parse import read
-from hostmm.scenarios.litmus.script import DENIED, PageSpec, Script, Step
+from hostmm.scenarios.litmus.script import DENIED, FAULT, PageSpec, Script, Step
 from hostmm.scenarios.litmus.steps import VERBS, Stage, device_step
 from hostmm.scheduler import Gate, Steps
+from hostmm.subscribers.kinds import SUBSCRIBERS
 from hostmm.timeline import Row
-from secmmu.csr import EMULATOR_REGISTERS
+from secmmu.csr import EMULATOR_REGISTERS, REGISTERS
 from secmmu.layouts import Event, FrameKind
 
 if TYPE_CHECKING:
     from hostmm.machine import Machine
 
-__all__ = ["PATIENCE_NS", "SUFFIX", "Litmus", "races", "shipped"]
+__all__ = ["PATIENCE_NS", "SUFFIX", "Litmus", "bugs", "races", "shipped"]
 
 SUFFIX = ".litmus"
 """How the name of a script ends."""
@@ -97,6 +98,12 @@ def shipped() -> dict[str, Litmus]:
 def races() -> dict[str, Litmus]:
     """Return the scripts without an order that schedules are explored on, by name."""
     return _read_all("races")
+
+
+@cache
+def bugs() -> dict[str, Litmus]:
+    """Return the scripts that expose the historic bugs, by name, and the one that exposes none (``bug-none``)."""
+    return _read_all("bugs")
 
 
 def _read_all(folder: str) -> dict[str, Litmus]:
@@ -175,20 +182,27 @@ class _Performance:
     # --- the conductor -----------------------------------------------------------------------------------
 
     def _conduct(self, bind: Bind) -> Steps:
-        if self._script.memory_cycles is not None:
-            for name in ("memory.read_latency", "memory.write_latency"):
-                register = EMULATOR_REGISTERS[name].address
-                self._machine.link.csr_write(
-                    self._machine.sched.now, register, self._script.memory_cycles, emulator=True
-                )
-        for name in dict.fromkeys(self._script.devices.values()):
-            yield from bind(self._machine, self._stage.mms[name])
+        self._set_registers()
+        stage = self._stage
+        for device, mm in self._script.devices.items():
+            kind = self._script.kinds.get(device)
+            own = SUBSCRIBERS[kind].bind if kind else bind
+            stage.subscribers[device] = yield from own(self._machine, stage.mms[mm])
         for row, cues in zip(self._script.rows, self._cues, strict=True):
             self._machine.sched.numbered |= row.free
             for thread, cue in cues.items():
                 self._cue(thread, cue)
             if not row.free:
                 yield from self._settle(list(cues.values()))
+
+    def _set_registers(self) -> None:
+        now, link = self._machine.sched.now, self._machine.link
+        if self._script.memory_cycles is not None:
+            for name in ("memory.read_latency", "memory.write_latency"):
+                address = EMULATOR_REGISTERS[name].address
+                link.csr_write(now, address, self._script.memory_cycles, emulator=True)
+        if self._script.timeout_cycles is not None:
+            link.csr_write(now, REGISTERS["mmu.timeout"].address, self._script.timeout_cycles)
 
     def _cue(self, thread: str, cue: _Cue) -> None:
         if cue.step.verb == "go on":
@@ -212,7 +226,7 @@ class _Performance:
             if cue.step.stall is not None:
                 self._set_gate(thread, cue)
             yield Wait(cue.begin)
-            if engine is not None:
+            if engine is not None and cue.step.verb != "go on":
                 yield from self._device(thread, engine, cue.step)
             elif cue.step.verb != "go on":
                 result = yield from VERBS[cue.step.verb].play(self._stage, cue.step)
@@ -228,15 +242,17 @@ class _Performance:
         stall = cue.step.stall
         assert stall is not None
         reached, opened = Signal(f"{thread} stalls"), Signal(f"{thread} may go on")
-        cue.gate = Gate(thread, stall.path, stall.step, reached, opened, passes=stall.nth - 1)
+        # A device's fault is served by a thread of its own, outside every path.
+        who, path = ("iopf", "-") if stall.path == FAULT else (thread, stall.path)
+        cue.gate = Gate(who, path, stall.step, reached, opened, passes=stall.nth - 1)
         self._machine.sched.gates.append(cue.gate)
 
     def _device(self, thread: str, engine: int, step: Step) -> Steps:
         if step.verb == "wait":
             yield from VERBS["wait"].play(self._stage, step)
             return
-        asid = self._stage.mms[self._script.devices[thread]].number
-        tag, dropped = yield from device_step(self._stage, engine, asid, step)
+        handle = self._stage.subscribers[thread].handle
+        tag, dropped = yield from device_step(self._stage, engine, handle, step)
         self._note(step, _DENIED if dropped else _DEVICE, tag)
 
     def _note(self, step: Step, kind: int, value: int) -> None:

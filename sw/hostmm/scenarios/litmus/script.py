@@ -3,10 +3,23 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-__all__ = ["DENIED", "Address", "Condition", "PageSpec", "Row", "Script", "Stall", "Step", "Term"]
+__all__ = [
+    "DENIED",
+    "FAULT",
+    "Address",
+    "Condition",
+    "PageSpec",
+    "Row",
+    "Script",
+    "Stall",
+    "Step",
+    "Term",
+]
 
 DENIED = -1
 """Value of a register whose access was refused: the address is not mapped, or not for this."""
+FAULT = "fault"
+"""Where a device's step stalls: in the thread that serves its fault."""
 
 
 @dataclass(frozen=True)
@@ -121,13 +134,15 @@ class Script:
     threads : tuple of str
         Columns, in order.
     devices : mapping
-        Columns that are devices, with the address space that each works in.
+        Columns that are devices, each with the address space that it works in.
+    kinds : mapping
+        Devices with a kind of subscriber of their own.
     mms : mapping
         Address spaces that are there from the start, with the CPUs that run each.
     shows : tuple of (policy, subscriber)
         Pairs that are known to show the forbidden outcome; ``*`` stands for any.
-    memory_cycles : int or None
-        Latency of the emulated memory, where the test needs a slow one.
+    memory_cycles, timeout_cycles : int or None
+        Latency of the emulated memory, where the test needs a slow one; cycles until the MMU gives up on a command.
     """
 
     name: str
@@ -137,10 +152,12 @@ class Script:
     pages: Mapping[str, PageSpec]
     threads: tuple[str, ...]
     devices: Mapping[str, str]
+    kinds: Mapping[str, str]
     rows: tuple[Row, ...]
     forbidden: Condition
     shows: tuple[tuple[str, str], ...]
     memory_cycles: int | None
+    timeout_cycles: int | None
     text: str
 
     @property

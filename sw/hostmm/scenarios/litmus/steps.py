@@ -7,15 +7,21 @@ from typing import TYPE_CHECKING, TypeAlias
 from hostmm.faults import touch
 from hostmm.filemap import xip_file_write
 from hostmm.locks import Acquire
-from hostmm.mm.files import AddressSpace
 from hostmm.mm.frames import PAGE_BYTES, Page
 from hostmm.mm.pagetable import PTE_V, pte_pfn
 from hostmm.mm.space import MmStruct, Vma
+from hostmm.paths.collapse_huge_page import collapse_huge_page
+from hostmm.paths.gather import MmuGather
+from hostmm.paths.ksm import RmapItem, try_to_merge_two_pages
+from hostmm.paths.migrate import migrate_page
 from hostmm.paths.page_referenced import page_referenced
-from hostmm.paths.zap import zap_page_range
+from hostmm.paths.soft_dirty import clear_refs_write, soft_dirty
+from hostmm.paths.truncate import truncate_range
+from hostmm.paths.zap import zap_page_range, zap_vma
 from hostmm.scenarios.litmus.script import DENIED, Address, Step
 from hostmm.scheduler import Fetch, Steps
 from hostmm.shrink import shrink_page
+from hostmm.subscribers.base import DeviceSubscriber, Resettable
 from hostmm.syscalls import (
     exit_process,
     fork,
@@ -43,8 +49,9 @@ class Stage:
 
     Attributes
     ----------
-    mms, vmas : dict
-        Address spaces by name; the vma that each named page was mapped by at the start.
+    mms, vmas, subscribers : dict
+        Address spaces by name; the vma that each named page was mapped by at the start; what stands behind the
+        notifiers, by device.
     home : str
         Name of the address space of a step that names none.
     """
@@ -53,6 +60,7 @@ class Stage:
     home: str
     mms: dict[str, MmStruct] = field(default_factory=dict)
     vmas: dict[str, Vma] = field(default_factory=dict)
+    subscribers: dict[str, DeviceSubscriber] = field(default_factory=dict)
 
     def mm(self, address: Address) -> MmStruct:
         """Address space of an address."""
@@ -104,13 +112,13 @@ class Verb:
     device: bool = False
 
 
-def device_step(stage: Stage, engine: int, asid: int, step: Step) -> Steps:
+def device_step(stage: Stage, engine: int, handle: int, step: Step) -> Steps:
     """Let an engine load or store a word; returns (tag of the transfer, whether it was refused)."""
     assert step.address is not None
     driver = stage.machine.driver
     va = stage.vpn(step.address) * PAGE_BYTES + 8 * step.address.word
     transfer = yield from driver.submit(
-        engine, asid, va, 1, write=step.verb == "store", data=step.value
+        engine, handle, va, 1, write=step.verb == "store", data=step.value
     )
     yield from driver.wait(transfer)
     return transfer.tag, transfer.dropped
@@ -212,31 +220,68 @@ def _age(stage: Stage, step: Step) -> Steps:
 
 
 def _truncate(stage: Stage, step: Step) -> Steps:
-    """Take pages out of their file: unmapped first where they are mapped, then dropped from the cache."""
+    """Take pages out of their file."""
     assert step.address is not None
     vma = stage.vmas[step.address.page]
-    first, last = stage.span(step.address)
+    first, last = (vma.linear_index(vpn) for vpn in stage.span(step.address))
     yield "syscall"
-    for vpn in range(first, last + 1):
-        if vma.file is not None and vma.linear_index(vpn) in vma.file.pages:
-            yield from _truncate_page(stage.machine, vma.file, vma.linear_index(vpn))
+    if vma.file is not None:
+        yield from truncate_range(stage.machine, vma.file, first, last)
 
 
-def _truncate_page(machine: "Machine", file: AddressSpace, index: int) -> Steps:
-    page = file.pages[index]
-    yield Acquire(page.lock)
-    if page.mapcount:
-        yield Acquire(file.i_mmap_lock)
-        for vma in list(file.vmas):
-            vpn = vma.vpn_of(index)
-            if vpn is not None:
-                yield from zap_page_range(machine, vma, vpn, vpn)
-        machine.sched.release(file.i_mmap_lock)
-    if file.pages.get(index) is page and not page.mapcount:
-        page.dirty = False
-        del file.pages[index]
-        machine.frames.put(page)
-    machine.sched.release(page.lock)
+def _migrate(stage: Stage, step: Step) -> Steps:
+    """Move a page to another frame; returns 1 where it moved."""
+    assert step.address is not None
+    page = stage.page(step.address)
+    return 0 if page is None else int((yield from migrate_page(stage.machine, page)))
+
+
+def _collapse(stage: Stage, step: Step) -> Steps:
+    """Put one leaf in the place of a table of PTEs; returns 1 where that could be done."""
+    assert step.address is not None
+    mm, vpn = stage.mm(step.address), stage.vpn(step.address)
+    return int((yield from collapse_huge_page(stage.machine, mm, vpn)))
+
+
+def _merge(stage: Stage, step: Step) -> Steps:
+    """Make two places map one page, if their contents are equal; returns 1 where they do."""
+    assert step.address is not None
+    assert step.target is not None
+    items = [RmapItem(stage.mm(a), stage.vpn(a)) for a in (step.address, step.target)]
+    return int((yield from try_to_merge_two_pages(stage.machine, *items)))
+
+
+def _soft_dirty(stage: Stage, step: Step) -> Steps:
+    assert step.name is not None
+    yield from clear_refs_write(stage.machine, stage.mms[step.name])
+
+
+def _starve(stage: Stage, step: Step) -> Steps:
+    """Let so many more page tables be allocated where that may fail."""
+    stage.machine.reclaim.tables_left = step.value
+    yield "refcount"
+
+
+def _reap(stage: Stage, step: Step) -> Steps:
+    """Drop pages as the OOM reaper does, which must not block; returns 1 where nobody objected."""
+    assert step.address is not None
+    mm, (first, last) = stage.mm(step.address), stage.span(step.address)
+    if not (yield from mm.notifiers.invalidate_range_start_nonblock(first, last)):
+        return 0
+    gather = MmuGather(stage.machine, mm, None)
+    for vma in mm.overlapping(first, last):
+        yield from zap_vma(
+            stage.machine, vma, max(first, vma.start), min(last, vma.end - 1), gather
+        )
+    yield from gather.finish()
+    yield from mm.notifiers.invalidate_range_end(first, last)
+    return 1
+
+
+def _unbind(stage: Stage, step: Step) -> Steps:
+    """Take an address space from a device at run time."""
+    assert step.name is not None
+    yield from stage.subscribers[step.name].unbind()
 
 
 def _fill(stage: Stage, step: Step) -> Steps:
@@ -277,6 +322,32 @@ def _mapped(stage: Stage, step: Step) -> Steps:
     return stage.mm(step.address).tables.get(stage.vpn(step.address)) & PTE_V
 
 
+def _marked(stage: Stage, step: Step) -> Steps:
+    """Return 1 where the page counts as written since the last soft-dirty sweep."""
+    assert step.address is not None
+    yield "pte_read"
+    return int(soft_dirty(stage.mm(step.address), stage.vpn(step.address)))
+
+
+def _revoke(stage: Stage, step: Step) -> Steps:
+    """Have the driver of a raw frame take it back: unmap it where it finds it mapped, then free it."""
+    assert step.address is not None
+    machine, vma, vpn = stage.machine, stage.vmas[step.address.page], stage.vpn(step.address)
+    yield "syscall"
+    if vma.mm.tables.get(vpn) & PTE_V:
+        yield from zap_page_range(machine, vma, vpn, vpn)
+    yield "free_page"
+    machine.frames.put(machine.frames.pages[vma.linear_index(vpn)])
+
+
+def _reset(stage: Stage, step: Step) -> Steps:
+    """Reset a device, if its driver can."""
+    assert step.name is not None
+    subscriber = stage.subscribers[step.name]
+    if isinstance(subscriber, Resettable):
+        yield from subscriber.reset()
+
+
 def _wait(stage: Stage, step: Step) -> Steps:
     assert step.value is not None
     yield step.value
@@ -296,6 +367,18 @@ VERBS: dict[str, Verb] = {
     "exit": Verb("exit MM", r"(?P<name>\w+)", _exit),
     "reclaim": Verb("[R =] reclaim ADDRESS", _AT, _reclaim, result=True),
     "age": Verb("[R =] age ADDRESS", _AT, _age, result=True),
+    "migrate": Verb("[R =] migrate ADDRESS", _AT, _migrate, result=True),
+    "collapse": Verb("[R =] collapse ADDRESS", _AT, _collapse, result=True),
+    "merge": Verb(
+        "[R =] merge ADDRESS with ADDRESS", rf"{_AT} +with +(?P<target>\S+)", _merge, result=True
+    ),
+    "softdirty": Verb("softdirty MM", r"(?P<name>\w+)", _soft_dirty),
+    "reap": Verb("[R =] reap PAGES", _AT, _reap, result=True),
+    "unbind": Verb("unbind DEVICE", r"(?P<name>\w+)", _unbind),
+    "marked": Verb("R = marked ADDRESS", _AT, _marked, result=True),
+    "revoke": Verb("revoke ADDRESS", _AT, _revoke),
+    "reset": Verb("reset DEVICE", r"(?P<name>\w+)", _reset),
+    "starve": Verb("starve TABLES", r"(?P<value>\d+)", _starve),
     "truncate": Verb("truncate PAGES", _AT, _truncate),
     "fill": Verb("fill ADDRESS", _AT, _fill),
     "disk": Verb("R = disk ADDRESS", _AT, _disk, result=True),

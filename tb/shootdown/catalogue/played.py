@@ -1,0 +1,73 @@
+"""One run of a catalogue's entry on the model, checked even where its threads wait for ever."""
+
+from dataclasses import dataclass
+
+from hostmm.errors import DeadlockError, HostError
+from hostmm.model import Model
+from hostmm.scenarios import FORBIDDEN, find
+from secmmu.layouts import Event
+from shootdown.carriers import drive_model
+from shootdown.checks import Violation, check
+from shootdown.config import RunConfig
+from shootdown.execute import prepare
+from shootdown.history import History
+
+__all__ = ["Played", "play"]
+
+STUCK = "I22"
+"""What a run breaks whose threads wait for ever."""
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a run showed.
+
+    Attributes
+    ----------
+    violations : list of Violation
+        In order of cycle.
+    forbidden : bool
+        The script's forbidden outcome came out.
+    detail : str
+        Its registers.
+    touched : bool
+        The frame sanitizer reported a touch.
+    error : str or None
+        What ended the run before its end.
+    """
+
+    violations: list[Violation]
+    forbidden: bool
+    detail: str
+    touched: bool
+    error: str | None = None
+
+    @property
+    def broken(self) -> list[str]:
+        """Invariants that broke, in order of their first violation."""
+        return list(dict.fromkeys(violation.invariant for violation in self.violations))
+
+    def first(self, invariant: str) -> Violation:
+        """First violation of an invariant."""
+        return next(v for v in self.violations if v.invariant == invariant)
+
+
+def play(config: RunConfig) -> Played:
+    """Run a configuration on the model and check it."""
+    machine, _ = prepare(config, lambda _done: None)
+    error = None
+    try:
+        drive_model(machine.sched.run(), Model(memory_bytes=config.emulator.memory_bytes))
+    except HostError as caught:
+        error = str(caught)
+        stuck = isinstance(caught, DeadlockError)
+    history = History(machine.timeline, machine.policy)
+    violations = check(history)
+    if error is not None and stuck and all(v.invariant != STUCK for v in violations):
+        last = history.rows.cycle_of(len(history.rows["cycle"]) - 1)
+        violations.append(Violation(STUCK, False, "-", last, "-", error))
+    assert config.scenario is not None
+    scenario = find(config.scenario)
+    outcome = scenario.outcome(history.rows.columns, {v.invariant for v in violations})
+    touched = bool(len(history.rows.of(Event.VIOLATION.value)))
+    return Played(violations, outcome.outcome == FORBIDDEN, outcome.detail, touched, error)

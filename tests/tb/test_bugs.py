@@ -1,0 +1,99 @@
+"""The catalogue of historic bugs: every fault is caught by its invariant, its repair passes, a benign run passes."""
+
+import json
+
+import pytest
+
+from hostmm.bugs import BUGS as FAULTS
+from hostmm.scenarios.litmus import bugs as scripts
+from secmmu.config import MUTANTS
+from shootdown.catalogue.bugs import BENIGN, BUGS, Entry, judge, try_bug
+from shootdown.catalogue.played import Played, play
+from shootdown.checks import Violation
+from shootdown.cli import main
+
+HOST = [name for name, entry in BUGS.items() if entry.run is not None and not entry.hardware]
+
+
+def test_the_catalogue_is_whole():
+    """B1 to B45, each with a run or a reason, at least 36 with a run; every fault and script is used."""
+    assert list(BUGS) == [f"B{number}" for number in range(1, 46)]
+    assert all((entry.run is None) == bool(entry.why_not) for entry in BUGS.values())
+    runs = [entry.run for entry in BUGS.values() if entry.run is not None]
+    assert len(runs) >= 36
+    mutants = {run.mutant for run in runs} | {entry.fixed for entry in BUGS.values()} - {None}
+    assert mutants == {*FAULTS, *(run.mutant for run in runs if run.mutant in MUTANTS)}
+    assert set(scripts()) <= {run.scenario for run in runs} | {BENIGN}
+
+
+def test_each_bug_has_a_mechanism_of_its_own():
+    """No two entries run the same fault in the same place."""
+    faults = [FAULTS[name] for name in HOST]
+    assert len({(f.policy, f.chain, f.subscriber) for f in faults}) == len(faults)
+    assert len({entry.mechanism for entry in BUGS.values()}) == len(BUGS)
+
+
+@pytest.mark.parametrize("name", HOST)
+def test_a_bug_is_caught_and_nothing_else_is(name):
+    """By one of its invariants, in a run that the fixed code passes."""
+    verdict = try_bug(BUGS[name])
+    assert verdict.caught in (*BUGS[name].invariants, "outcome"), verdict
+    assert verdict.fixed_passes
+    assert verdict.benign_passes
+    assert (verdict.caught == "outcome") == (name == "B9")
+
+
+def violation(invariant, what="x"):
+    return Violation(invariant, False, "-", 7, "-", what)
+
+
+def played(*violations, forbidden=False):
+    return Played(list(violations), forbidden, "r = 1", touched=False)
+
+
+def test_a_verdict_compares_the_three_runs():
+    """Nothing passes that the fixed code, or the benign run, fails."""
+    entry = Entry("B0", "", "", BUGS["B1"].run, ("I1",), excused="known")
+    good, bad = played(), played(violation("I1"), forbidden=True)
+    assert judge(entry, bad, good, good).passed
+    assert not judge(entry, good, good, good).caught
+    assert not judge(entry, bad, bad, good).fixed_passes
+    assert not judge(entry, bad, good, bad).benign_passes
+    assert judge(entry, played(forbidden=True), good, good).caught == "outcome"
+    assert not judge(entry, played(violation("I4")), good, good).caught
+    assert not judge(entry, played(violation("I1", "is known")), good, good).caught
+
+
+def test_a_run_that_waits_for_ever_is_checked_too():
+    """B7 keeps the device out for ever: that is I22."""
+    run = play(BUGS["B7"].run)
+    assert run.error is not None
+    assert {"I13", "I22"} <= set(run.broken)
+
+
+def test_the_command_prints_table_and_ktap(tmp_path, monkeypatch, capsys):
+    """What was not run is named, with the reason."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["bugs", "B1", "B8", "B37"]) == 0
+    out = capsys.readouterr().out
+    assert "1 of 3 caught" in out
+    assert "B1: the device read 0x4d" in out
+    assert main(["bugs", "B1", "B8", "--ktap"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "ok 1 B1 mm: fix race in COW logic (2008)" in lines
+    assert any(line.startswith("ok 2 B8 ") and "# SKIP no hugetlb" in line for line in lines)
+    found = json.loads((tmp_path / "out/bugs/results.json").read_text())
+    assert (found[0]["caught"], found[0]["cycle"] > 0) == ("I6", True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["B46"], "bug must be one of B1 to B45, not 'B46'"),
+        (["--sim", "vcs"], "simulator must be one of verilator, icarus, not 'vcs'"),
+    ],
+)
+def test_bad_input_is_one_line(words, message, capsys):
+    """Status 2, what is wrong, what is allowed."""
+    assert main(["bugs", *words]) == 2
+    assert capsys.readouterr().err == f"shootdown: {message}\n"
