@@ -317,7 +317,7 @@ class Outcome(enum.Enum, shape=3):
     ``GRANTED``       ``entry`` translates the page, and lets it be written when the walk was for a write
     ``PAGE_FAULT``    the tables refuse what the walk was for: a write, if it was for one
     ``ACCESS_FAULT``  a table cannot be read or updated
-    ``HELD``          the leaf found reaches into a held range: look up again after a release
+    ``HELD``          the page, or the leaf found, reaches into a held range: look up again after a release
     ``AGAIN``         an invalidation overlapped it: look up again
     """
 
@@ -329,12 +329,12 @@ class Outcome(enum.Enum, shape=3):
 
 
 class WalkRequestLayout(data.StructLayout):
-    """A page to walk for; ``write`` asks for a page that may be written. ``beats`` and ``id`` are for the observer.
+    """A page to walk for; ``write`` asks for a page that may be written.
 
     Parameters
     ----------
     config : SecmmuConfig
-        ``levels``, ``asid_bits``, ``id_bits``.
+        ``levels``, ``asid_bits``.
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
@@ -346,8 +346,6 @@ class WalkRequestLayout(data.StructLayout):
                 "root_ppn": PPN_BITS,
                 "mode": MODE_BITS,
                 "write": 1,
-                "id": config.id_bits,
-                "beats": 9,
             }
         )
 
@@ -384,10 +382,8 @@ class WalkSignature(wiring.Signature):
     request : Out(stream of WalkRequestLayout)
         The page; its mode is one of Sv39 up to what ``levels`` allows. The context must still be as in ``request``:
         one that was read before an invalidation of kind CONTEXT is not walked with.
-    held : In(1)
-        With the handshake: the page is inside a held range, there is no walk.
     number : In
-        With the handshake, unless ``held``: the walk.
+        With the handshake: the walk.
     referred : Out(walks)
         Walks whose answers are still awaited.
     answered : In(walks)
@@ -400,7 +396,6 @@ class WalkSignature(wiring.Signature):
         super().__init__(
             {
                 "request": Out(stream.Signature(WalkRequestLayout(config))),
-                "held": In(1),
                 "number": In(config.walk_bits),
                 "referred": Out(config.walks),
                 "answered": In(config.walks),

@@ -507,8 +507,6 @@ class Waiters(wiring.Component):
                 payload.root_ppn.eq(row.root_ppn),
                 payload.mode.eq(row.mode),
                 payload.write.eq(flight.write),
-                payload.id.eq(flight.access.id),
-                payload.beats.eq(flight.access.len + 1),
             ]
         referred = []
         for i, place in enumerate(self._places):
@@ -526,17 +524,15 @@ class Waiters(wiring.Component):
         m.d.comb += self.walk.referred.eq(_union(referred))
 
     def _be_given(self, m: Module, place: data.View, changes: Signal) -> None:
-        """Take the walk's number for the one that asks, or learn that its page is held."""
+        """Take the walk's number for the one that asks."""
         with m.If(changes):
             m.d.sync += place.state.eq(Wait.PARKED)
-        with m.Elif(self.walk.request.ready & self.walk.held):
-            m.d.sync += place.state.eq(Mux(self.release, Wait.PARKED, Wait.HELD))
         with m.Elif(self.walk.request.ready):
             m.d.sync += [
                 place.state.eq(Wait.WALK),
                 place.refers.eq(1),
                 place.walk.eq(self.walk.number),
-                place.released.eq(0),
+                place.released.eq(self.release),
             ]
 
     def _report(self, m: Module) -> None:

@@ -103,7 +103,8 @@ class LeafLayout(data.StructLayout):
 class StepLayout(data.StructLayout):
     """One step of a walk: its start, with the root in place of the PTE, or an entry that was read.
 
-    A start that ``found`` a pointer in the walk cache which died in that cycle is ``misled``.
+    A start that ``found`` a pointer in the walk cache which died in that cycle is ``misled``; that of a walk for a
+    page which is ``held`` is its end.
 
     Parameters
     ----------
@@ -124,6 +125,7 @@ class StepLayout(data.StructLayout):
                 "began": AGE_BITS,
                 "found": 1,
                 "misled": 1,
+                "held": 1,
                 "place": PlaceLayout(config),
                 "exclusive": 1,
                 "pte": PteLayout(),

@@ -58,7 +58,7 @@ class WalkSlot(wiring.Component):
     filled : In(1)
         The TLB has taken the answer.
     running, free : Out(1)
-        The walk goes on; the slot may be given to another.
+        The walk goes on; the slot may be given to another, if no request has joined it one cycle ago.
     doomed : Out(1)
         An earlier invalidation touched the page.
     owed : Out(1)

@@ -170,25 +170,24 @@ class Walker(wiring.Component):
         return Cat(getattr(slot, member) for slot in self._slots)
 
     def _take(self, m: Module, pointer: data.View) -> Signal:
-        """Take a request: it is held, joins a walk, or begins one, which the returned one-hot names."""
+        """Take a request: it joins a walk, or begins one, which the returned one-hot names."""
         walk, cache, notes, page = self.walk, self._cache, self._notes, self.page
         request = walk.request.payload
         joined = lowest(self._of("joinable"))
         begin = Signal(self.config.walks)
         able = Signal()
         begins = Signal()
-        free = in_turn(m, self._of("free"), begins, name="free")
+        free = self._choose_free(m, begins, joined)
         m.d.comb += [
             page.asid.eq(request.asid),
             page.group.eq(request.group),
             page.first.eq(request.vpn),
             page.last.eq(request.vpn),
-            walk.held.eq(page.held),
             # The step goes to data that comes, the comparators to a pointer to be kept, both before a request.
             able.eq(~self.bus.rvalid & ~pointer.valid & ~self._update.answered),
-            walk.request.ready.eq(page.held | (able & (joined.any() | free.any()))),
+            walk.request.ready.eq(able & (joined.any() | free.any())),
             walk.number.eq(number(Mux(joined.any(), joined, free))),
-            begins.eq(walk.request.valid & able & ~page.held & ~joined.any() & free.any()),
+            begins.eq(walk.request.valid & able & ~joined.any() & free.any()),
             begin.eq(Mux(begins, free, 0)),
             cache.key.vpn.eq(Mux(pointer.valid, pointer.owner.vpn, request.vpn)),
             cache.key.asid.eq(Mux(pointer.valid, pointer.owner.asid, request.asid)),
@@ -210,6 +209,16 @@ class Walker(wiring.Component):
         m.d.comb += [slot.begin.eq(begin[i]) for i, slot in enumerate(self._slots)]
         return begin
 
+    def _choose_free(self, m: Module, begins: Value, joined: Value) -> Value:
+        """Choose the slot of the next walk a cycle ahead, unless the last request has just taken or joined it."""
+        last = Signal(self.config.walks)
+        free = Signal(self.config.walks)
+        m.d.sync += [
+            last.eq(Mux(self.walk.request.valid & self.walk.request.ready, joined, 0)),
+            free.eq(in_turn(m, self._of("free"), begins, name="next_free")),
+        ]
+        return free & ~(last | self._of("running"))
+
     def _load(self, m: Module, step: data.View, begin: Signal) -> None:
         """Choose the step of the next cycle: data that comes now, or else the start of a walk."""
         bus, request, cache, notes = self.bus, self.walk.request.payload, self._cache, self._notes
@@ -227,6 +236,7 @@ class Walker(wiring.Component):
                 step.began.eq(notes.reader_began),
                 step.found.eq(0),
                 step.misled.eq(0),
+                step.held.eq(0),
                 step.exclusive.eq(self._update.locked & (self._update.walk == bus.rid)),
                 step.pte.eq(bus.rdata),
                 step.response.eq(bus.rresp),
@@ -243,6 +253,7 @@ class Walker(wiring.Component):
                 step.began.eq(self.now),
                 step.found.eq(cache.found),
                 step.misled.eq(cache.dies),
+                step.held.eq(self.page.held),
                 step.place.eq(cache.place),
                 step.exclusive.eq(0),
                 step.pte.eq(root),
@@ -254,7 +265,7 @@ class Walker(wiring.Component):
         notes = self._notes
         doomed, failed, moves, updates = Signal(), Signal(), Signal(), Signal()
         closes, lost = Signal(), Signal()
-        going = step.valid & ~doomed
+        going = step.valid & ~doomed & ~step.held
         came = ~step.start & ~failed
         shared = step.progress.shared | step.pte.g | (step.found & cache.pointer.shared)
         m.d.comb += [
@@ -358,6 +369,8 @@ class Walker(wiring.Component):
             m.d.comb += outcome.eq(Outcome.ACCESS_FAULT)
         with m.Elif(doomed):
             m.d.comb += outcome.eq(Outcome.AGAIN)
+        with m.Elif(step.held):
+            m.d.comb += outcome.eq(Outcome.HELD)
         with m.Elif(failed):
             m.d.comb += outcome.eq(Outcome.ACCESS_FAULT)
         with m.Elif(self._judge.verdict == PteVerdict.REFUSED):
@@ -422,7 +435,7 @@ class Walker(wiring.Component):
         """Tell the counters and the observer."""
         walk, update, report, events = self.walk, self._update, self._report, self.events
         request = walk.request.payload
-        taken = walk.request.valid & walk.request.ready & ~walk.held
+        taken = walk.request.valid & walk.request.ready
         m.d.comb += [
             report.step.walk.eq(step.walk),
             report.step.owner.eq(step.owner),

@@ -174,12 +174,6 @@ class WalkerBench:
         ctx.set(self.walker.page.held, int(self.held(new.vpn, new.vpn)))
         if not ctx.get(door.request.ready):
             return
-        if ctx.get(door.held):
-            # It would wait for the release; here it asks again.
-            new.tries += 1
-            self.accesses.remove(new)
-            self.accesses.append(new)
-            return
         walk, cycle = ctx.get(door.number), self.cycle
 
         def take() -> None:
