@@ -336,6 +336,7 @@ class Datapath(wiring.Component):
         buffer, back, end = self._write_buffer, self._write_return, self._uses.write_end
         wiring.connect(m, self._waiters.write_refusal, back.refusal)
         wiring.connect(m, back.drop, buffer.drop)
+        wiring.connect(m, buffer.swallowed, back.swallowed)
         self._route_data(m)
         m.d.comb += [
             buffer.device.valid.eq(device.wvalid),

@@ -84,11 +84,11 @@ class ComingLayout(data.StructLayout):
     Parameters
     ----------
     config : SecmmuConfig
-        ``waiters``.
+        ``waiters``, ``id_bits``.
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
-        super().__init__({"way": Way, "stash": stash_bits(config)})
+        super().__init__({"way": Way, "stash": stash_bits(config), "id": config.id_bits})
 
 
 class WriteBuffer(wiring.Component):
@@ -125,6 +125,8 @@ class WriteBuffer(wiring.Component):
         Use slots whose writes are to be ended.
     spoiled : Out(1), spoiled_position : Out, spoil_taken : In(1)
         A write was ended: its answer must be an error.
+    swallowed : Out(stream of its id)
+        What the device still gave of an ended write has come to its end: it may be answered.
     device : In(stream of WriteBeatLayout), memory : Out(stream of WriteBeatLayout)
         The W channels.
     none : Out(1)
@@ -143,6 +145,7 @@ class WriteBuffer(wiring.Component):
     spoiled: Signal
     spoiled_position: Signal
     spoil_taken: Signal
+    swallowed: stream.Interface
     device: stream.Interface
     memory: stream.Interface
     none: Signal
@@ -163,6 +166,7 @@ class WriteBuffer(wiring.Component):
                 "spoiled": Out(1),
                 "spoiled_position": Out(position_bits(config)),
                 "spoil_taken": In(1),
+                "swallowed": Out(stream.Signature(config.id_bits)),
                 "device": In(stream.Signature(WriteBeatLayout())),
                 "memory": Out(stream.Signature(WriteBeatLayout())),
                 "none": Out(1),
@@ -201,6 +205,7 @@ class WriteBuffer(wiring.Component):
                 owed.item.position.eq(self.position),
                 coming.push.eq(passes),
                 coming.item.way.eq(Way.PASS),
+                coming.item.id.eq(self.position[-self.config.id_bits :]),
             ]
         with m.Elif(put):
             m.d.comb += [
@@ -328,8 +333,15 @@ class WriteBuffer(wiring.Component):
                 store.put.eq(device.valid),
                 coming.pop.eq(device.valid & device.payload.last),
             ]
-        with m.Elif(coming.valid & ((coming_way == Way.DROP) | (late != 0))):
+        with m.Elif(coming.valid & (coming_way == Way.DROP)):
             m.d.comb += [device.ready.eq(1), coming.pop.eq(device.valid & device.payload.last)]
+        with m.Elif(coming.valid & (late != 0)):
+            m.d.comb += [
+                self.swallowed.valid.eq(device.valid & device.payload.last),
+                device.ready.eq(~device.payload.last | self.swallowed.ready),
+                coming.pop.eq(self.swallowed.valid & self.swallowed.ready),
+            ]
+        m.d.comb += self.swallowed.payload.eq(coming.head.id)
         ended = cutting & owed.pop
-        swallowed = coming.pop & (coming_way == Way.PASS) & (late != 0)
+        swallowed = self.swallowed.valid & self.swallowed.ready
         m.d.sync += late.eq(late + ended - swallowed)

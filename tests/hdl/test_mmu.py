@@ -1,5 +1,6 @@
 """The secondary MMU in simulation: the full list on Verilator, a smoke subset on Icarus too."""
 
+import dataclasses
 import os
 
 from shootdown.cases.mmu_sweep_cases import STRIDE_VARIABLE
@@ -14,6 +15,12 @@ sweep = mmu_cases(
     "mmu_sweep_cases", SMALL, env={STRIDE_VARIABLE: os.environ.get(STRIDE_VARIABLE, "3")}
 )
 """With a slow memory every third offset; all of them with the variable set to 1."""
+
+update = mmu_cases(
+    "mmu_update_cases",
+    dataclasses.replace(SMALL, svadu=True),
+    env={STRIDE_VARIABLE: os.environ.get(STRIDE_VARIABLE, "3")},
+)
 
 soak = mmu_cases("mmu_soak_cases", SMALL)
 vip = mmu_cases("mmu_vip_cases", SMALL)

@@ -159,6 +159,7 @@ class Control:
         self._register_reads: deque[int] = deque()
         self._written = 0
         self.values: deque[int] = deque()
+        self.responses: list[int] = []
         self.commands: list[Command] = []
         self.faults: list[Fault] = []
         self.dropins: list[Dropin] = []
@@ -357,7 +358,7 @@ class Control:
         self.faults.append(Fault(self._clock(), **_FAULT(payload["payload"])))
 
     def _take_written(self, payload: dict[str, int]) -> None:
-        assert payload["resp"] == 0, f"register write answered {payload['resp']}"
+        self.responses.append(payload["resp"])
         self._written += 1
 
     def _take_value(self, payload: dict[str, int]) -> None:

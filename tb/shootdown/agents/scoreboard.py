@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from secmmu.config import SecmmuConfig
 from secmmu.layouts import CommandKind
 from shootdown.agents.control import Command, Control, Fault
 from shootdown.agents.memory import PhysicalMemory, beat_addresses
@@ -28,6 +29,10 @@ class Use:
         The translation it left with.
     until : int
         Last cycle in which the tables held that translation (up to the use).
+    fault : Fault or None
+        The report of its refusal.
+    reported : bool
+        Whether a fault was reported, a stalled one included.
     """
 
     def __init__(self, device: Burst) -> None:
@@ -36,6 +41,7 @@ class Use:
         self.answer: Answer | None = None
         self.until = -1
         self.fault: Fault | None = None
+        self.reported = False
 
     @property
     def crosses(self) -> bool:
@@ -70,6 +76,15 @@ class Scoreboard:
         Commands, completions, faults.
     clock : callable
         Gives the cycle number of the edge now being served.
+    config : SecmmuConfig
+        What the MMU can do: ``levels``, ``svadu``.
+
+    Attributes
+    ----------
+    uses : list of Use
+        All of them.
+    fenced : set of int
+        Asids that a case knows to be fenced off: access faults of theirs are right.
     """
 
     def __init__(
@@ -79,7 +94,9 @@ class Scoreboard:
         out: PortMonitor,
         control: Control,
         clock: Callable[[], int],
+        config: SecmmuConfig,
     ) -> None:
+        self._config = config
         self._memory = memory
         self._control = control
         self._clock = clock
@@ -88,6 +105,7 @@ class Scoreboard:
         self._by_device: dict[int, Use] = {}
         self._faults_seen = 0
         self.uses: list[Use] = []
+        self.fenced: set[int] = set()
         self._drain_checked: set[int] = set()
         self._ended: list[Burst] = []
         device.on_begin = self._device_begin
@@ -103,6 +121,7 @@ class Scoreboard:
             self.uses,
             self._drain_checked,
             self._ended,
+            self.fenced,
         ):
             store.clear()
         self._faults_seen = 0
@@ -111,10 +130,16 @@ class Scoreboard:
 
     def _answer_at(self, cycle: int, asid: int, va: int, write: bool) -> Answer:
         row = self._memory.read_at(CONTEXT_ROWS + 8 * asid, cycle) or 0
-        if row >> 60 != 8:
+        levels = (row >> 60) - 5
+        if not 3 <= levels <= self._config.levels:
             return Answer(None, 7 if write else 5, va >> 12, va >> 12)
         return translate(
-            lambda address: self._memory.read_at(address, cycle), row & (1 << 44) - 1, va, write
+            lambda address: self._memory.read_at(address, cycle),
+            row & (1 << 44) - 1,
+            va,
+            write,
+            levels=levels,
+            svadu=self._config.svadu,
         )
 
     def _versions(self, asid: int, va: int, write: bool) -> Iterator[tuple[int, Answer]]:
@@ -221,6 +246,8 @@ class Scoreboard:
             )
             return
         ended = memory.end is not None
+        if burst.write and self._is_broken(burst, memory):
+            return
         assert ended or not burst.write, f"early answer: {burst} before the memory's B"
         assert burst.responses == memory.responses, (
             f"response: {burst} got {burst.responses}, not {memory.responses}"
@@ -233,6 +260,19 @@ class Scoreboard:
             assert burst.words == memory.words, (
                 f"data: {burst} got {burst.words}, memory gave {memory.words}"
             )
+
+    def _is_broken(self, burst: Burst, memory: Burst) -> bool:
+        """Say whether a time-out ended this write: SLVERR, and beats without strobes where its data was missing."""
+        if not any(command.timed_out is not None for command in self._control.commands):
+            return False
+        given = [got for got, want in zip(memory.data, burst.data, strict=False) if got == want]
+        rest = memory.data[len(given) :]
+        return (
+            burst.responses == [2]
+            and bool(rest)
+            and memory.end is not None
+            and all(strobes == 0 for _, strobes in rest)
+        )
 
     def step(self) -> None:
         """Judge faults and completions of this edge; after the monitors, the control agent included."""
@@ -263,7 +303,11 @@ class Scoreboard:
                 break
         else:
             raise AssertionError(f"invented: {what} in cycle {fault.cycle} belongs to no access")
-        use.fault = fault
+        if not fault.stalled:
+            use.fault = fault
+        use.reported = True
+        if fault.asid in self.fenced and fault.cause in (5, 7):
+            return
         if not use.crosses:
             # A fault decided before the command may be reported after it; an access made after it may not.
             since = use.device.accepted or fault.cycle
@@ -288,9 +332,7 @@ class Scoreboard:
         """Insist that refused accesses were reported and that completions kept the order of the fences."""
         for use in self.uses:
             if use.memory is None and use.device.end is not None and not use.crosses:
-                assert use.fault is not None, (
-                    f"unreported: {use.device} was refused without a fault report"
-                )
+                assert use.reported, f"unreported: {use.device} was refused without a fault report"
         commands = self._control.commands
         for at, fence in enumerate(commands):
             if fence.kind is not CommandKind.FENCE:

@@ -75,7 +75,7 @@ class Bench:
         self.memory_port = PortMonitor(self.pins, "memory__", clock)
         self.walk_port = PortMonitor(self.pins, "walk__", clock, write=self.config.svadu)
         self.scoreboard = Scoreboard(
-            self.memory, self.device_port, self.memory_port, self.control, clock
+            self.memory, self.device_port, self.memory_port, self.control, clock, self.config
         )
         self.streams = [
             ChannelMonitor(self.pins, stem, ("payload",), clock)
@@ -209,11 +209,17 @@ class Bench:
         """Store a word as the host does, now."""
         self.memory.write(address, value, self.cycle)
 
-    async def write_register(self, address: int, value: int) -> None:
-        """Write a register and wait for the answer."""
+    async def try_register(self, address: int, value: int) -> int:
+        """Write a register; returns the answer."""
         target = self.control.written + 1
         self.control.write_register(address, value)
         await self.until(lambda: self.control.written >= target, f"register write {address:#x}")
+        return self.control.responses[-1]
+
+    async def write_register(self, address: int, value: int) -> None:
+        """Write a register and wait for the answer, which must be OKAY."""
+        response = await self.try_register(address, value)
+        assert response == 0, f"register write {address:#x} answered {response}"
 
     async def read_register(self, address: int) -> int:
         """Read a register."""
@@ -226,11 +232,17 @@ class Bench:
         return await self.read_register(REGISTERS[name].address)
 
     async def context(
-        self, asid: int, root_ppn: int | None = None, *, group: int | None = None, mode: int = 8
+        self,
+        asid: int,
+        root_ppn: int | None = None,
+        *,
+        group: int | None = None,
+        mode: int = 8,
+        stall: bool = False,
     ) -> int:
         """Set a context row; a new root and a group of its own unless given. Returns the root's frame."""
         root = self.tables.root() if root_ppn is None else root_ppn
-        row = root | (asid if group is None else group) << 44 | mode << 60
+        row = root | (asid if group is None else group) << 44 | stall << 52 | mode << 60
         self.write_word(CONTEXT_ROWS + 8 * asid, row)
         await self.write_register(context_register(asid), row)
         return root
