@@ -246,7 +246,7 @@ class Datapath(wiring.Component):
     def _join_uses(self, m: Module) -> None:
         """Join the use slots to stage D and to the invalidations."""
         decide, uses, ahead = self._decide, self._uses, self._pipeline.ahead.flight
-        flight = decide.flight
+        flight, last = decide.flight, self._pipeline.last
         for page, of in ((uses.ahead, ahead), (uses.page, flight)):
             m.d.comb += [
                 page.vpn.eq(of.access.addr[PAGE_BITS:]),
@@ -266,6 +266,7 @@ class Datapath(wiring.Component):
             uses.len.eq(flight.access.len),
             uses.asked.eq(self.asked),
             decide.slot_free.eq(uses.available),
+            decide.last_slot_free.eq(uses.matches | uses.room.bit_select(last.flight.write, 1)),
             self.closing.eq(uses.closing),
             self.busy_next.eq(uses.busy_next),
             self.left.eq(uses.left),

@@ -60,8 +60,8 @@ class Decide(wiring.Component):
         A hold was released since the walk of the answered waiter was asked for.
     output_free : In(2)
         For reads and writes: the output register takes an access at the end of this cycle.
-    slot_free : In(1)
-        There is a use slot for ``flight``.
+    slot_free, last_slot_free : In(1)
+        There is a use slot for ``flight``; for the pipeline's last stage.
     place_free : In
         The waiter that a fresh access becomes.
     turns : In(1), stash_free : In(1), stash : In
@@ -95,6 +95,7 @@ class Decide(wiring.Component):
     released: Signal
     output_free: Signal
     slot_free: Signal
+    last_slot_free: Signal
     place_free: Signal
     turns: Signal
     stash_free: Signal
@@ -126,6 +127,7 @@ class Decide(wiring.Component):
                 "released": In(1),
                 "output_free": In(2),
                 "slot_free": In(1),
+                "last_slot_free": In(1),
                 "place_free": In((config.waiters - 1).bit_length()),
                 "turns": In(1),
                 "stash_free": In(1),
@@ -147,6 +149,7 @@ class Decide(wiring.Component):
         last, aside, decision = self.last, self.answered_place, self.decision
         at_hand = Signal()
         stands = Signal()
+        last_stands = Signal()
         patience = Signal(PATIENCE_BITS)
         stays = Signal()
         m.d.comb += [
@@ -155,8 +158,12 @@ class Decide(wiring.Component):
             at_hand.eq(aside.valid | last.valid),
             # Known early in the cycle, whatever the TLB says: also what will turn out to miss stands meanwhile.
             stands.eq(~(self.output_free.bit_select(self.flight.write, 1) & self.slot_free)),
+            last_stands.eq(
+                ~(self.output_free.bit_select(last.flight.write, 1) & self.last_slot_free)
+            ),
             stays.eq(at_hand & stands & ~patience.all()),
-            self.advance.eq(~aside.valid & ~stays),
+            # The same, without the detour through the waiter.
+            self.advance.eq(~aside.valid & ~(last.valid & last_stands & ~patience.all())),
             aside.taken.eq(~stays),
         ]
         m.d.sync += patience.eq(Mux(stays, patience + 1, 0))

@@ -60,6 +60,8 @@ class Uses(wiring.Component):
         A number is given to a walk in this cycle.
     available : Out(1)
         There is a slot for it; does not depend on ``begin``.
+    matches : Out(1)
+        The pipeline's last stage may join an open slot.
     begin : In(1), translation : In(TranslationLayout), id : In, len : In(8)
         It is presented on the memory side in the next cycle: its use begins. Only while ``available``.
     slot : Out
@@ -93,6 +95,7 @@ class Uses(wiring.Component):
     given: Signal
     given_walk: Signal
     available: Signal
+    matches: Signal
     begin: Signal
     translation: data.View
     id: Signal
@@ -128,6 +131,7 @@ class Uses(wiring.Component):
                 "given": In(1),
                 "given_walk": In(config.walk_bits),
                 "available": Out(1),
+                "matches": Out(1),
                 "begin": In(1),
                 "translation": In(TranslationLayout(config)),
                 "id": In(config.id_bits),
@@ -237,6 +241,7 @@ class Uses(wiring.Component):
             joined.eq(joinable & busy),
             taking.eq(gains & ~joined),
             self.available.eq(joinable.any() | free.any()),
+            self.matches.eq((matched & ~closed).any()),
             self.room.eq(Cat(~busy.all(), ~busy[: config.use_slots].all())),
         ]
         fitting = spans & ~Mux(self.ahead.write, spare, 0)
