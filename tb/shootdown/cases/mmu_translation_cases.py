@@ -96,8 +96,9 @@ async def hits_walk_once(dut: Any) -> None:
     )
     counted = [await bench.counter(f"mmu.{name}") for name in names]
     assert counted == [9, 5, 12, 2, 2, 0, 0], f"counters {dict(zip(names, counted, strict=True))}"
-    assert len(bench.walk_port.bursts) == 5, (
-        f"{len(bench.walk_port.bursts)} page-table reads, not 3 + 2"
+    # The second walk begins with the tables that the walk cache has of the first.
+    assert len(bench.walk_port.bursts) == 4, (
+        f"{len(bench.walk_port.bursts)} page-table reads, not 3 + 1"
     )
     await bench.finish()
 
@@ -106,7 +107,7 @@ async def hits_walk_once(dut: Any) -> None:
 async def identity_and_status_read(dut: Any) -> None:
     """The registers that software finds the IP by."""
     bench = await Bench(dut, "identity").start()
-    assert await bench.counter("identity") == 0x5ECC_0001
+    assert await bench.counter("identity") & 0xFFFF_FFFF == 0x5ECC_0002
     await bench.until(lambda: bench.pins["idle"], "idle after reset")
     assert await bench.counter("status") == 1
     await bench.finish()
