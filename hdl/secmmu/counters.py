@@ -122,8 +122,8 @@ class CounterBank(wiring.Component):
         return writer.data
 
     def _fronts(self, m: Module, turn: Signal) -> list[Signal]:
-        """Build the registers in front, each wide enough for what may happen in two rounds."""
-        bits = (2 * len(self._names)).bit_length()
+        """Build the registers in front, each wide enough for what may happen in one round."""
+        bits = len(self._names).bit_length()
         fronts = []
         for position, name in enumerate(self._names):
             front = Signal(bits, name=f"front_{name}")

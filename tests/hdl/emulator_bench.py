@@ -9,7 +9,7 @@ from amaranth.hdl import Fragment
 from amaranth.lib import data
 from amaranth.sim import Simulator
 
-from secmmu.config import EmulatorConfig
+from secmmu.config import PRESETS, EmulatorConfig
 from secmmu.csr import EMULATOR_REGISTERS
 from secmmu.emulator.top import Emulator
 from secmmu.layouts import (
@@ -26,6 +26,7 @@ from tests.hdl.identity_mmu import IdentityMmu
 
 __all__ = [
     "SMALL",
+    "TINY",
     "Record",
     "advance",
     "arg_of",
@@ -41,7 +42,8 @@ __all__ = [
 _NO_REGISTER = 0xFF0
 _INTEGERS = ("source", "tag", "arg", "cycle", "a", "b")
 
-SMALL = EmulatorConfig(external_memory=False, memory_bytes=64 << 10, descriptors=8)
+TINY = dataclasses.replace(PRESETS["tiny"], id_bits=4, tag_bits=16, observe=True)
+SMALL = EmulatorConfig(mmu=TINY, external_memory=False, memory_bytes=64 << 10, descriptors=8)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -75,6 +75,31 @@ def test_rests_when_nothing_happens() -> None:
     simulate(dut, testbench)
 
 
+@pytest.mark.parametrize("rested", [False, True])
+def test_an_event_in_every_cycle_is_counted(rested: bool) -> None:
+    """Of every counter, from the first cycle after a reset on, or from the end of a rest."""
+    dut = CounterBank(NAMES)
+
+    async def testbench(context: Any) -> None:
+        if rested:
+            await context.tick().repeat(3 * len(NAMES))
+            assert not context.get(dut.busy)
+        for name in NAMES:
+            context.set(dut.events[name], 1)
+        await context.tick().repeat(100)
+        for name in NAMES:
+            context.set(dut.events[name], 0)
+        for index in range(len(NAMES)):
+            context.set(dut.index, index)
+            context.set(dut.request, 1)
+            *_, value = await context.tick().sample(dut.value).until(dut.done)
+            assert value == 100
+            context.set(dut.request, 0)
+            await context.tick()
+
+    simulate(dut, testbench)
+
+
 def test_words_of_before_a_reset_do_not_show() -> None:
     """The memory keeps its words over a reset: the first round clears them."""
     dut = CounterBank(NAMES)

@@ -9,6 +9,8 @@ from secmmu.csr import context_register
 from secmmu.layouts import CommandKind, Event, FrameKind, Op, PteLayout
 from secmmu.mmu import Secmmu
 from tests.hdl.emulator_bench import (
+    SMALL,
+    TINY,
     Record,
     advance,
     arg_of,
@@ -102,6 +104,34 @@ def test_a_burst_is_translated_invalidated_and_freed() -> None:
     assert (fault.a, arg_of(fault).asid) == (0x9000, 1)
     done = {record.tag: arg_of(record).code for record in records if record.kind is Event.DMA_DONE}
     assert done == {1: 0, 3: 0, 4: 2}
+
+
+def test_the_walker_sets_the_bits_that_it_needs() -> None:
+    """A on a load, A and D on a store, exclusively, in page tables alone: no fault and no violation."""
+    svadu = dataclasses.replace(SMALL, mmu=dataclasses.replace(TINY, svadu=True))
+    bare = [
+        pte(frame, leaf=True) & ~(PteLayout().const({"a": 1, "d": 1}).as_bits()) for frame in FRAMES
+    ]
+    records = perform(
+        [
+            *tables(),
+            message(Op.MEM_WRITE, LEAVES << 12, *bare),
+            descriptor(va=0x1000, tag=1),
+            descriptor(va=0x2000, tag=2, write=1, data=7),
+            advance(1000),
+            message(Op.MEM_READ, LEAVES << 12, arg=4),
+        ],
+        config=svadu,
+        mmu=Secmmu,
+    )
+    kinds = {record.kind for record in records}
+    assert not kinds & {Event.FAULT, Event.VIOLATION}
+    done = {record.tag: arg_of(record).code for record in records if record.kind is Event.DMA_DONE}
+    assert done == {1: 0, 2: 0}
+    words = [word for r in records if r.kind is Event.READ_DATA for word in (r.a, r.b)]
+    found = [PteLayout().from_bits(word) for word in words]
+    assert [(entry.a, entry.d) for entry in found] == [(0, 0), (1, 0), (1, 1), (0, 0)]
+    assert [word & ~0xC0 for word in words] == bare
 
 
 @pytest.mark.parametrize("seed", range(2))
