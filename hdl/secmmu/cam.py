@@ -86,6 +86,13 @@ class Cam(wiring.Component):
     def __init__(self, config: SecmmuConfig) -> None:
         self.config = config
         self.index_bits = max(1, ceil_log2(config.large_entries))
+        count = config.large_entries
+        # In reach of proofs, which state what holds between them.
+        self.tags = [Signal(TagLayout(config), name=f"tag{i}") for i in range(count)]
+        self.store = memory.Memory(shape=EntryLayout(config), depth=count, init=[])
+        self.valid, self.recent = Signal(count), Signal(count)
+        self.compared, self.overlapping = Signal(), Signal(count)
+        self.near, self.far = Signal(count), Signal(count)
         super().__init__(
             {
                 "kill": In(KillLayout(config)),
@@ -103,10 +110,9 @@ class Cam(wiring.Component):
         """Build the tags, their two rows of comparators, the replacement and the store of entries."""
         m = Module()
         count = self.config.large_entries
-        tags = [Signal(TagLayout(self.config), name=f"tag{i}") for i in range(count)]
-        valid, used = Signal(count), Signal(count)
-        matched = self._probe(m, tags, valid)
-        overlapped, written = self._fill(m, valid, matched)
+        valid, used = self.valid, Signal(count)
+        matched = self._probe(m)
+        overlapped, written = self._fill(m, matched)
         killed, gone = Signal(count), Signal(count)
         m.d.comb += [
             killed.eq(Mux(self.kill.valid, matched, 0)),
@@ -118,7 +124,7 @@ class Cam(wiring.Component):
         # The written entry comes last: with the mutant that lets a fill through beside an invalidation it survives.
         m.d.sync += valid.eq((valid & ~killed & ~overlapped) | written)
         translation = self.entry.translation
-        for i, tag in enumerate(tags):
+        for i, tag in enumerate(self.tags):
             with m.If(written[i]):
                 m.d.sync += [
                     tag.shared.eq(translation.shared),
@@ -127,13 +133,13 @@ class Cam(wiring.Component):
                     tag.first.eq(translation.vpn),
                     tag.last.eq(span_last(translation.vpn, translation.grain)),
                 ]
-        hit = self._look_up(m, tags, valid, gone, killed)
+        hit = self._look_up(m, gone, killed)
         asked = Mux(self.young.ask, matched, 0)
         m.d.sync += used.eq(((used & ~asked) | hit) & ~written)
         self._touch(m, hit, written)
         return m
 
-    def _probe(self, m: Module, tags: list[data.View], valid: Signal) -> Signal:
+    def _probe(self, m: Module) -> Signal:
         """Compare all entries with the invalidation or question, else with the fill; return who matches."""
         config, kill, fill = self.config, self.kill, self.entry.translation
         busy = self.kill.valid | self.young.ask
@@ -147,7 +153,7 @@ class Cam(wiring.Component):
             group.eq(Mux(busy, kill.group, fill.group)),
         ]
         matched = Signal(config.large_entries)
-        for i, tag in enumerate(tags):
+        for i, tag in enumerate(self.tags):
             reached = tag.last
             if config.mutant == "rtl-no-span-compare":
                 reached = Mux(kill.valid, tag.first, tag.last)
@@ -155,15 +161,14 @@ class Cam(wiring.Component):
             space = (tag.asid == asid) | (shared & (tag.group == group))
             spoken_of = (busy & kill.everything) | (space & ~(busy & tag.shared & kill.keep_global))
             overlaps = (tag.first <= last) & (reached >= first)
-            m.d.comb += matched[i].eq(valid[i] & spoken_of & overlaps)
+            m.d.comb += matched[i].eq(self.valid[i] & spoken_of & overlaps)
         return matched
 
-    def _fill(self, m: Module, valid: Signal, matched: Signal) -> tuple[Signal, Signal]:
+    def _fill(self, m: Module, matched: Signal) -> tuple[Signal, Signal]:
         """Find what a fill overlaps, then write it; return who is overlapped and who is written."""
-        count = len(valid)
-        overlapping = Signal(count)
-        compared, overlapped, written = Signal(), Signal(count), Signal(count)
-        recent = self._recent = Signal(count)
+        valid, recent = self.valid, self.recent
+        compared, overlapping = self.compared, self.overlapping
+        overlapped, written = Signal.like(valid), Signal.like(valid)
         busy = self.kill.valid | self.young.ask
         if self.config.mutant == "rtl-no-fill-kill":
             busy = self.young.ask
@@ -183,7 +188,7 @@ class Cam(wiring.Component):
 
     def _touch(self, m: Module, hit: Signal, written: Signal) -> None:
         """Keep the recent bits of the entries that hit, and of one new entry in a few."""
-        recent = self._recent
+        recent = self.recent
         turn = Signal(TRUST_BITS)
         with m.If(self.filled):
             m.d.sync += turn.eq(turn + 1)
@@ -193,28 +198,20 @@ class Cam(wiring.Component):
         with m.Else():
             m.d.sync += recent.eq(touched(recent, hit))
 
-    def _look_up(
-        self, m: Module, tags: list[data.View], valid: Signal, gone: Signal, killed: Signal
-    ) -> Signal:
+    def _look_up(self, m: Module, gone: Signal, killed: Signal) -> Signal:
         """Build the lookup; return the entry that hits at the end of this cycle, one-hot."""
         config, lookup = self.config, self.lookup
-        near, far = Signal(config.large_entries), Signal(config.large_entries)
-        for i, tag in enumerate(tags):
-            found = lookup.en & valid[i] & _covers(tag, lookup.vpn)
-            m.d.comb += [
-                near[i].eq(found & (tag.asid == lookup.asid)),
-                far[i].eq(found & tag.shared),
-            ]
-        near, far = self._stage(m, near, gone), self._stage(m, far, gone)
-        same = Cat(tag.group == lookup.group for tag in tags)
+        near, far = self.near, self.far
+        found = lookup.en.replicate(len(near)) & self.valid & self._covering()
+        self._stage(m, near, found & Cat(self._owns(tag) for tag in self.tags), gone)
+        self._stage(m, far, found & Cat(tag.shared for tag in self.tags), gone)
+        same = Cat(tag.group == lookup.group for tag in self.tags)
         chosen = Signal(config.large_entries)
         m.d.comb += chosen.eq(Mux(near.any(), near, far & same))
         for _ in range(config.lookup_latency - 2):
-            chosen = self._stage(m, chosen, gone)
-
-        m.submodules.store = store = memory.Memory(
-            shape=EntryLayout(config), depth=config.large_entries, init=[]
-        )
+            earlier, chosen = chosen, Signal.like(chosen)
+            self._stage(m, chosen, earlier, gone)
+        m.submodules.store = store = self.store
         writer, reader = store.write_port(), store.read_port(domain="comb")
         m.d.comb += [
             writer.en.eq(self.filled),
@@ -225,7 +222,8 @@ class Cam(wiring.Component):
         if config.lookup_latency == 1:
             m.d.comb += lookup.entry.eq(reader.data)
         else:
-            chosen = self._stage(m, chosen, gone)
+            earlier, chosen = chosen, Signal.like(chosen)
+            self._stage(m, chosen, earlier, gone)
             with m.If(lookup.advance):
                 m.d.sync += lookup.entry.eq(reader.data)
         m.d.comb += [lookup.hit.eq(chosen.any()), lookup.dies.eq((chosen & killed).any())]
@@ -233,19 +231,24 @@ class Cam(wiring.Component):
         m.d.comb += hit.eq(Mux(lookup.advance, chosen & ~killed, 0))
         return hit
 
-    def _stage(self, m: Module, bits: Signal, gone: Signal) -> Signal:
-        """Return ``bits`` one advance later, without the entries that are gone since."""
-        stage = Signal.like(bits)
+    def _owns(self, tag: data.View) -> Value:
+        """Return whether an entry is of the asid that is looked up."""
+        return tag.asid == self.lookup.asid
+
+    def _stage(self, m: Module, stage: Signal, bits: Value, gone: Signal) -> None:
+        """Make ``stage`` the ``bits`` of one advance ago, without the entries that are gone since."""
         m.d.sync += stage.eq(Mux(self.lookup.advance, bits, stage) & ~gone)
-        return stage
 
-
-def _covers(tag: data.View, vpn: Value) -> Value:
-    """Return whether the span of an entry holds ``vpn``: equal but for the bits that the span leaves free."""
-    width = len(vpn)
-    bounds = [0, *(shift for shift in GRAIN_SHIFTS[1:] if shift < width), width]
-    equal = []
-    for low, high in itertools.pairwise(bounds):
-        free = tag.first[low] != tag.last[low] if high < width else 0
-        equal.append(free | (tag.first[low:high] == vpn[low:high]))
-    return Cat(equal).all()
+    def _covering(self) -> Value:
+        """Return which spans hold the page looked up: equal but for the bits that a span leaves free."""
+        vpn = self.lookup.vpn
+        width = len(vpn)
+        bounds = [0, *(shift for shift in GRAIN_SHIFTS[1:] if shift < width), width]
+        covering = []
+        for tag in self.tags:
+            equal = []
+            for low, high in itertools.pairwise(bounds):
+                free = tag.first[low] != tag.last[low] if high < width else 0
+                equal.append(free | (tag.first[low:high] == vpn[low:high]))
+            covering.append(Cat(equal).all())
+        return Cat(covering)

@@ -66,6 +66,9 @@ class Tlb(wiring.Component):
         the associative part are shown when the page array shows none, and before they are filled again.
     """
 
+    associative: type[Cam] = Cam
+    """The associative part; proofs put one in that shows its inside."""
+
     kill: data.View
     young: wiring.PureInterface
     lookup: wiring.PureInterface
@@ -95,11 +98,14 @@ class Tlb(wiring.Component):
                 "died_base": Out(INDEX_BITS),
             }
         super().__init__(members)
+        # In reach of proofs, which state what holds between them.
+        self.pending, self.large, self.stillborn = Signal(EntryLayout(config)), Signal(), Signal()
+        self.cam = self.associative(config)
 
     def elaborate(self, platform: object) -> Module:
         """Build the parts and the fill that is on its way to one of them."""
         m = Module()
-        m.submodules.cam = cam = Cam(self.config)
+        m.submodules.cam = cam = self.cam
         pages = PageArray(self.config) if self.config.tlb_sets else None
         parts = [cam] if pages is None else [cam, pages]
         for part in parts:
@@ -151,9 +157,9 @@ class Tlb(wiring.Component):
         Return it, and a signal for whether the associative part must wait.
         """
         config, fill, dropin = self.config, self.fill, self.dropin
-        coming, pending = Signal(EntryLayout(config)), Signal(EntryLayout(config))
-        wanted, ready, large, awaited = Signal(), Signal(), Signal(), Signal()
-        stillborn, killed = Signal(), Signal()
+        pending, large, stillborn = self.pending, self.large, self.stillborn
+        coming, wanted, ready = Signal(EntryLayout(config)), Signal(), Signal()
+        awaited, killed = Signal(), Signal()
         m.d.comb += [
             wanted.eq(dropin.en | fill.en),
             coming.eq(Mux(dropin.en, dropin.entry.as_value(), fill.entry.as_value())),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from amaranth.back.rtlil import convert
-from amaranth.hdl import ClockDomain, Module
+from amaranth.hdl import ClockDomain, Module, Value
 
 from shootdown.errors import ShootdownError, ToolError
 from shootdown.processes import run_group
@@ -97,7 +97,10 @@ def _emit(harness: Any) -> str:
     m.domains.sync = sync
     m.submodules.dut = harness
     # A clock that is no port would never tick, and everything would hold.
-    ports = [sync.clk, *(value for _path, _member, value in harness.signature.flatten(harness))]
+    ports = [
+        sync.clk,
+        *(Value.cast(value) for _path, _member, value in harness.signature.flatten(harness)),
+    ]
     return convert(m, name="harness", ports=ports, emit_src=False)
 
 

@@ -1,0 +1,267 @@
+"""Proofs about TLB and invalidation unit together: one entry is watched from its fill on."""
+
+from typing import Any
+
+from amaranth.hdl import Assert, Assume, Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In
+
+from secmmu.cam import Cam
+from secmmu.config import SecmmuConfig
+from secmmu.internals import GROUP_BITS, EntryLayout, is_killed, sign_extended, span_last, span_mask
+from secmmu.invalidation import Invalidation
+from secmmu.layouts import CommandKind, CommandLayout
+from secmmu.tlb import Tlb
+
+__all__ = ["ASSOCIATIVE", "PAGES", "TlbHarness"]
+
+_SMALL: dict[str, Any] = {
+    "asid_bits": 1,
+    "contexts": 2,
+    "use_slots": 1,
+    "walks": 1,
+    "commands": 1,
+    "tag_bits": 1,
+    "observe": False,
+}
+ASSOCIATIVE = SecmmuConfig(tlb_sets=0, large_entries=2, **_SMALL)
+PAGES = SecmmuConfig(tlb_sets=2, tlb_ways=1, large_entries=1, filters=1, **_SMALL)
+LARGEST_GRAIN = 3
+"""1 GiB: the largest leaf of a table of three levels."""
+FRAME = 1
+"""Frame of the watched entry. The TLB does not look at frames, so one stands for all."""
+
+
+class _AnyAsidCam(Cam):
+    """Entries answer to every asid: the fault that the proof of isolation must find."""
+
+    def _owns(self, tag: data.View) -> Value:
+        return Const(1)
+
+
+class _AnyAsidTlb(Tlb):
+    associative = _AnyAsidCam
+
+
+class TlbHarness(wiring.Component):
+    """Any commands, lookups and fills; the entry of :data:`FRAME` is filled once at most.
+
+    Asserted is, by ``claim``:
+
+    ``stale``      from the cycle after the handshake of a command that overlaps it on, that entry never answers
+    ``isolation``  it answers its own asid, or when global its group, and no page outside its span
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        Two asids; with ``invariants``, no page array.
+    claim : str
+        What is asserted.
+    any_asid : bool
+        The TLB has the fault that entries answer to every asid.
+    invariants : bool
+        Assert what makes the induction close, too.
+    """
+
+    def __init__(
+        self,
+        config: SecmmuConfig,
+        claim: str,
+        *,
+        any_asid: bool = False,
+        invariants: bool = False,
+    ) -> None:
+        self.claim, self.invariants = claim, invariants
+        self.tlb = _AnyAsidTlb(config) if any_asid else Tlb(config)
+        self.unit = Invalidation(config)
+        self.seen, self.doomed, self.dead = Signal(), Signal(), Signal()
+        self.watched = Signal(EntryLayout(config))
+        super().__init__(
+            {
+                "command": In(CommandLayout()),
+                "command_valid": In(1),
+                "answers_ready": In(2),
+                "advance": In(1),
+                "en": In(1),
+                "asid": In(config.asid_bits),
+                "vpn": In(config.vpn_bits),
+                "fill": In(1),
+                "filling": In(EntryLayout(config)),
+                "groups": In(2 * GROUP_BITS),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Wire the two, watch, and assert."""
+        m = Module()
+        m.submodules.tlb, m.submodules.unit = tlb, unit = self.tlb, self.unit
+        self._fix_groups(m)
+        m.d.comb += [
+            unit.command.payload.eq(self.command),
+            unit.command.valid.eq(self.command_valid),
+            Cat(unit.invalidated.ready, unit.drained.ready).eq(self.answers_ready),
+            unit.young.answered.eq(tlb.young.answered),
+            unit.young.used.eq(tlb.young.used),
+            tlb.kill.eq(unit.kill),
+            tlb.young.ask.eq(unit.young.ask),
+            tlb.lookup.advance.eq(self.advance),
+            tlb.lookup.en.eq(self.en),
+            tlb.lookup.asid.eq(self.asid),
+            tlb.lookup.vpn.eq(self.vpn),
+            tlb.fill.en.eq(self.fill),
+            tlb.fill.entry.eq(self.filling),
+        ]
+        self._watch(m)
+        standing = self._follow(m)
+        self._claim(m, standing)
+        if self.invariants:
+            self._tie_state(m, standing)
+        return m
+
+    def _fix_groups(self, m: Module) -> None:
+        """Let each asid have any group, the same all the time."""
+        kept, started = Signal.like(self.groups), Signal()
+        m.d.sync += [kept.eq(Mux(started, kept, self.groups)), started.eq(1)]
+        groups = Mux(started, kept, self.groups)
+        self._groups = groups[:GROUP_BITS], groups[GROUP_BITS:]
+        told = Signal.like(self.unit.context_asid)
+        m.d.sync += told.eq(self.unit.context_asid)
+        m.d.comb += self.unit.group.eq(self._group(told))
+
+    def _group(self, asid: Value) -> Value:
+        return Mux(asid, self._groups[1], self._groups[0])
+
+    def _watch(self, m: Module) -> None:
+        """Assume sound fills; take the watched one, and note which commands overlap it."""
+        filling, unit = self.filling.translation, self.unit
+        chosen = self.fill & (self.filling.ppn == FRAME)
+        m.d.comb += [
+            Assume(self._is_sound(filling)),
+            Assume(~(self.seen & chosen)),
+        ]
+        taken = chosen & self.tlb.fill.ready
+        subject = Signal(EntryLayout(self.tlb.config))
+        m.d.comb += subject.eq(Mux(self.seen, self.watched.as_value(), self.filling.as_value()))
+        exists = self.seen | taken
+        m.d.sync += [
+            self.seen.eq(exists),
+            self.watched.eq(subject),
+            self.doomed.eq(self.doomed | (exists & unit.accepted & self._dooms(subject))),
+            self.dead.eq(
+                self.dead | (exists & is_killed(unit.kill, subject.translation, self.tlb.config))
+            ),
+        ]
+
+    def _is_sound(self, translation: data.View) -> Value:
+        free = span_mask(translation.grain)[: len(translation.vpn)]
+        return (
+            (translation.grain <= LARGEST_GRAIN)
+            & ((translation.vpn & free) == 0)
+            & (translation.group == self._group(translation.asid))
+        )
+
+    def _dooms(self, entry: data.View) -> Value:
+        """Return whether the command on the port kills an entry, read off the table in docs/secmmu.md."""
+        command, translation = self.command, entry.translation
+        kind, kinds = command.kind, CommandKind
+        first, last = (
+            sign_extended(translation.vpn),
+            sign_extended(span_last(translation.vpn, translation.grain)),
+        )
+        page = (kind == kinds.PAGE) & (first <= command.first) & (command.first <= last)
+        pages = (kind == kinds.RANGE) & (first <= command.last) & (command.first <= last)
+        pages &= command.first <= command.last
+        own = command.asid == translation.asid
+        group = (self._group(command.asid[0]) == translation.group) & (command.asid < 2)
+        spoken_of = own | (translation.shared & group)
+        spared = translation.shared & command.keep_global
+        named = (page | pages | (kind == kinds.ASID)) & ~spared
+        return (kind == kinds.ALL) | ((named | (kind == kinds.CONTEXT)) & spoken_of)
+
+    def _follow(self, m: Module) -> tuple[Value, Value]:
+        """Keep the accesses beside the TLB's pipeline; return the asid and page of the one that stands at its end."""
+        asid, vpn = self.asid, self.vpn
+        for number in range(self.tlb.config.lookup_latency):
+            before = asid, vpn
+            asid, vpn = Signal.like(self.asid), Signal.like(self.vpn)
+            with m.If(self.advance):
+                m.d.sync += [asid.eq(before[0]), vpn.eq(before[1])]
+            if number == 0:
+                m.d.comb += self.tlb.lookup.group.eq(self._group(asid))
+        return asid, vpn
+
+    def _claim(self, m: Module, standing: tuple[Value, Value]) -> None:
+        lookup, translation = self.tlb.lookup, self.watched.translation
+        answers = lookup.hit & ~lookup.dies & (lookup.entry.ppn == FRAME)
+        asid, vpn = standing
+        own = asid == translation.asid
+        group = translation.shared & (self._group(asid) == translation.group)
+        within = (translation.vpn <= vpn) & (vpn <= span_last(translation.vpn, translation.grain))
+        claims = {"stale": ~self.doomed, "isolation": self.seen & (own | group) & within}
+        m.d.comb += Assert(~answers | claims[self.claim])
+
+    def _tie_state(self, m: Module, standing: tuple[Value, Value]) -> None:
+        """Assert what holds between the registers of the associative part and what is watched."""
+        tlb, cam, watched = self.tlb, self.tlb.cam, self.watched
+        asid, vpn = standing
+        held = []
+        for i in range(len(cam.tags)):
+            reader = cam.store.read_port(domain="comb")
+            m.d.comb += reader.addr.eq(i)
+            held.append(reader.data)
+        pending = tlb.pending.translation
+        m.d.comb += [
+            Assert(~tlb.large | self._is_sound(pending)),
+            Assert(
+                ~(tlb.large & (tlb.pending.ppn == FRAME)) | (self.seen & (tlb.pending == watched))
+            ),
+            Assert(~(tlb.large & (tlb.pending.ppn == FRAME) & self.dead) | tlb.stillborn),
+            Assert(~self.seen | ((watched.ppn == FRAME) & self._is_sound(watched.translation))),
+            Assert(
+                ~(self.doomed & ~self.dead)
+                | is_killed(self.unit.kill, watched.translation, tlb.config)
+            ),
+            Assert(~(self.doomed | self.dead) | self.seen),
+        ]
+        for i, (tag, entry) in enumerate(zip(cam.tags, held, strict=True)):
+            translation = entry.translation
+            same = (
+                (tag.first == translation.vpn)
+                & (tag.last == span_last(translation.vpn, translation.grain))
+                & (tag.asid == translation.asid)
+                & (tag.group == translation.group)
+                & (tag.shared == translation.shared)
+            )
+            alone = self.seen & ~self.dead & (entry == watched)
+            within = (tag.first <= vpn) & (vpn <= tag.last)
+            clashes = self._clash(
+                tag.first,
+                tag.last,
+                tag,
+                pending.vpn,
+                span_last(pending.vpn, pending.grain),
+                pending,
+            )
+            m.d.comb += [
+                Assert(~cam.valid[i] | (same & self._is_sound(translation))),
+                Assert(~(cam.valid[i] & (entry.ppn == FRAME)) | alone),
+                Assert(~cam.near[i] | (cam.valid[i] & within & (tag.asid == asid))),
+                Assert(~cam.far[i] | (cam.valid[i] & within & tag.shared)),
+                Assert(~(tlb.large & cam.compared & cam.valid[i] & clashes) | cam.overlapping[i]),
+            ]
+            for j in range(i):
+                other = cam.tags[j]
+                clash = self._clash(tag.first, tag.last, tag, other.first, other.last, other)
+                frames = (entry.ppn == FRAME) & (held[j].ppn == FRAME)
+                m.d.comb += Assert(~(cam.valid[i] & cam.valid[j] & (clash | frames)))
+            m.d.comb += Assert(
+                ~(tlb.large & (tlb.pending.ppn == FRAME) & cam.valid[i] & (entry.ppn == FRAME))
+            )
+        m.d.comb += Assert(~cam.compared | tlb.large)
+
+    def _clash(
+        self, first: Value, last: Value, one: data.View, low: Value, high: Value, other: data.View
+    ) -> Value:
+        """Return whether an access could match both of two entries."""
+        shared = (one.shared | other.shared) & (one.group == other.group)
+        return (first <= high) & (low <= last) & ((one.asid == other.asid) | shared)
