@@ -15,7 +15,7 @@ WAVES ?=
 RUN_OPTIONS = $(addprefix --policy ,$(POLICY)) $(if $(SIM),--sim $(SIM)) $(if $(SEED),--seed $(SEED)) \
               $(if $(CPUS),--cpus $(CPUS)) $(if $(filter-out 0,$(WAVES)),--waves)
 
-.PHONY: help setup sim compare bench bench-hw fpga waves doctor test lint type unit format lock clean
+.PHONY: help setup sim compare bench bench-hw fpga formal waves doctor test lint type unit format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,10 @@ bench-hw: $(STAMP) ## Measure the MMU's latencies and rates in cycles, beside th
 fpga: $(STAMP) ## Fit the MMU on an ECP5-85F and print its area and clock
 	@mkdir -p out
 	@$(SHOOTDOWN) fpga --json out/fpga.json
+
+formal: $(STAMP) ## Prove properties of the RTL, and that the proofs find seeded faults
+	@mkdir -p out
+	@$(SHOOTDOWN) formal --json out/formal.json
 
 waves: $(STAMP) ## Open the last run in GTKWave
 	@$(SHOOTDOWN) waves

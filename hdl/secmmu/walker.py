@@ -130,7 +130,7 @@ class Walker(wiring.Component):
         self._slots = [WalkSlot(config) for _ in range(config.walks)]
         self._cache = WalkCache(config)
         self._reads = WalkReads(config)
-        self._judge = PteJudge(config)
+        self.judge = PteJudge(config)
         self._update = PteUpdate(config)
         self._notes = WalkNotes(config)
         self._report = WalkReport(config)
@@ -140,7 +140,7 @@ class Walker(wiring.Component):
         m = Module()
         m.submodules.cache = self._cache
         m.submodules.reads = self._reads
-        m.submodules.judge = self._judge
+        m.submodules.judge = self.judge
         m.submodules.update = self._update
         m.submodules.notes = self._notes
         m.submodules.report = self._report
@@ -261,7 +261,7 @@ class Walker(wiring.Component):
 
     def _make(self, m: Module, step: data.View, pointer: data.View) -> None:
         """Make a step, or close an update when there is none: read on, update the leaf, or end the walk."""
-        judge, update, reads, cache = self._judge, self._update, self._reads, self._cache
+        judge, update, reads, cache = self.judge, self._update, self._reads, self._cache
         notes = self._notes
         doomed, failed, moves, updates = Signal(), Signal(), Signal(), Signal()
         closes, lost = Signal(), Signal()
@@ -325,7 +325,7 @@ class Walker(wiring.Component):
         self, m: Module, step: data.View, found: Value, failed: Value, shared: Value
     ) -> data.View:
         """Note the leaf that a step found, or an entry that refuses."""
-        judge, span, update, notes = self._judge, self.span, self._update, self._notes
+        judge, span, update, notes = self.judge, self.span, self._update, self._notes
         vpn = step.owner.vpn
         leaf = Signal(LeafLayout(self.config))
         reaches = Signal()
@@ -373,7 +373,7 @@ class Walker(wiring.Component):
             m.d.comb += outcome.eq(Outcome.HELD)
         with m.Elif(failed):
             m.d.comb += outcome.eq(Outcome.ACCESS_FAULT)
-        with m.Elif(self._judge.verdict == PteVerdict.REFUSED):
+        with m.Elif(self.judge.verdict == PteVerdict.REFUSED):
             m.d.comb += outcome.eq(Outcome.PAGE_FAULT)
         return outcome
 

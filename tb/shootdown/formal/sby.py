@@ -10,7 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,8 @@ class Proof:
         Whether it holds in every reachable state (k-induction), not just up to ``depth``.
     mutants : tuple of str
         Faults that it must find, or it proves nothing.
+    search : int
+        Cycles from reset within which it finds each of them.
     """
 
     name: str
@@ -72,6 +74,11 @@ class Proof:
     depth: int
     induction: bool = False
     mutants: tuple[str, ...] = ()
+    search: int = 0
+
+    def hunt(self) -> "Proof":
+        """Return the search for a counterexample that a mutant is given to."""
+        return replace(self, induction=False, depth=self.search)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ from amaranth.lib.wiring import In
 
 from secmmu.cam import Cam
 from secmmu.config import SecmmuConfig
-from secmmu.internals import GROUP_BITS, EntryLayout, is_killed, sign_extended, span_last, span_mask
+from secmmu.internals import GROUP_BITS, EntryLayout, is_killed, span_last, span_mask
 from secmmu.invalidation import Invalidation
-from secmmu.layouts import CommandKind, CommandLayout
+from secmmu.layouts import CommandLayout
 from secmmu.tlb import Tlb
+from shootdown.formal.spec import dooms
 
 __all__ = ["ASSOCIATIVE", "PAGES", "TlbHarness"]
 
@@ -146,7 +147,10 @@ class TlbHarness(wiring.Component):
         m.d.sync += [
             self.seen.eq(exists),
             self.watched.eq(subject),
-            self.doomed.eq(self.doomed | (exists & unit.accepted & self._dooms(subject))),
+            self.doomed.eq(
+                self.doomed
+                | (exists & unit.accepted & dooms(self.command, subject.translation, self._group))
+            ),
             self.dead.eq(
                 self.dead | (exists & is_killed(unit.kill, subject.translation, self.tlb.config))
             ),
@@ -159,24 +163,6 @@ class TlbHarness(wiring.Component):
             & ((translation.vpn & free) == 0)
             & (translation.group == self._group(translation.asid))
         )
-
-    def _dooms(self, entry: data.View) -> Value:
-        """Return whether the command on the port kills an entry, read off the table in docs/secmmu.md."""
-        command, translation = self.command, entry.translation
-        kind, kinds = command.kind, CommandKind
-        first, last = (
-            sign_extended(translation.vpn),
-            sign_extended(span_last(translation.vpn, translation.grain)),
-        )
-        page = (kind == kinds.PAGE) & (first <= command.first) & (command.first <= last)
-        pages = (kind == kinds.RANGE) & (first <= command.last) & (command.first <= last)
-        pages &= command.first <= command.last
-        own = command.asid == translation.asid
-        group = (self._group(command.asid[0]) == translation.group) & (command.asid < 2)
-        spoken_of = own | (translation.shared & group)
-        spared = translation.shared & command.keep_global
-        named = (page | pages | (kind == kinds.ASID)) & ~spared
-        return (kind == kinds.ALL) | ((named | (kind == kinds.CONTEXT)) & spoken_of)
 
     def _follow(self, m: Module) -> tuple[Value, Value]:
         """Keep the accesses beside the TLB's pipeline; return the asid and page of the one that stands at its end."""

@@ -1,0 +1,115 @@
+"""``shootdown formal``: prove the properties of the RTL, and that each proof finds its seeded faults."""
+
+import argparse
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import msgspec
+
+from shootdown.errors import UsageError
+from shootdown.files import write_whole
+from shootdown.formal.proofs import PROOFS
+from shootdown.formal.sby import Answer, Proof, prove
+
+__all__ = ["add_parser"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run of the solver, and whether it says what it must."""
+
+    proof: str
+    mutant: str | None
+    answer: str
+    depth: int
+    induction: bool
+    step: int | None
+    seconds: float
+    as_expected: bool
+
+    @property
+    def line(self) -> str:
+        """What is printed of it."""
+        if self.mutant is not None:
+            found = (
+                f"found in cycle {self.step}" if self.as_expected else f"NOT FOUND ({self.answer})"
+            )
+            return f"  {self.mutant:<26} {found:<34} {self.seconds:6.0f} s"
+        scope = (
+            "in every state, by induction"
+            if self.induction
+            else f"for {self.depth} cycles from reset"
+        )
+        return f"{self.proof:<28} {f'{self.answer} {scope}':<34} {self.seconds:6.0f} s"
+
+
+def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the subcommand."""
+    parser = subparsers.add_parser(
+        "formal",
+        help="prove the properties of the RTL, and that each proof finds its seeded faults",
+    )
+    parser.add_argument(
+        "--proof",
+        action="append",
+        metavar="NAME",
+        help=f"one of {', '.join(PROOFS)}; repeatable (default: all)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=3600.0,
+        metavar="S",
+        help="seconds for one run of the solver (default 3600)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out/formal"),
+        metavar="DIR",
+        help="logs and counterexamples",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the answers here as well")
+    parser.set_defaults(command=_formal)
+
+
+def _formal(chosen: argparse.Namespace) -> int:
+    names = chosen.proof or list(PROOFS)
+    for name in names:
+        if name not in PROOFS:
+            raise UsageError(f"proof must be one of {', '.join(PROOFS)}, not {name!r}")
+    if chosen.timeout <= 0:
+        raise UsageError(f"--timeout must be positive, not {chosen.timeout:g}")
+    results = []
+    for name in names:
+        proof = PROOFS[name]
+        print(f"{name}: {proof.says}", file=sys.stderr, flush=True)
+        for mutant in (None, *proof.mutants):
+            results.append(_run(proof, mutant, chosen.out, chosen.timeout))
+            print(results[-1].line, flush=True)
+    if chosen.json is not None:
+        text = msgspec.json.format(
+            msgspec.json.encode([asdict(result) for result in results]), indent=2
+        )
+        write_whole(chosen.json, f"{text.decode()}\n")
+    return 0 if all(result.as_expected for result in results) else 1
+
+
+def _run(proof: Proof, mutant: str | None, out: Path, timeout_s: float) -> Result:
+    asked = proof if mutant is None else proof.hunt()
+    began = time.monotonic()
+    verdict = prove(
+        asked, out / proof.name / (mutant or "sound"), mutant=mutant, timeout_s=timeout_s
+    )
+    return Result(
+        proof=proof.name,
+        mutant=mutant,
+        answer=verdict.answer.value,
+        depth=asked.depth,
+        induction=asked.induction,
+        step=verdict.step,
+        seconds=round(time.monotonic() - began, 1),
+        as_expected=verdict.answer is (Answer.PROVEN if mutant is None else Answer.REFUTED),
+    )

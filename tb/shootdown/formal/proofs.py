@@ -1,0 +1,125 @@
+"""The proofs that ``make formal`` runs, with the faults that each of them must find."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from secmmu.config import MUTANTS
+from shootdown.formal import drain, tlb, walk
+from shootdown.formal.sby import Proof
+
+__all__ = ["PROOFS"]
+
+_STALE = (
+    "from the cycle after the handshake of a command on, no lookup answers with what it invalidated"
+)
+_ISOLATION = "an asid gets no other's entry, unless that is global in its group, and no entry of another page"
+
+
+def _built_in(mutant: str | None) -> str | None:
+    """Return the mutant where it is one of the RTL's own."""
+    return mutant if mutant in MUTANTS else None
+
+
+def _associative(claim: str) -> Callable[[str | None], Any]:
+    """Return harnesses of the TLB without page array; the invariants are for the sound one alone: a mutant must break the property."""
+    return lambda mutant: tlb.TlbHarness(
+        replace(tlb.ASSOCIATIVE, mutant=_built_in(mutant)),
+        claim,
+        any_asid=mutant == "any-asid",
+        invariants=mutant is None,
+    )
+
+
+def _pages(claim: str) -> Callable[[str | None], Any]:
+    return lambda mutant: tlb.TlbHarness(replace(tlb.PAGES, mutant=_built_in(mutant)), claim)
+
+
+def _drain(claim: str) -> Callable[[str | None], Any]:
+    return lambda mutant: drain.DrainHarness(
+        replace(drain.CONFIG, mutant=_built_in(mutant)), claim, endless=mutant == "endless"
+    )
+
+
+def _walk(claim: str) -> Callable[[str | None], Any]:
+    return lambda mutant: walk.WalkHarness(claim, mutant)
+
+
+PROOFS = {
+    proof.name: proof
+    for proof in (
+        Proof(
+            name="stale",
+            says=f"TLB and invalidation unit: {_STALE}",
+            harness=_associative("stale"),
+            depth=2,
+            induction=True,
+            mutants=("rtl-no-fill-kill", "rtl-no-span-compare", "rtl-no-asid-compare"),
+            search=9,
+        ),
+        Proof(
+            name="isolation",
+            says=f"TLB and invalidation unit: {_ISOLATION}",
+            harness=_associative("isolation"),
+            depth=2,
+            induction=True,
+            mutants=("any-asid",),
+            search=9,
+        ),
+        Proof(
+            name="stale-pages",
+            says=f"TLB with a page array: {_STALE}",
+            harness=_pages("stale"),
+            depth=12,
+            mutants=("rtl-no-asid-compare",),
+            search=12,
+        ),
+        Proof(
+            name="isolation-pages",
+            says=f"TLB with a page array: {_ISOLATION}",
+            harness=_pages("isolation"),
+            depth=12,
+        ),
+        Proof(
+            name="drained",
+            says="a command is not answered DRAINED before a use that it overlaps has ended",
+            harness=_drain("drained"),
+            depth=7,
+            mutants=("rtl-no-drain", "rtl-no-span-compare", "rtl-no-asid-compare"),
+            search=7,
+        ),
+        Proof(
+            name="command-progress",
+            says="with nothing in flight a command is INVALIDATED within 5 cycles and DRAINED within 6",
+            harness=_drain("progress"),
+            depth=12,
+            mutants=("endless",),
+            search=12,
+        ),
+        Proof(
+            name="permission",
+            says="the walker grants nothing that the leaf it read does not permit",
+            harness=_walk("permission"),
+            depth=12,
+            mutants=("user-blind",),
+            search=9,
+        ),
+        Proof(
+            name="walk-progress",
+            says="a walk is answered within 18 cycles when memory answers within 2",
+            harness=_walk("progress"),
+            depth=22,
+            mutants=("endless",),
+            search=22,
+        ),
+        Proof(
+            name="walk-axi",
+            says="the walker's port keeps the rules of AXI",
+            harness=_walk("axi"),
+            depth=12,
+            mutants=("hasty",),
+            search=8,
+        ),
+    )
+}
+"""By name."""
