@@ -15,22 +15,7 @@ from hostmm.subscribers.odp import Odp, StallingOdp
 from hostmm.subscribers.pinned import Pinned
 from hostmm.timeline import Notification
 from secmmu.csr import EMULATOR_REGISTERS
-from tests.sw.devices import ANON, FILE, PRIVATE, DeviceHost
-
-
-class Slow:
-    """A subscriber behind the one of interest: what it does keeps a bracket open."""
-
-    def __init__(self, machine):
-        self._sched = machine.sched
-        self.started, self.go_on = Signal("bracket open"), Signal("bracket may close")
-
-    def invalidate_range_start(self, first, last, *, callback):
-        self._sched.fire(self.started)
-        yield Wait(self.go_on)
-
-    def invalidate_range_end(self, first, last, *, callback):
-        yield from ()
+from tests.sw.devices import ANON, FILE, PRIVATE, DeviceHost, Slow
 
 
 def gate(host, thread, path, step):
