@@ -189,6 +189,9 @@ STEPS = {
         "v4.13": "MM-W MM-W | RLK RLU RS IVR RE FLUSH",
         "v6.6": "MM-W MM-W | RLK RLU RS RE FLUSH IVR",
     },
+    "migrate_vma_collect": {
+        "v6.6": "MM-R | RS PTL {PGL GET FC CLR IVR DRT SET(migration) RM- PUT}*2 FLUSH IVR PTU RE",
+    },
 }
 """Stage to policies to the locks held and the steps, as docs/contract.md 1 has them."""
 
