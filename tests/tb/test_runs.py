@@ -103,5 +103,5 @@ def test_a_policy_named_twice_runs_once():
 
 def test_a_device_whose_accesses_stall_runs_on_the_model_alone():
     assert RunConfig(policy="v6.6", subscriber="gru", simulator="model").subscriber == "gru"
-    with pytest.raises(UsageError, match="gru needs accesses that stall.*--sim model"):
+    with pytest.raises(UsageError, match="gru needs accesses that stall"):
         RunConfig(policy="v6.6", subscriber="gru")
