@@ -116,6 +116,7 @@ _KSM_PATHS = ("write_protect_page", "replace_page")
 PATHS = (
     *SEED_PATHS,
     "try_to_migrate_one",
+    "migrate_vma_collect",
     *_RANGE_PATHS,
     "madvise_free_single_vma",
     *_KSM_PATHS,
@@ -371,7 +372,7 @@ V4_13 = replace(
 V6_6 = replace(
     V4_13,
     name="v6.6",
-    points=dict.fromkeys((*V4_13.points, "try_to_migrate_one"), _BRACKET)
+    points=dict.fromkeys((*V4_13.points, "try_to_migrate_one", "migrate_vma_collect"), _BRACKET)
     | {"page_referenced_one": _ASKS},
     end_invalidates=False,
     flush_invalidates=True,

@@ -196,6 +196,16 @@ class Scheduler:
             self.log(Row.PATH_END, a=int(result[-1]) if result else 0)
             thread.frames.pop()
 
+    def trylock(self, lock: Lock) -> bool:
+        """Take a lock for the running thread, if nobody holds or awaits it; returns whether. It never sleeps."""
+        thread = self.current
+        assert thread is not None, "a lock is taken by a thread"
+        if lock.queue or not lock.admits(shared=False):
+            return False
+        self._take(lock, thread, shared=False)
+        self.log(Row.LOCK, tag=lock.lock_class, a=lock.number)
+        return True
+
     def release(self, lock: Lock) -> None:
         """Give back a lock that the running thread holds; the first waiters in the queue get it."""
         thread = self.current

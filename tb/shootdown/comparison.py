@@ -40,6 +40,8 @@ WHOLE_RUN = "whole run"
 _PERCENTILES = ("p50", "p99")
 _LATER = ("rmap_wait_ns", "unmap_to_free_ns")
 """What falls where others wait for less; that a shootdown comes sooner is no gain by itself."""
+_WORTH_PERCENT = 2
+"""A difference of less is in the table, and in no verdict."""
 _MOVED_PERCENT = 10
 """A reverse-map lock counts as not relieved when its hold fell by less than this."""
 
@@ -119,6 +121,12 @@ class Difference:
     def lasting(self) -> bool:
         """Whether it is claimed, and no other costs speak against it."""
         return self.direction != 0 and self.survives is not False
+
+    @property
+    def matters(self) -> bool:
+        """Whether the ranges lie so far apart that anybody would care."""
+        low, high = sorted((self.before, self.after), key=lambda spread: spread.low)
+        return 100 * (high.low - low.high) >= _WORTH_PERCENT * self.before.low
 
 
 class Effect(enum.Enum):
@@ -223,12 +231,12 @@ def effects(found: Sequence[Difference]) -> dict[Effect, list[Difference]]:
 
     A path gains where its page-table lock is held, or waited for, less. Where the lock of the reverse map is held
     across the call and not relieved, nothing but the place of the wait has changed. It costs where anything takes
-    longer.
+    longer. Differences that nobody would care for are left out.
     """
     by_place = {(d.path, d.figure, d.percentile): d for d in found}
     sorted_out: dict[Effect, list[Difference]] = {effect: [] for effect in Effect}
     for difference in found:
-        if not difference.lasting:
+        if not difference.lasting or not difference.matters:
             continue
         if difference.direction > 0:
             sorted_out[Effect.COSTS].append(difference)

@@ -111,7 +111,12 @@ def perform_on_model(config: RunConfig, folder: Path | None = None) -> Outcome:
     """
     begun = time.monotonic()
     model = Model(memory_bytes=config.emulator.memory_bytes)
-    data = drive_model(run_session(config, lambda _done: None), model)
+
+    def note(done: float) -> None:
+        if folder is not None:
+            (folder / PROGRESS_FILE).write_text(f"{done:.3f}")
+
+    data = drive_model(run_session(config, note), model)
     return analyse(config, data, wall_s=time.monotonic() - begun, folder=folder)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from hostmm.cpu import access
 from hostmm.faults import touch
-from hostmm.locks import Acquire
+from hostmm.locks import Acquire, Signal, Wait
 from hostmm.mm.pagetable import pte_pfn
 from hostmm.paths.try_to_unmap import try_to_unmap
 from hostmm.policies import POLICIES
@@ -16,6 +16,21 @@ from tests.sw.hosts import Host
 
 ANON, FILE, PRIVATE = 0x400, 0x800, 0xC00
 PAGES = 8
+
+
+class Slow:
+    """A subscriber behind the one of interest: what it does keeps a bracket open."""
+
+    def __init__(self, machine):
+        self._sched = machine.sched
+        self.started, self.go_on = Signal("bracket open"), Signal("bracket may close")
+
+    def invalidate_range_start(self, first, last, *, callback):
+        self._sched.fire(self.started)
+        yield Wait(self.go_on)
+
+    def invalidate_range_end(self, first, last, *, callback):
+        yield from ()
 
 
 class DeviceHost(Host):

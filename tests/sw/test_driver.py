@@ -320,9 +320,11 @@ def test_a_command_that_gives_up_is_not_taken_for_done():
         yield from device.driver.invalidate(1, VPN, VPN, hold=True)
         ends.append(transfer.done.fired)
         yield from device.driver.unhold(1, VPN, VPN)
+        # The address space stays fenced off: what a device does there from now on fails.
+        ends.append((yield from device.access()).dropped)
 
     device.run(main())
-    assert ends == [True]
+    assert ends == [True, True]
     assert len(device.records(Event.TIMED_OUT)) > 1
     ((use_end, _),) = device.records(Event.USE_END)[-1:]
     ((drained, _),) = [row for row in device.records(Event.DRAINED) if row[0] >= use_end][:1]

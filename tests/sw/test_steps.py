@@ -167,6 +167,31 @@ STEPS = {
         "v4.13": "MM-W MM-W | RS {PTL}*2 SET(RO,D).2M {GET}*512 {RM+}*512 RSS SET(RO,D).2M {PTU}*2 IVR RE",
         "v6.6": "MM-W MM-W | RS {PTL}*2 SET(RO,D).2M {GET}*512 {RM+}*512 RSS SET(RO,D).2M {PTU}*2 RE",
     },
+    "do_wp_page, in place": {
+        "v9 seed emm v2.6.27 v3.7 v4.13": "MM-R PTL | SET(W,D) FLUSH PTU",
+        "v6.6": "MM-R PTL | SET(W,D) FLUSH IVR PTU",
+    },
+    "do_wp_page, no struct page": {
+        "v9 v2.6.27": "MM-R PTL | PTU COPY PTL RSS FC CLR INVP SET(W,D) RM+ PTU",
+        "seed": "MM-R PTL | PTU COPY PTL RSS FC CLR SET(W,D) RM+ PTU",
+        "emm": "MM-R PTL | PTU COPY RS PTL RSS FC CLR SET(W,D) RM+ PTU RE",
+        "v3.7": "MM-R PTL | PTU COPY RS PTL RSS FC CLR RM+ CHG SET(W,D) PTU RE",
+        "v4.13": "MM-R PTL | PTU COPY RS PTL RSS FC CLR IVR RM+ CHG SET(W,D) PTU IVR RE",
+        "v6.6": "MM-R PTL | PTU COPY RS PTL RSS FC CLR IVR RM+ SET(W,D) PTU RE",
+    },
+    "page_referenced_one, old": {
+        "v9 v2.6.27 v3.7 v4.13 v6.6": "PGL RLK | PTL CFY PTU",
+        "seed emm": "PGL RLK | PTL PTU CFY",
+    },
+    "fork, out of memory": {
+        "v9 seed emm": "MM-W MM-W | RLK RLU RS FLUSH",
+        "v2.6.27 v3.7": "MM-W MM-W | RLK RLU RS RE FLUSH",
+        "v4.13": "MM-W MM-W | RLK RLU RS IVR RE FLUSH",
+        "v6.6": "MM-W MM-W | RLK RLU RS RE FLUSH IVR",
+    },
+    "migrate_vma_collect": {
+        "v6.6": "MM-R | RS PTL {PGL GET FC CLR IVR DRT SET(migration) RM- PUT}*2 FLUSH IVR PTU RE",
+    },
 }
 """Stage to policies to the locks held and the steps, as docs/contract.md 1 has them."""
 

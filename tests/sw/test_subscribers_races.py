@@ -15,22 +15,7 @@ from hostmm.subscribers.odp import Odp, StallingOdp
 from hostmm.subscribers.pinned import Pinned
 from hostmm.timeline import Notification
 from secmmu.csr import EMULATOR_REGISTERS
-from tests.sw.devices import ANON, FILE, PRIVATE, DeviceHost
-
-
-class Slow:
-    """A subscriber behind the one of interest: what it does keeps a bracket open."""
-
-    def __init__(self, machine):
-        self._sched = machine.sched
-        self.started, self.go_on = Signal("bracket open"), Signal("bracket may close")
-
-    def invalidate_range_start(self, first, last, *, callback):
-        self._sched.fire(self.started)
-        yield Wait(self.go_on)
-
-    def invalidate_range_end(self, first, last, *, callback):
-        yield from ()
+from tests.sw.devices import ANON, FILE, PRIVATE, DeviceHost, Slow
 
 
 def gate(host, thread, path, step):
@@ -64,12 +49,10 @@ def stale_look_up(host, kind):
     return [main()]
 
 
-def inside_a_bracket(host, kind, *, late=False):
-    """A fault begins while a range is changing; ``late``: it looks at the PTE there, and acts as the bracket closes."""
+def inside_a_bracket(host, kind):
+    """A fault begins while a range is changing."""
     slow, machine = Slow(host.machine), host.machine
     values, bound = [], Signal("bound")
-    closing = gate(host, "thread1", "do_wp_page", "refcount") if late else None
-    fault = looked_up(host, kind) if late else None
 
     def device():
         subscriber = yield from kind.bind(machine, host.mm)
@@ -77,19 +60,10 @@ def inside_a_bracket(host, kind, *, late=False):
         yield from host.load(PRIVATE)
         machine.sched.fire(bound)
         yield Wait(slow.started)
-        transfer = yield from machine.driver.submit(
-            0, subscriber.handle, PRIVATE << 12, 1, write=False
-        )
-        if late:
-            yield Wait(fault.reached)
-            machine.sched.fire(slow.go_on)
-            yield Wait(closing.reached)
-            machine.sched.fire(fault.opened)
-            yield 5_000
-            machine.sched.fire(closing.opened)
-        else:
-            yield 5_000
-            machine.sched.fire(slow.go_on)
+        submit = machine.driver.submit
+        transfer = yield from submit(0, subscriber.handle, PRIVATE << 12, 1, write=False)
+        yield 5_000
+        machine.sched.fire(slow.go_on)
         yield from machine.driver.wait(transfer)
         yield 20_000
         yield from host.expect(subscriber, PRIVATE, values[0])
@@ -102,8 +76,29 @@ def inside_a_bracket(host, kind, *, late=False):
 
 
 def as_a_bracket_closes(host, kind):
-    """The other half of :func:`inside_a_bracket`."""
-    return inside_a_bracket(host, kind, late=True)
+    """A fault has looked at the PTE before a range changes, and goes on in the midst of the range end."""
+    fault, machine = looked_up(host, kind), host.machine
+    closing = gate(host, "thread1", "do_wp_page", "refcount")
+    values = []
+
+    def device():
+        subscriber = yield from kind.bind(machine, host.mm)
+        yield from host.load(PRIVATE)
+        submit = machine.driver.submit
+        transfer = yield from submit(0, subscriber.handle, PRIVATE << 12, 1, write=False)
+        yield Wait(closing.reached)
+        machine.sched.fire(fault.opened)
+        yield 5_000
+        machine.sched.fire(closing.opened)
+        yield from machine.driver.wait(transfer)
+        yield 20_000
+        yield from host.expect(subscriber, PRIVATE, values[0])
+
+    def cpu():
+        yield Wait(fault.reached)
+        values.append((yield from host.store(PRIVATE)))
+
+    return [device(), cpu()]
 
 
 def copied_or_zapped(host, kind):

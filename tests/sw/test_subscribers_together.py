@@ -9,6 +9,8 @@ from hostmm.audit import audit
 from hostmm.errors import HostError
 from hostmm.locks import Acquire, Signal, Wait
 from hostmm.paths.page_referenced import page_referenced
+from hostmm.policies import POLICIES
+from hostmm.scenarios import ALLOWED, SCENARIOS
 from hostmm.subscribers.gru import Gru
 from hostmm.subscribers.kinds import SUBSCRIBERS
 from hostmm.subscribers.kvm import Kvm
@@ -16,7 +18,8 @@ from hostmm.subscribers.odp import Odp
 from hostmm.subscribers.pinned import Pinned
 from hostmm.subscribers.sva import Sva, SvaA
 from hostmm.timeline import Row
-from tests.sw.devices import ANON, FILE, PRIVATE, DeviceHost
+from tests.sw.devices import ANON, FILE, PRIVATE, DeviceHost, Slow
+from tests.sw.hosts import Host
 
 TOGETHER = (Sva, SvaA, Gru, Kvm, Odp)
 
@@ -232,3 +235,51 @@ def test_reclaim_by_who_holds_a_page_only_tries_the_locks_of_others():
 
     host.run(main())
     assert not host.rows(Row.LOCK_INVERSION)
+
+
+@pytest.mark.parametrize("kind", [SvaA, Gru, Kvm, Odp], ids=lambda kind: kind.__name__)
+def test_a_page_inside_a_large_translation_is_replaced_under_every_kind(kind):
+    scenario = SCENARIOS["I24"]
+    host = Host(policy=POLICIES["v6.6"], frames=scenario.frames)
+    scenario.build(host.machine, kind.bind)
+    host.run()
+    assert scenario.outcome(host.machine.timeline.columns()).outcome == ALLOWED
+
+
+@pytest.mark.parametrize(("policy", "inside"), [("v9", True), ("v6.6", False)])
+@pytest.mark.parametrize("kind", [Sva, Gru, Kvm], ids=lambda kind: kind.__name__)
+def test_who_is_registered_inside_a_bracket_survives_the_end_of_what_it_did_not_see_begin(
+    kind, policy, inside
+):
+    """Where mm_take_all_locks is, that cannot be (I14); where it is not, the end without a start counts for nothing."""
+    host = DeviceHost(policy)
+    machine, slow = host.machine, Slow(host.machine)
+    order = []
+
+    def unmap():
+        yield from syscalls.madvise_dontneed(machine, host.mm, ANON, ANON + 1)
+        order.append("end")
+
+    def main():
+        yield from host.mm.notifiers.subscribe(slow)
+        yield from host.store(ANON)
+        unmapper = machine.sched.spawn("unmapper", unmap())
+        yield Wait(slow.started)
+        machine.sched.spawn("opener", opener())
+        device = yield from kind.bind(machine, host.mm)
+        order.append("bound")
+        yield Wait(unmapper.done)
+        for _ in range(2):
+            value = yield from host.store(ANON)
+            yield from host.expect(device, ANON, value)
+            yield from syscalls.madvise_dontneed(machine, host.mm, ANON, ANON)
+            yield from host.expect(device, ANON, 0)
+
+    def opener():
+        yield 10_000
+        machine.sched.fire(slow.go_on)
+
+    host.run(main())
+    assert order == (["bound", "end"] if inside else ["end", "bound"])
+    assert host.wrong() == []
+    assert host.touched() == 0

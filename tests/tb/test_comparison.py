@@ -117,6 +117,7 @@ def test_where_it_gains_where_it_moves_the_wait_and_where_it_costs():
         difference("try_to_unmap_one", "ptl_hold_ns", 2700, 1800),
         difference("try_to_unmap_one", "rmap_hold_ns", 3000, 1500),
         difference("fork", "ptl_hold_ns", 200, 100, survives=False),
+        difference("mprotect", "notified_ns", 1000, 1010),
     ]
     sorted_out = {effect: [(d.path, d.figure) for d in ds] for effect, ds in effects(found).items()}
     assert sorted_out == {

@@ -31,7 +31,7 @@ from hostmm.scheduler import Steps
 if TYPE_CHECKING:
     from hostmm.machine import Machine
 
-__all__ = ["migrate_page", "unmap_and_move"]
+__all__ = ["migrate_page", "move_locked", "put_back", "unmap_and_move"]
 
 
 def migrate_page(machine: "Machine", page: Page) -> Steps:
@@ -45,10 +45,7 @@ def migrate_page(machine: "Machine", page: Page) -> Steps:
     machine.lru.remove(page)
     new: Page = yield from alloc_page(machine, page.kind)
     moved: bool = yield from unmap_and_move(machine, page, new)
-    machine.lru.add(new if moved else page, active=page.active)
-    for done in (page, new):
-        yield "refcount"
-        machine.frames.put(done)
+    yield from put_back(machine, page, new, moved=moved)
     return moved
 
 
@@ -62,19 +59,33 @@ def unmap_and_move(machine: "Machine", page: Page, new: Page) -> Steps:
             yield from split_huge_page(machine, page)
         # Nobody else knows it yet.
         yield Acquire(new.lock, ordered=False)
-        # An anon_vma must not go while nothing is mapped; it has no reference count until rmap locks sleep.
-        old_kernel = is_anon(page) and not machine.policy.rmap_sleeps
-        with machine.sched.rcu_read() if old_kernel else nullcontext():
-            if page.mapcount:
-                yield from try_to_unmap(machine, page, migration=True)
-            moved = yield from _move_to_new_page(machine, page, new)
-            yield from _remove_migration_ptes(machine, page, new if moved else page)
-            if moved:
-                page.mapping = None
+        moved = yield from move_locked(machine, page, new)
         machine.sched.release(new.lock)
         machine.sched.release(page.lock)
         result.append(moved)
         return moved
+
+
+def move_locked(machine: "Machine", page: Page, new: Page) -> Steps:
+    """Unmap what is still mapped, copy, and map again; both pages are locked. Returns whether the page moved."""
+    # An anon_vma must not go while nothing is mapped; it has no reference count until rmap locks sleep.
+    old_kernel = is_anon(page) and not machine.policy.rmap_sleeps
+    with machine.sched.rcu_read() if old_kernel else nullcontext():
+        if page.mapcount:
+            yield from try_to_unmap(machine, page, migration=True)
+        moved = yield from _move_to_new_page(machine, page, new)
+        yield from _remove_migration_ptes(machine, page, new if moved else page)
+        if moved:
+            page.mapping = None
+    return moved
+
+
+def put_back(machine: "Machine", page: Page, new: Page, *, moved: bool) -> Steps:
+    """Put whichever page has the content on the LRU list again, and drop the references of the move."""
+    machine.lru.add(new if moved else page, active=page.active)
+    for done in (page, new):
+        yield "refcount"
+        machine.frames.put(done)
 
 
 def _move_to_new_page(machine: "Machine", page: Page, new: Page) -> Steps:

@@ -1,5 +1,6 @@
 """Stages of the paths that change one page: the six of the seed patch."""
 
+from hostmm import syscalls
 from hostmm.filemap import xip_file_write
 from hostmm.gup import get_user_page, put_user_page
 from hostmm.mm.pagetable import file_entry
@@ -8,6 +9,7 @@ from hostmm.paths.page_referenced import page_referenced
 from hostmm.paths.try_to_unmap import try_to_unmap
 from hostmm.scheduler import Steps
 from hostmm.stages.base import FIRST, Setting, Stage
+from secmmu.layouts import FrameKind
 
 __all__ = ["STAGES"]
 
@@ -24,6 +26,29 @@ def _copy(setting: Setting) -> Steps:
     yield from setting.map(file=setting.machine.new_file("file"))
     yield from setting.touch()
     yield from setting.touch(write=True)
+
+
+def _reuse(setting: Setting) -> Steps:
+    """Write what fork has write-protected, when the child is gone."""
+    yield from setting.map_written()
+    child = yield from syscalls.fork(setting.machine, setting.mm)
+    yield from syscalls.exit_process(setting.machine, child)
+    yield from setting.touch(write=True)
+
+
+def _copy_without_page(setting: Setting) -> Steps:
+    machine = setting.machine
+    frame = machine.frames.alloc(FrameKind.USER)
+    vma = yield from setting.map()
+    vma.pfnmap, vma.pgoff = True, frame.pfn
+    yield from setting.touch()
+    yield from setting.touch(write=True)
+
+
+def _page_referenced_old(setting: Setting) -> Steps:
+    yield from setting.map_written()
+    setting.age(FIRST)
+    yield from setting.locked(page_referenced, setting.page())
 
 
 def _page_referenced(setting: Setting) -> Steps:
@@ -79,6 +104,27 @@ STAGES = (
         "1.2",
         "a write to a page of a file that is mapped privately copies it",
         _copy,
+    ),
+    Stage(
+        "do_wp_page, in place",
+        "do_wp_page",
+        "1.2",
+        "a write to an anonymous page that nobody else has only makes its PTE writable",
+        _reuse,
+    ),
+    Stage(
+        "do_wp_page, no struct page",
+        "do_wp_page",
+        "1.2",
+        "a write to a raw frame that is mapped privately copies it: the old page is NULL",
+        _copy_without_page,
+    ),
+    Stage(
+        "page_referenced_one, old",
+        "page_referenced_one",
+        "1.3",
+        "reclaim asks of a page that no CPU has used",
+        _page_referenced_old,
     ),
     Stage(
         "page_referenced_one",

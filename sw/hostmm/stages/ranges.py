@@ -61,6 +61,13 @@ def _fork(setting: Setting) -> Steps:
     yield from syscalls.fork(setting.machine, setting.mm)
 
 
+def _fork_fails(setting: Setting) -> Steps:
+    yield from setting.map_written(_PAGES)
+    setting.machine.reclaim.tables_left = 0
+    child = yield from syscalls.fork(setting.machine, setting.mm)
+    assert child is None, "there is no memory for its tables"
+
+
 def _exit(setting: Setting) -> Steps:
     yield from setting.map_written(_PAGES)
     yield from syscalls.exit_process(setting.machine, setting.mm)
@@ -106,5 +113,12 @@ STAGES = (
     ),
     Stage("mremap", "mremap", "1.9", "two anonymous pages move", _mremap),
     Stage("fork", "dup_mmap", "1.10", "an address space with two written pages is copied", _fork),
+    Stage(
+        "fork, out of memory",
+        "dup_mmap",
+        "1.10",
+        "fork finds no memory for the child's tables",
+        _fork_fails,
+    ),
     Stage("exit_mmap", "exit_mmap", "1.13", "an address space with two pages ends", _exit),
 )

@@ -2,6 +2,7 @@
 
 from hostmm.paths.ksm import RmapItem, try_to_merge_two_pages
 from hostmm.paths.migrate import migrate_page
+from hostmm.paths.migrate_vma import migrate_vma
 from hostmm.scheduler import Steps
 from hostmm.stages.base import FIRST, Setting, Stage
 
@@ -24,6 +25,12 @@ def _migrate(setting: Setting) -> Steps:
     yield from setting.map_written()
     moved = yield from migrate_page(setting.machine, setting.page())
     assert moved, "nobody else holds the page"
+
+
+def _migrate_vma(setting: Setting) -> Steps:
+    vma = yield from setting.map_written(2)
+    moved = yield from migrate_vma(setting.machine, vma, FIRST, FIRST + 1)
+    assert moved == 2, "nobody else holds the pages"
 
 
 STAGES = (
@@ -61,5 +68,12 @@ STAGES = (
         "1.12",
         "the page that moved is mapped again: nothing was there, so nobody is told",
         _migrate,
+    ),
+    Stage(
+        "migrate_vma_collect",
+        "migrate_vma_collect",
+        "1.12",
+        "a driver moves two anonymous pages by address (4.14 and later): one bracket around the collection",
+        _migrate_vma,
     ),
 )

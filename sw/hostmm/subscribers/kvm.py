@@ -1,6 +1,6 @@
 """``kvm``: shadow tables that the device walks, filled by faults, kept true by the sequence count; docs/contract.md 5.3.
 
-A fault takes a snapshot of the sequence, lets mm resolve the page, which may sleep, and then installs it under
+A fault waits while the page's range is changing, takes a snapshot of the sequence, lets mm resolve the page, which may sleep, and then installs it under
 mmu_lock, unless a range that holds the page is changing or the sequence has moved on (``mmu_notifier_retry``). No page
 is pinned: what keeps an installed page alive is that whoever unmaps it calls first. Accessed bits are the shadow
 tables' own; one that has been cleared makes the next access fault, and that sets it again. Callbacks spin.
@@ -9,7 +9,7 @@ tables' own; one that has been cleared makes the next access fault, and that set
 from typing import TYPE_CHECKING
 
 from hostmm.contexts import DeviceFault
-from hostmm.locks import Acquire
+from hostmm.locks import Acquire, Signal, Wait
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_W, make_pte, pte_pfn
 from hostmm.mm.space import MmStruct
 from hostmm.scheduler import Steps
@@ -37,6 +37,7 @@ class Kvm(DeviceSubscriber):
         self._tables = OwnTables(machine)
         self._brackets = Brackets()
         self._seq = 0
+        self._closed = Signal("a range has changed")
 
     def start(self) -> Steps:
         """Have the device walk the shadow tables, which are empty."""
@@ -57,6 +58,7 @@ class Kvm(DeviceSubscriber):
         self._seq += 1
         self._brackets.end(first, last)
         self._machine.sched.release(self._lock)
+        self._wake()
 
     def invalidate_page(self, vpn: int, *, callback: int) -> Steps:
         """Zap one page, flush, and turn away the faults that looked at it before."""
@@ -103,6 +105,7 @@ class Kvm(DeviceSubscriber):
         self._seq += 1
         yield from self._zap(0, _LAST_VPN, callback)
         self._machine.sched.release(self._lock)
+        self._wake()
         yield from self._driver.detach(self.context, callback=callback)
         self._tables.free()
 
@@ -122,7 +125,9 @@ class Kvm(DeviceSubscriber):
     # --- faults ------------------------------------------------------------------------------------------
 
     def fault(self, fault: DeviceFault) -> Steps:
-        """Install the page, unless mm is changing it; then the access faults once more."""
+        """Install the page, unless mm begins to change it meanwhile; then the access faults once more."""
+        while self._is_changing(fault.vpn) and not self.released:
+            yield Wait(self._closed, sleeps=True)
         seq = self._seq
         if not permits(self._tables.get(fault.vpn) | PTE_A, write=fault.write):
             pte = yield from self._user_pte(fault)
@@ -138,7 +143,15 @@ class Kvm(DeviceSubscriber):
         return not self.released
 
     def _must_retry(self, seq: int, vpn: int) -> bool:
-        return self.released or self._brackets.holds(vpn) or self._seq != seq
+        return self.released or self._is_changing(vpn) or self._seq != seq
+
+    def _is_changing(self, vpn: int) -> bool:
+        return self._brackets.holds(vpn)
+
+    def _wake(self) -> None:
+        """Let the faults go on that wait for the end of a change."""
+        closed, self._closed = self._closed, Signal(self._closed.name)
+        self._machine.sched.fire(closed)
 
     def _install(self, vpn: int, pte: int | None) -> Steps:
         """Map what mm maps; without ``pte``, mark what is mapped as accessed (``fast_page_fault``)."""

@@ -43,15 +43,15 @@ class KvmWithoutSequence(Kvm):
     """Installs although the page changed since it was looked up, if the change is over (I2)."""
 
     def _must_retry(self, seq: int, vpn: int) -> bool:
-        return self.released or self._brackets.holds(vpn)
+        return self.released or self._is_changing(vpn)
 
 
 @_mutant("kvm-no-count")
 class KvmWithoutCount(Kvm):
     """Installs a page of a range that is changing (I3)."""
 
-    def _must_retry(self, seq: int, vpn: int) -> bool:
-        return self.released or self._seq != seq
+    def _is_changing(self, vpn: int) -> bool:
+        return False
 
 
 @_mutant("kvm-late-snapshot")
@@ -80,6 +80,7 @@ class KvmCountFirst(Kvm):
         self._brackets.end(first, last)
         yield "refcount"
         self._seq += 1
+        self._wake()
 
 
 @_mutant("kvm-no-flush")

@@ -98,6 +98,7 @@ class _WriteRights:
     def __init__(self, history: History) -> None:
         self._rows = history.rows
         self._pages: dict[tuple[int, int], _Page] = defaultdict(_Page)
+        self._spaces: dict[int, set[int]] = defaultdict(set)
         self._lost: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(dict)
         self._settling: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
         self._covering = _covering(history)
@@ -141,6 +142,7 @@ class _WriteRights:
     def _gain(self, mm: int, new: int, cycle: int) -> None:
         if new & PTE_V and new & PTE_W:
             page = self._pages[mm, pte_pfn(new)]
+            self._spaces[pte_pfn(new)].add(mm)
             page.writable += 1
             if page.gaps and page.gaps[-1].end == NEVER:
                 page.gaps[-1].end = cycle
@@ -172,8 +174,9 @@ class _WriteRights:
 
     def _freed(self, pfn: int, cycle: int) -> None:
         """Behind a free, whatever touches the frame is a matter of I1."""
-        for (_, frame), page in self._pages.items():
-            if frame == pfn and page.gaps and page.gaps[-1].end == NEVER:
+        for mm in self._spaces.get(pfn, ()):
+            page = self._pages[mm, pfn]
+            if page.gaps and page.gaps[-1].end == NEVER:
                 page.gaps[-1].end = cycle
 
 

@@ -1,8 +1,11 @@
 """I18: what a callback invalidates covers its range: nothing of it is left, and no command is short of it."""
 
+from bisect import bisect_left
+from collections import defaultdict
+
 from hostmm.timeline import Notification
 from shootdown.checks.violation import Finding, Findings, at_row
-from shootdown.history import NEVER, Callback, History
+from shootdown.history import NEVER, Callback, Entry, History
 
 __all__ = ["check_ranges", "count_ranges"]
 
@@ -57,33 +60,39 @@ def _short(history: History, callback: Callback) -> Findings:
 
 
 def _left(history: History) -> Findings:
-    """Entries older than a callback over one of their pages that are still valid when it has returned."""
-    taking: dict[int, list[Callback]] = {}
+    """Yield entries older than a callback over one of their pages that are still valid when it has returned."""
+    taking: dict[int, list[Callback]] = defaultdict(list)
     for callback in history.callbacks:
         if callback.kind in _TAKING and callback.end != NEVER and not _refused(history, callback):
-            taking.setdefault(callback.mm, []).append(callback)
+            taking[callback.mm].append(callback)
     rows = history.rows
     for entry in history.entries:
-        for callback in taking.get(entry.mm, ()):
-            if callback.begin < entry.begin or callback.begin > entry.end:
-                continue
-            over = entry.first <= callback.last and entry.last >= callback.first
-            alive = entry.end_cycle > rows.cycle_of(callback.end) and entry.end > callback.end
-            mine = history.owners.looks_after(entry.mm, callback.subscriber, entry.asid)
-            mine = mine and not history.owners.is_idle(entry.asid, callback.end)
-            if over and alive and mine:
+        callbacks = taking.get(entry.mm, [])
+        first = bisect_left(callbacks, entry.begin, key=_begin)
+        last = bisect_left(callbacks, entry.end, key=_begin)
+        for callback in callbacks[first:last]:
+            if _leaves(history, callback, entry):
                 what = (
                     f"{callback.kind.name.lower()} of pages {callback.first:#x} to {callback.last:#x} of mm "
                     f"{callback.mm} returned and left TLB entry {entry.index} for page {entry.first:#x} valid"
                 )
-                yield Finding(
-                    "I18",
-                    rows.paths[callback.path],
-                    rows.cycle_of(callback.end),
-                    rows.threads[callback.thread],
-                    what,
-                )
+                path, thread = rows.paths[callback.path], rows.threads[callback.thread]
+                yield Finding("I18", path, rows.cycle_of(callback.end), thread, what)
                 break
+
+
+def _begin(callback: Callback) -> int:
+    return callback.begin
+
+
+def _leaves(history: History, callback: Callback, entry: Entry) -> bool:
+    """Whether a callback that began while an entry was valid returned without having ended it."""
+    if entry.first > callback.last or entry.last < callback.first or entry.end <= callback.end:
+        return False
+    owners = history.owners
+    alive = entry.end_cycle > history.rows.cycle_of(callback.end)
+    mine = owners.looks_after(entry.mm, callback.subscriber, entry.asid)
+    return alive and mine and not owners.is_idle(entry.asid, callback.end)
 
 
 def count_ranges(history: History) -> int:

@@ -53,8 +53,8 @@ def _mapped(
     history: History, subscription: Subscription, mm: int, vpn: int, row: int
 ) -> Entry | None:
     """Return an entry of the subscriber's device that maps a page at a row."""
-    for entry in history.entries:
-        here = entry.mm == mm and entry.begin < row < entry.end and entry.first <= vpn <= entry.last
+    for entry in history.entries_of(mm, vpn):
+        here = entry.begin < row < entry.end
         mine = history.owners.looks_after(mm, subscription.number, entry.asid)
         if here and mine and not history.owners.is_idle(entry.asid, row):
             return entry

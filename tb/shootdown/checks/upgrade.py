@@ -65,14 +65,10 @@ def _explain(history: History, burst: Burst, times: int) -> Finding:
 
 def count_upgrades(history: History) -> int:
     """Count PTEs that became writable while the device had an entry that was not."""
-    entries = defaultdict(list)
-    for entry in history.entries:
-        if not entry.writable:
-            entries[entry.mm].append(entry)
     return sum(
         any(
-            entry.begin < change.row < entry.end and entry.first <= change.vpn <= entry.last
-            for entry in entries[change.mm]
+            entry.begin < change.row < entry.end and not entry.writable
+            for entry in history.entries_of(change.mm, change.vpn)
         )
         for change in history.changes
         if change.upgrades

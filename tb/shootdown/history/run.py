@@ -109,6 +109,24 @@ class History:
         return subscriptions(self.rows)
 
     @cached_property
+    def _entries_of(self) -> tuple[dict[tuple[int, int], list[Entry]], list[Entry]]:
+        """Entries of base pages by (mm, vpn), and the larger ones."""
+        base: dict[tuple[int, int], list[Entry]] = defaultdict(list)
+        large = []
+        for entry in self.entries:
+            if entry.first == entry.last:
+                base[entry.mm, entry.first].append(entry)
+            else:
+                large.append(entry)
+        return base, large
+
+    def entries_of(self, mm: int, vpn: int) -> list[Entry]:
+        """Return every entry there was for a page of an address space."""
+        base, large = self._entries_of
+        over = [e for e in large if e.mm == mm and e.first <= vpn <= e.last]
+        return [*base.get((mm, vpn), ()), *over]
+
+    @cached_property
     def uses_of(self) -> dict[tuple[int, int], list[Use]]:
         """Uses by (mm, vpn), each in order of beginning."""
         found: dict[tuple[int, int], list[Use]] = defaultdict(list)
