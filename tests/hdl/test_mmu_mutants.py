@@ -13,12 +13,12 @@ CASES = {
     "rtl-no-drain": ("mmu_smoke_cases", "shoots_down_a_page_in_use", "drained early"),
     "rtl-no-walk-kill": (
         "mmu_sweep_cases",
-        "invalidation_moved_across/race=0/latency=5",
+        "invalidation_moved_across/race=0/latency=20",
         "stale use",
     ),
     "rtl-no-fill-kill": (
         "mmu_sweep_cases",
-        "invalidation_moved_across/race=0/latency=5",
+        "invalidation_moved_across/race=0/latency=20",
         "stale use",
     ),
     "rtl-no-span-compare": ("mmu_invalidation_cases", "whole_spans_are_compared", "entry left"),
