@@ -103,8 +103,8 @@ class LeafLayout(data.StructLayout):
 class StepLayout(data.StructLayout):
     """One step of a walk: its start, with the root in place of the PTE, or an entry that was read.
 
-    A start that ``found`` a pointer in the walk cache which died in that cycle is ``misled``; that of a walk for a
-    page which is ``held`` is its end.
+    A start is ``misled`` where the invalidation of the cycle before takes the page, or the pointer ``found`` in the walk
+    cache; that of a walk for a page which is ``held`` is its end.
 
     Parameters
     ----------

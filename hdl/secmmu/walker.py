@@ -15,6 +15,7 @@ from secmmu.internals import (
     KillLayout,
     Outcome,
     WalkSignature,
+    may_kill_asid,
     span_last,
     span_mask,
 )
@@ -209,6 +210,12 @@ class Walker(wiring.Component):
         m.d.comb += [slot.begin.eq(begin[i]) for i, slot in enumerate(self._slots)]
         return begin
 
+    def _is_killed(self, request: data.View) -> Value:
+        """Return whether the invalidation of this cycle names the page: a hold that it places shows only in the next."""
+        kill = self.kill
+        named = (kill.first <= request.vpn) & (request.vpn <= kill.last)
+        return named & may_kill_asid(kill, asid=request.asid, group=request.group)
+
     def _choose_free(self, m: Module, begins: Value, joined: Value) -> Value:
         """Choose the slot of the next walk a cycle ahead, unless the last request has just taken or joined it."""
         last = Signal(self.config.walks)
@@ -252,7 +259,7 @@ class Walker(wiring.Component):
                 step.next.eq(Mux(cache.found, cache.place.level, request.mode[:2] + 2)),
                 step.began.eq(self.now),
                 step.found.eq(cache.found),
-                step.misled.eq(cache.dies),
+                step.misled.eq(cache.dies | self._is_killed(request)),
                 step.held.eq(self.page.held),
                 step.place.eq(cache.place),
                 step.exclusive.eq(0),

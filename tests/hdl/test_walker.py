@@ -363,6 +363,34 @@ def test_holds_are_asked_for_the_page_and_for_the_span(level: int) -> None:
     simulate(scenario, CONFIG)
 
 
+def test_a_hold_keeps_faults_back_too() -> None:
+    """Placed, with its invalidation, in each cycle of a walk and of its request; the page is unmapped under it."""
+
+    async def scenario(bench: WalkerBench) -> None:
+        bench.memory.latency = lambda: 2
+        for when in range(16):
+            map_vpn(bench)
+            access = Access(VPN)
+            bench.ask(access)
+            for _ in range(when):
+                await bench.step()
+            bench.memory.words[SLOTS[2]] = 0
+            bench.kill = page(VPN)
+            placed = bench.cycle
+            await bench.step()
+            bench.held = lambda first, last: first <= VPN <= last
+            for _ in range(24):
+                await bench.step()
+            assert access.outcome is None or access.answered < placed
+            assert access.outcome != Outcome.PAGE_FAULT
+            bench.held = lambda _first, _last: False
+            await bench.finish()
+            late = access.answered > placed
+            assert access.outcome == (Outcome.PAGE_FAULT if late else Outcome.GRANTED)
+
+    simulate(scenario, CONFIG)
+
+
 def test_a_pointer_makes_what_is_below_it_global() -> None:
     """Through the walk cache as well."""
 
