@@ -368,6 +368,9 @@ def test_a_hold_keeps_faults_back_too() -> None:
 
     async def scenario(bench: WalkerBench) -> None:
         bench.memory.latency = lambda: 2
+        beside = 0
+        for _ in range(3):
+            await bench.step()
         for when in range(16):
             map_vpn(bench)
             access = Access(VPN)
@@ -378,6 +381,7 @@ def test_a_hold_keeps_faults_back_too() -> None:
             bench.kill = page(VPN)
             placed = bench.cycle
             await bench.step()
+            beside += access.asked == placed
             bench.held = lambda first, last: first <= VPN <= last
             for _ in range(24):
                 await bench.step()
@@ -387,6 +391,7 @@ def test_a_hold_keeps_faults_back_too() -> None:
             await bench.finish()
             late = access.answered > placed
             assert access.outcome == (Outcome.PAGE_FAULT if late else Outcome.GRANTED)
+        assert beside == 1
 
     simulate(scenario, CONFIG)
 
