@@ -16,6 +16,7 @@ from shootdown.commands import (
     compare,
     doctor,
     explore,
+    hmm,
     litmus,
     policies,
     record,
@@ -26,7 +27,7 @@ from shootdown.errors import ShootdownError
 
 __all__ = ["main"]
 
-_COMMANDS = (run, waves, compare, policies, record, bench, doctor, litmus, explore, bugs)
+_COMMANDS = (run, waves, compare, policies, record, bench, doctor, litmus, explore, bugs, hmm)
 
 
 def _parser() -> argparse.ArgumentParser:
