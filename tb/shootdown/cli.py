@@ -21,13 +21,27 @@ from shootdown.commands import (
     policies,
     record,
     run,
+    trial,
     waves,
 )
 from shootdown.errors import ShootdownError
 
 __all__ = ["main"]
 
-_COMMANDS = (run, waves, compare, policies, record, bench, doctor, litmus, explore, bugs, hmm)
+_COMMANDS = (
+    run,
+    waves,
+    compare,
+    policies,
+    record,
+    bench,
+    doctor,
+    litmus,
+    explore,
+    bugs,
+    hmm,
+    trial,
+)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ SCENARIOS: dict[str, Scenario] = {
     **litmus.shipped(),
     **litmus.races(),
     **litmus.bugs(),
+    **litmus.trial(),
     **litmus.hmm(),
     **{scenario.name: scenario for scenario in (I24(), SWEEP, AGE, PRESS, STORM)},
 }

@@ -1,7 +1,7 @@
 """Litmus tests: small scripts that say which threads do what, in which order, and what must not come out."""
 
 from hostmm.scenarios.litmus.parse import LitmusError, parse, read
-from hostmm.scenarios.litmus.play import SUFFIX, Litmus, bugs, hmm, races, shipped
+from hostmm.scenarios.litmus.play import SUFFIX, Litmus, bugs, hmm, races, shipped, trial
 from hostmm.scenarios.litmus.script import Script
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "races",
     "read",
     "shipped",
+    "trial",
 ]
