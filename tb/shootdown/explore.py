@@ -24,7 +24,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from msgspec.structs import replace
 
-from hostmm.errors import DeadlockError
+from hostmm.audit import check_counts
+from hostmm.errors import DeadlockError, HostError
 from hostmm.machine import Machine
 from hostmm.model import Model
 from secmmu.layouts import Event
@@ -35,6 +36,7 @@ from shootdown.execute import prepare
 from shootdown.history import History
 
 __all__ = [
+    "COUNTS",
     "STRATEGIES",
     "Schedule",
     "Search",
@@ -49,6 +51,8 @@ __all__ = [
 STRATEGIES = ("seeds", "pct", "bounded")
 _ORDER = ("hw", "kind", "thread", "path", "mm", "vpn", "pfn")
 """Columns whose values, in order of the rows, make the order of a run."""
+COUNTS = "counts"
+"""What stands beside the invariants for a reference count or mapcount that is wrong at the end."""
 _STUCK = "I22"
 """The invariant that a run breaks whose threads wait for ever."""
 _PROCESSES = 2
@@ -173,8 +177,18 @@ def _verdict(run: RunConfig, verdicts: dict[bytes, _Verdict]) -> _Verdict:
     order = _order(columns)
     if order not in verdicts:
         history = History(machine.timeline, machine.policy)
-        verdicts[order] = frozenset((v.invariant, v.expected) for v in check(history))
+        broken = {(v.invariant, v.expected) for v in check(history)}
+        verdicts[order] = frozenset(broken | _miscounts(machine))
     return verdicts[order]
+
+
+def _miscounts(machine: Machine) -> set[tuple[str, bool]]:
+    """Compare every reference count and mapcount with what refers to the page."""
+    try:
+        check_counts(machine)
+    except HostError:
+        return {(COUNTS, False)}
+    return set()
 
 
 def _order(columns: dict[str, np.ndarray]) -> bytes:

@@ -73,9 +73,12 @@ def _kept(policy: str, mine: Sequence[Outcome], broken: set[tuple[str, str]]) ->
     idle = [name for name in INVARIANTS if not tried[name] and name not in without]
     if idle:
         yield f"{policy}: not exercised: {', '.join(idle)}."
+    reasons: dict[tuple[str, str], list[str]] = {}
     for cell in hidden:
         where = ", ".join(cell.paths) or "any path"
-        yield f"{policy}: {cell.invariant} on {where} did not show, though it can ({cell.why})."
+        reasons.setdefault((where, cell.why), []).append(cell.invariant)
+    for (where, why), names in reasons.items():
+        yield f"{policy}: {', '.join(names)} on {where} did not show, though it can ({why})."
 
 
 def _figure(paths: Mapping[str, PathResult], path: str, field: str, percentile: str) -> int | None:

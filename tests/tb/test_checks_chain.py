@@ -218,3 +218,18 @@ def test_tear_down_of_a_process_without_a_device() -> None:
     scene = Scene()
     scene.at(120).row(Row.TEARDOWN, mm=9)
     assert scene.violations() == []
+
+
+def test_a_page_that_stands_again() -> None:
+    """A large leaf is split: the same frame is back, unless with less, or because another pass has put it there."""
+    whole, less = pte(PFN, writable=True), pte(PFN, writable=False)
+    for word, inside, broken in ((whole, True, 0), (less, True, 1), (whole, False, 1)):
+        scene = Scene(V3_7)
+        scene.subscribe(MM)
+        with scene.path("try_to_unmap_one"):
+            scene.at(40).pte_clear(MM, VPN, PFN, writable=True)
+            if inside:
+                scene.at(41).row(Row.PTE_SET, mm=MM, vpn=VPN, pfn=PFN, a=word)
+        if not inside:
+            scene.at(42).row(Row.PTE_SET, mm=MM, vpn=VPN, pfn=PFN, a=word)
+        assert len(scene.violations("I20")) == broken

@@ -118,7 +118,7 @@ def test_the_verdict_names_what_was_kept_and_what_was_broken_where_and_why():
     assert "v9: I6 on do_wp_page did not show, though it can (" in text
     assert "seed: kept (things examined): I1 (20), I2 (300)." in text
     assert "seed: not exercised: I3, I7" in text
-    assert "seed: I4 on __xip_unmap did not show" in text
+    assert "seed: I4, I5 on __xip_unmap did not show" in text
     assert "seed: broke I4 on do_wp_page 1 times, first in cycle 456 of seed-L1 (expected: " in text
     assert "safe" not in text
 

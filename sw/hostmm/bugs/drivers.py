@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from hostmm.contexts import DeviceFault
 from hostmm.locks import Acquire, Signal, Wait
-from hostmm.mm.pagetable import PTE_V
+from hostmm.mm.pagetable import PTE_V, pte_pfn
 from hostmm.mm.space import MmStruct
 from hostmm.paths.tlb import LAST_VPN
 from hostmm.scheduler import Steps
@@ -22,7 +22,9 @@ __all__ = [
     "FlushesPageByPage",
     "FlushesUntagged",
     "GruCountsTenBits",
+    "KvmActsAtEnd",
     "KvmKeepsPfn",
+    "KvmLeaks",
     "KvmRefreshesAtStart",
     "OverflowsAtTheEnd",
     "ResetsFenced",
@@ -49,6 +51,31 @@ class KvmRefreshesAtStart(Kvm):
             if pte & PTE_V:
                 yield from self._install(vpn, pte)
         self._machine.sched.release(self._lock)
+
+
+class KvmActsAtEnd(Kvm):
+    """Ignores range start, and zaps when the range has changed: KVM as it was in March 2008, without its pins (S7)."""
+
+    def invalidate_range_start(self, first: int, last: int, *, callback: int) -> Steps:
+        """Do nothing."""
+        yield from ()
+
+    def invalidate_range_end(self, first: int, last: int, *, callback: int) -> Steps:
+        """Zap the range, and turn away the faults that looked at it before."""
+        yield Acquire(self._lock)
+        self._seq += 1
+        yield from self._zap(first, last, callback)
+        self._machine.sched.release(self._lock)
+
+
+class KvmLeaks(Kvm):
+    """Takes a reference to each page that it maps, and never gives one back (for S12)."""
+
+    def _install(self, vpn: int, pte: int | None) -> Steps:
+        page = None if pte is None else self._machine.frames.pages.get(pte_pfn(pte))
+        if page is not None:
+            self._machine.frames.get(page)
+        yield from super()._install(vpn, pte)
 
 
 class KvmKeepsPfn(Kvm):

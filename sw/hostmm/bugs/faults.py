@@ -86,8 +86,13 @@ BUGS: dict[str, Bug] = {
     ),
     "B44": _driver(SUBSCRIBER_MUTANTS["odp-blocks"]),
     "B45": Bug(_becomes(SEED)),
+    "S12": _driver(drivers.KvmLeaks),
+    "S11": Bug(_points("page_referenced_one", {})),
+    "gru-release-flag": _driver(SUBSCRIBER_MUTANTS["gru-release-flag"]),
+    "S7": _driver(drivers.KvmActsAtEnd),
 }
-"""The faults of the host by their number in the catalogue. ``B35-fixed`` is what repairs B35."""
+"""The faults of the host by their number in the catalogue; those that follow B45 are
+the trial's (docs/trial.md). ``B35-fixed`` is what repairs B35."""
 
 
 def change(

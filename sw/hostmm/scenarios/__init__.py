@@ -13,10 +13,12 @@ SCENARIOS: dict[str, Scenario] = {
     **litmus.shipped(),
     **litmus.races(),
     **litmus.bugs(),
+    **litmus.trial(),
+    **litmus.hmm(),
     **{scenario.name: scenario for scenario in (I24(), SWEEP, AGE, PRESS, STORM)},
 }
 """The scenarios by name: the litmus tests that come with the package, races to explore, scripts that expose
-historic bugs, then the others."""
+historic bugs, the kernel's hmm-tests, then the others."""
 
 
 def find(name: str) -> Scenario:

@@ -110,7 +110,8 @@ class DeviceSubscriber(ABC):
     def _user_pte(self, fault: DeviceFault) -> Steps:
         """Return a PTE that permits the access, as mm has it at some moment; None where the access may not be.
 
-        May sleep. Nothing keeps the page where it is afterwards (``hmm_range_fault``).
+        May sleep. Nothing keeps the page where it is afterwards (``hmm_range_fault``), and the CPU's accessed bit is
+        neither asked for nor set: these devices have one of their own.
         """
         while True:
             ptl = self._mm.tables.lock(fault.vpn)
@@ -120,7 +121,7 @@ class DeviceSubscriber(ABC):
                 pte = self._mm.tables.get(fault.vpn)
                 self._machine.sched.release(ptl)
                 yield "unlocked"
-                if permits(pte, write=fault.write):
+                if permits(pte | PTE_A, write=fault.write):
                     return pte
             if not (yield from self._resolve(fault)):
                 return None

@@ -1,11 +1,13 @@
 """I13 and I20: range starts and ends pair up, and every subscriber gets every event."""
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 from hostmm.timeline import Notification
 from shootdown.checks.violation import Findings, at_row
-from shootdown.history import NEVER, Callback, History, Subscription
+from shootdown.history import NEVER, Callback, History, PteChange, Subscription
 
 __all__ = ["check_all_subscribers", "check_pairing"]
 
@@ -139,6 +141,15 @@ def _walked(history: History, first: Callback) -> int:
     return _listeners(history, first.mm, first.begin, (first.kind,))
 
 
+def _stands_again(history: History, change: PteChange) -> bool:
+    """Whether the pass itself put the page back, with no right less: a large leaf becomes a table."""
+    changes = history.changes_of[change.mm, change.vpn]
+    place = bisect_right(changes, change.row, key=lambda other: other.row)
+    if place == len(changes) or changes[place].span != change.span:
+        return False
+    return not replace(change, new=changes[place].new).loses
+
+
 def _untold(history: History) -> Findings:
     """Present PTEs cleared or downgraded on a path that notifies, with somebody to tell and no callback for the page.
 
@@ -151,6 +162,8 @@ def _untold(history: History) -> Findings:
         if not change.loses or not kinds:
             continue
         if name == "do_wp_page" and not policy.notifies_without_page:
+            continue
+        if _stands_again(history, change):
             continue
         told = history.callbacks_of.get(change.span, ())
         covered = any(callback.covers(change.mm, change.vpn) for callback in told)

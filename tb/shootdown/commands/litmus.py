@@ -1,7 +1,7 @@
 """``shootdown litmus``: play litmus tests under every policy, and say what came out of each cell."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,7 +19,7 @@ from shootdown.ktap import Result, ktap
 from shootdown.litmus import Cell, cell, missing, observe, observe_on_model
 from shootdown.runs import fresh_folder, write_wave_files
 
-__all__ = ["add_parser"]
+__all__ = ["add_options", "add_parser", "run_suite"]
 
 OUT = Path("out/litmus")
 
@@ -27,25 +27,47 @@ OUT = Path("out/litmus")
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser("litmus", help="play litmus tests under every policy")
+    add_options(parser, shipped(), policies=tuple(POLICIES), subscribers=("sva",), out=OUT)
+    parser.set_defaults(command=lambda chosen: run_suite(chosen, shipped()))
+
+
+def add_options(
+    parser: argparse.ArgumentParser,
+    known: Mapping[str, Litmus],
+    *,
+    policies: Sequence[str],
+    subscribers: Sequence[str],
+    out: Path,
+    simulator: str = "verilator",
+) -> None:
+    """Add what a suite of scripts can be told; the sequences are defaults."""
     add = parser.add_argument
     add(
         "litmus",
         nargs="*",
         metavar="NAME|FILE",
-        help=f"{', '.join(shipped())}, or a file FILE{SUFFIX}; default: all that are shipped",
+        help=f"{', '.join(known)}, or a file FILE{SUFFIX}; default: all that are shipped",
     )
-    add("--policy", action="append", help=f"repeatable; {', '.join(POLICIES)}; default: all")
-    add("--subscriber", action="append", help=f"repeatable; {', '.join(SUBSCRIBERS)}; default: sva")
-    add("--sim", default="verilator", help=f"one of {', '.join(CARRIERS)}")
+    add(
+        "--policy",
+        action="append",
+        help=f"repeatable; {', '.join(POLICIES)}; default: {', '.join(policies)}",
+    )
+    add(
+        "--subscriber",
+        action="append",
+        help=f"repeatable; {', '.join(SUBSCRIBERS)}; default: {', '.join(subscribers)}",
+    )
+    add("--sim", default=simulator, help=f"one of {', '.join(CARRIERS)}; default: {simulator}")
     add("--seed", type=int, default=1, help="seed of the schedule")
     add("--ktap", action="store_true", help="print KTAP instead of the table")
-    add("--out", type=Path, default=OUT, help=f"folder of the results (default {OUT})")
-    parser.set_defaults(command=_run)
+    add("--out", type=Path, default=out, help=f"folder of the results (default {out})")
+    parser.set_defaults(policies=policies, subscribers=subscribers)
 
 
-def _scripts(names: Sequence[str]) -> dict[str, Litmus]:
+def _scripts(names: Sequence[str], known: Mapping[str, Litmus]) -> dict[str, Litmus]:
     """Return the litmus tests asked for, by what a run's configuration calls them."""
-    known, found = shipped(), dict[str, Litmus]()
+    found = dict[str, Litmus]()
     for name in names or known:
         if name.endswith(SUFFIX):
             try:
@@ -64,13 +86,14 @@ def _scripts(names: Sequence[str]) -> dict[str, Litmus]:
     return found
 
 
-def _run(chosen: argparse.Namespace) -> int:
-    scripts = _scripts(chosen.litmus)
+def run_suite(chosen: argparse.Namespace, known: Mapping[str, Litmus]) -> int:
+    """Play scripts, print and write what came out; returns the exit status."""
+    scripts = _scripts(chosen.litmus, known)
     cells: dict[tuple[str, str, str], Cell] = {}
     configs = []
     for name, litmus in scripts.items():
-        for policy in dict.fromkeys(chosen.policy or POLICIES):
-            for subscriber in dict.fromkeys(chosen.subscriber or ("sva",)):
+        for policy in dict.fromkeys(chosen.policy or chosen.policies):
+            for subscriber in dict.fromkeys(chosen.subscriber or chosen.subscribers):
                 config = RunConfig(
                     policy=policy,
                     subscriber=subscriber,

@@ -25,7 +25,7 @@ from secmmu.layouts import Event, FrameKind
 if TYPE_CHECKING:
     from hostmm.machine import Machine
 
-__all__ = ["PATIENCE_NS", "SUFFIX", "Litmus", "bugs", "races", "shipped"]
+__all__ = ["PATIENCE_NS", "SUFFIX", "Litmus", "bugs", "hmm", "races", "shipped", "trial"]
 
 SUFFIX = ".litmus"
 """How the name of a script ends."""
@@ -104,6 +104,18 @@ def races() -> dict[str, Litmus]:
 def bugs() -> dict[str, Litmus]:
     """Return the scripts that expose the historic bugs, by name, and the one that exposes none (``bug-none``)."""
     return _read_all("bugs")
+
+
+@cache
+def hmm() -> dict[str, Litmus]:
+    """Return the scenarios of the kernel's hmm-tests, by name."""
+    return _read_all("hmm")
+
+
+@cache
+def trial() -> dict[str, Litmus]:
+    """Return the scripts that try the seed patch, beside L1, L3 and S1, by name."""
+    return _read_all("trial")
 
 
 def _read_all(folder: str) -> dict[str, Litmus]:

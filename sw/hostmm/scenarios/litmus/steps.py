@@ -16,7 +16,7 @@ from hostmm.paths.ksm import RmapItem, try_to_merge_two_pages
 from hostmm.paths.migrate import migrate_page
 from hostmm.paths.page_referenced import page_referenced
 from hostmm.paths.soft_dirty import clear_refs_write, soft_dirty
-from hostmm.paths.truncate import truncate_range
+from hostmm.paths.truncate import truncate_page, truncate_range
 from hostmm.paths.zap import zap_page_range, zap_vma
 from hostmm.scenarios.litmus.script import DENIED, Address, Step
 from hostmm.scheduler import Fetch, Steps
@@ -229,6 +229,15 @@ def _truncate(stage: Stage, step: Step) -> Steps:
         yield from truncate_range(stage.machine, vma.file, first, last)
 
 
+def _uncache(stage: Stage, step: Step) -> Steps:
+    """Drop pages from the page cache, unmapping only what is still mapped: the second half of a truncation."""
+    assert step.address is not None
+    vma = stage.vmas[step.address.page]
+    for vpn in range(stage.span(step.address)[0], stage.span(step.address)[1] + 1):
+        if vma.file is not None:
+            yield from truncate_page(stage.machine, vma.file, vma.linear_index(vpn))
+
+
 def _migrate(stage: Stage, step: Step) -> Steps:
     """Move a page to another frame; returns 1 where it moved."""
     assert step.address is not None
@@ -367,6 +376,7 @@ VERBS: dict[str, Verb] = {
     "exit": Verb("exit MM", r"(?P<name>\w+)", _exit),
     "reclaim": Verb("[R =] reclaim ADDRESS", _AT, _reclaim, result=True),
     "age": Verb("[R =] age ADDRESS", _AT, _age, result=True),
+    "uncache": Verb("uncache PAGES", _AT, _uncache),
     "migrate": Verb("[R =] migrate ADDRESS", _AT, _migrate, result=True),
     "collapse": Verb("[R =] collapse ADDRESS", _AT, _collapse, result=True),
     "merge": Verb(
