@@ -15,7 +15,7 @@ WAVES ?=
 RUN_OPTIONS = $(addprefix --policy ,$(POLICY)) $(if $(SIM),--sim $(SIM)) $(if $(SEED),--seed $(SEED)) \
               $(if $(CPUS),--cpus $(CPUS)) $(if $(filter-out 0,$(WAVES)),--waves)
 
-.PHONY: help setup sim compare bench bench-hw fpga formal waves doctor test lint type unit format lock clean
+.PHONY: help setup sim compare bench bench-hw fpga formal sweep waves doctor test lint type unit format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ bench-hw: $(STAMP) ## Measure the MMU's latencies and rates in cycles, beside th
 fpga: $(STAMP) ## Fit the MMU on an ECP5-85F and print its area and clock
 	@mkdir -p out
 	@$(SHOOTDOWN) fpga --json out/fpga.json
+
+sweep: $(STAMP) ## Move invalidations of every kind across every race of the MMU, one clock at a time (hours)
+	@SHOOTDOWN_SWEEP_STRIDE=1 $(VENV)/bin/pytest -q tests/hdl/test_mmu.py -k "sweep or update"
 
 formal: $(STAMP) ## Prove properties of the RTL, and that the proofs find seeded faults
 	@mkdir -p out

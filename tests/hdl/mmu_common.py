@@ -56,6 +56,7 @@ def mmu_cases(
     *,
     simulators: tuple[Simulator, ...] = ("verilator",),
     env: Mapping[str, str] | None = None,
+    timeout_s: float = 120.0,
 ) -> RtlCases:
     """Make the pytest items of a case module for an MMU of ``config``."""
     return RtlCases(
@@ -63,4 +64,5 @@ def mmu_cases(
         f"shootdown.cases.{module}",
         simulators=simulators,
         env={**environment(config), **(env or {})},
+        timeout_s=timeout_s,
     )

@@ -11,15 +11,18 @@ axi = mmu_cases("mmu_axi_cases", SMALL)
 invalidation = mmu_cases("mmu_invalidation_cases", SMALL)
 hold = mmu_cases("mmu_hold_cases", SMALL)
 command = mmu_cases("mmu_command_cases", SMALL)
-sweep = mmu_cases(
-    "mmu_sweep_cases", SMALL, env={STRIDE_VARIABLE: os.environ.get(STRIDE_VARIABLE, "3")}
-)
+fault = mmu_cases("mmu_fault_cases", SMALL)
+STRIDE = {STRIDE_VARIABLE: os.environ.get(STRIDE_VARIABLE, "3")}
+SWEEP_SECONDS = 36_000.0 if STRIDE[STRIDE_VARIABLE] == "1" else 600.0
+
+sweep = mmu_cases("mmu_sweep_cases", SMALL, env=STRIDE, timeout_s=SWEEP_SECONDS)
 """With a slow memory every third offset; all of them with the variable set to 1."""
 
 update = mmu_cases(
     "mmu_update_cases",
     dataclasses.replace(SMALL, svadu=True),
-    env={STRIDE_VARIABLE: os.environ.get(STRIDE_VARIABLE, "3")},
+    env=STRIDE,
+    timeout_s=SWEEP_SECONDS,
 )
 
 soak = mmu_cases("mmu_soak_cases", SMALL)
