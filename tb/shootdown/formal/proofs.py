@@ -84,7 +84,7 @@ PROOFS = {
             name="drained",
             says="a command is not answered DRAINED before a use that it overlaps has ended",
             harness=_drain("drained"),
-            depth=7,
+            depth=6,
             mutants=("rtl-no-drain", "rtl-no-span-compare", "rtl-no-asid-compare"),
             search=7,
         ),
@@ -106,11 +106,11 @@ PROOFS = {
         ),
         Proof(
             name="walk-progress",
-            says="a walk is answered within 18 cycles when memory answers within 2",
+            says="a walk is answered within 12 cycles when memory answers in the next one",
             harness=_walk("progress"),
-            depth=22,
+            depth=16,
             mutants=("endless",),
-            search=22,
+            search=17,
         ),
         Proof(
             name="walk-axi",
