@@ -18,6 +18,7 @@ from shootdown.commands import (
     explore,
     hmm,
     litmus,
+    matrix,
     policies,
     record,
     run,
@@ -41,6 +42,7 @@ _COMMANDS = (
     bugs,
     hmm,
     trial,
+    matrix,
 )
 
 
