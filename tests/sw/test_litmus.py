@@ -1,12 +1,14 @@
 """The litmus language: what it reads, what it refuses and how, and that scripts play as they are written."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from hostmm.policies import POLICIES
 from hostmm.scenarios import ALLOWED, FORBIDDEN
 from hostmm.scenarios.litmus import Litmus, LitmusError, parse, read, shipped
+from hostmm.scenarios.litmus.steps import VERBS
 from hostmm.subscribers.kinds import SUBSCRIBERS
 from tests.sw.hosts import Host
 
@@ -240,3 +242,9 @@ def test_every_script_names_pairs_that_exist(name, subscriber):
     for policy, kind in shipped()[name].script.shows:
         assert policy in known[0]
         assert kind in known[1]
+
+
+def test_the_language_is_documented():
+    page = (Path(__file__).parents[2] / "docs/litmus.md").read_text()
+    for name in (*VERBS, "go on", "memory", "timeout", "shows", "any invariant"):
+        assert re.search(rf"`[^`]*\b{name}\b[^`]*`", page), name

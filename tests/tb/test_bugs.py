@@ -8,6 +8,7 @@ from hostmm.bugs import BUGS as FAULTS
 from hostmm.scenarios.litmus import bugs as scripts
 from secmmu.config import MUTANTS
 from shootdown.catalogue.bugs import BENIGN, BUGS, Entry, judge, try_bug
+from shootdown.catalogue.matrix import ROWS
 from shootdown.catalogue.played import Played, play
 from shootdown.catalogue.trial import TRIAL
 from shootdown.checks import Violation
@@ -25,6 +26,7 @@ def test_the_catalogue_is_whole():
     mutants = {run.mutant for run in runs} | {entry.fixed for entry in BUGS.values()} - {None}
     tried = {charge.hunt.mutant for charge in TRIAL if charge.hunt is not None}
     tried |= {shown.run.mutant for charge in TRIAL for shown in charge.shown}
+    tried |= {row.mutant for row in ROWS}
     assert mutants | (tried & set(FAULTS)) == {
         *FAULTS,
         *(run.mutant for run in runs if run.mutant in MUTANTS),

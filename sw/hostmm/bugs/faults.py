@@ -38,6 +38,19 @@ def _with(**fields: Any) -> Callable[[Policy], Policy]:
     return lambda policy: replace(policy, **fields)
 
 
+def _without(call: Notification) -> Callable[[Policy], Policy]:
+    """Never make a kind of call."""
+
+    def change(policy: Policy) -> Policy:
+        points = {
+            path: {point: kind for point, kind in calls.items() if kind is not call}
+            for path, calls in policy.points.items()
+        }
+        return replace(policy, points=points)
+
+    return change
+
+
 def _becomes(other: Policy) -> Callable[[Policy], Policy]:
     return lambda _policy: other
 
@@ -86,13 +99,22 @@ BUGS: dict[str, Bug] = {
     ),
     "B44": _driver(SUBSCRIBER_MUTANTS["odp-blocks"]),
     "B45": Bug(_becomes(SEED)),
+    "untold": Bug(
+        lambda policy: replace(
+            policy,
+            points={path: {} for path in policy.points},
+            end_invalidates=False,
+            flush_invalidates=False,
+        )
+    ),
+    "unasked": Bug(_without(Notification.CLEAR_FLUSH_YOUNG)),
     "S12": _driver(drivers.KvmLeaks),
     "S11": Bug(_points("page_referenced_one", {})),
     "gru-release-flag": _driver(SUBSCRIBER_MUTANTS["gru-release-flag"]),
     "S7": _driver(drivers.KvmActsAtEnd),
 }
 """The faults of the host by their number in the catalogue; those that follow B45 are
-the trial's (docs/trial.md). ``B35-fixed`` is what repairs B35."""
+the trial's and the matrix' (docs/trial.md). ``B35-fixed`` is what repairs B35."""
 
 
 def change(
