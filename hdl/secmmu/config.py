@@ -5,7 +5,13 @@ from dataclasses import dataclass
 
 from amaranth.utils import exact_log2
 
-__all__ = ["MUTANTS", "PRESETS", "EmulatorConfig", "SecmmuConfig"]
+__all__ = ["MUTANTS", "PRESETS", "SWEEP_CYCLES", "EmulatorConfig", "SecmmuConfig"]
+
+SWEEP_CYCLES = 80
+"""Cycles behind *invalidated* within which dead TLB entries are cleared; they do not hit meanwhile.
+
+A sweep goes round in 64 at most, and waits for fills and page invalidations.
+"""
 
 VPN_BITS_PER_LEVEL = 9
 """Bits of a page number that index one level of a page table."""

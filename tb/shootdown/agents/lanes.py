@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from secmmu.config import SecmmuConfig
+from secmmu.config import SWEEP_CYCLES, SecmmuConfig
 from secmmu.layouts import AccessArg, Event, FillArg, ObservationLayout
 from shootdown.agents.control import Command, Control, unpacker
 from shootdown.agents.monitors import Burst, PortMonitor
@@ -16,8 +16,6 @@ __all__ = ["Entry", "Lanes"]
 _OBSERVATION = unpacker(ObservationLayout())
 _ACCESS = unpacker(AccessArg())
 _FILL = unpacker(FillArg())
-SWEEP_CYCLES = 80
-"""A sweep goes round in 64 cycles, and waits for fills and page invalidations meanwhile."""
 
 _NAMES = ("walk", "walked", "fill", "kill", "read_begin", "read_end", "write_begin", "write_end")
 

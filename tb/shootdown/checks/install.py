@@ -28,7 +28,7 @@ def _fill(history: History, entry: Entry) -> Findings:
             f"{place} was filled although nothing walked for it",
         )
     # Until *invalidated* it may go in, if it dies again.
-    elif doom and entry.begin_cycle > doom.accepted_cycle and _outlives(entry, doom):
+    elif doom and entry.begin_cycle > doom.accepted_cycle and entry.outlives(doom):
         yield by_command(
             history,
             "I2",
@@ -50,14 +50,10 @@ def _doom(history: History, entry: Entry) -> Command | None:
     return found
 
 
-def _outlives(entry: Entry, doom: Command) -> bool:
-    return doom.invalidates and entry.gone_cycle > doom.invalidated_cycle
-
-
 def _survivor(history: History, entry: Entry) -> Findings:
     doom = entry.doom
     # One that reaches beyond the command is a matter of I24.
-    if doom and _outlives(entry, doom) and not exceeds(entry, doom):
+    if doom and entry.outlives(doom) and not exceeds(entry, doom):
         yield by_command(
             history,
             "I2",

@@ -18,9 +18,7 @@ def check_large(history: History) -> Findings:
     """Yield entries that reach beyond a command over some of their pages, and outlive it."""
     for entry in history.entries:
         doom = entry.doom
-        if doom is None or not doom.invalidates or not exceeds(entry, doom):
-            continue
-        if entry.gone_cycle > doom.invalidated_cycle:
+        if doom and entry.outlives(doom) and exceeds(entry, doom):
             yield by_command(
                 history,
                 "I24",

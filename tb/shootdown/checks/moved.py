@@ -79,7 +79,7 @@ def _device(history: History, old: PteChange, row: int, page: str) -> Findings:
     rows = history.rows
     for entry in history.entries_of(old.mm, old.vpn):
         old_one = entry.translates(old.vpn, old.old_pfn) and entry.begin < old.row
-        reached = entry.end > row and not history.owners.is_idle(entry.asid, row)
+        reached = entry.hits_behind(row) and not history.owners.is_idle(entry.asid, row)
         if old_one and reached and entry.end_cycle > rows.cycle_of(row):
             what = f"{page} has moved, and TLB entry {entry.index} has it when the lock of its new place is dropped"
             yield at_row(history, "I26", row, what)

@@ -7,6 +7,7 @@ compared by cycle: a fill or a use that begins in the very cycle of a command's 
 from dataclasses import dataclass, field
 
 from hostmm.timeline import CommandFlag, Notification
+from secmmu.config import SWEEP_CYCLES
 from secmmu.layouts import PAGE_BITS, CommandKind, Event
 
 __all__ = ["NEVER", "Callback", "Command", "Entry", "Freed", "Use", "Walk"]
@@ -14,7 +15,6 @@ __all__ = ["NEVER", "Callback", "Command", "Entry", "Freed", "Use", "Walk"]
 NEVER = 1 << 62
 """Row and cycle of what did not happen."""
 
-_SHOWN_AT_ONCE = 64
 _INVALIDATING = (CommandKind.PAGE, CommandKind.RANGE, CommandKind.ASID, CommandKind.ALL)
 
 
@@ -136,10 +136,14 @@ class Entry:
     doom: Command | None = None
     latched: int | None = None
 
-    @property
-    def gone_cycle(self) -> int:
-        """When it was gone: a KILL record shows 64 entries, one record a cycle."""
-        return self.end_cycle - self.index // _SHOWN_AT_ONCE if self.killed else self.end_cycle
+    def hits_behind(self, row: int) -> bool:
+        """Whether it may hit behind a row: it is there, and no command that overlaps it was invalidated."""
+        dead = self.doom is not None and self.doom.invalidates and self.doom.invalidated < row
+        return self.end > row and not dead
+
+    def outlives(self, command: Command) -> bool:
+        """Whether it is there for longer than dead entries take to be cleared."""
+        return command.invalidates and self.end_cycle > command.invalidated_cycle + SWEEP_CYCLES
 
     @property
     def obtained_cycle(self) -> int:

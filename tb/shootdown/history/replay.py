@@ -147,7 +147,9 @@ class Replay:
         entries = [
             entry
             for entry in self._tlb.values()
-            if entry.maps(pfn) and not self._owners.is_idle(entry.asid, row)
+            if entry.maps(pfn)
+            and entry.hits_behind(row)
+            and not self._owners.is_idle(entry.asid, row)
         ]
         uses = [use for use in self._all_open_uses() if use.pfn == pfn]
         self.freed.append(Freed(row, pfn, entries, uses))
