@@ -206,12 +206,12 @@ def test_a_command_gives_up_on_a_use_that_lasts_and_the_asid_is_fenced():
     accepted = records.cycle(Event.ACCEPTED)
     assert records.cycle(Event.TIMED_OUT) == accepted + 200
     assert not len(records.of(Event.DRAINED))
-    bench.out += message(Op.CSR_WRITE, (ROOT | 8 << 60,), arg=CONTEXT_BASE + 8)
+    bench.out += message(Op.CSR_WRITE, (1,), arg=REGISTERS["mmu.unfence"].address)
     bench.dma(tag=3)
     records = bench.advance(3000)
     assert records.code(Event.FAULT) == Cause.LOAD_ACCESS.value, "its use has not ended"
     bench.advance(9000)
-    bench.out += message(Op.CSR_WRITE, (ROOT | 8 << 60,), arg=CONTEXT_BASE + 8)
+    bench.out += message(Op.CSR_WRITE, (1,), arg=REGISTERS["mmu.unfence"].address)
     bench.out += message(Op.CSR_WRITE, (20,), flags=1, arg=latency)
     bench.dma(tag=4)
     assert bench.advance().code(Event.DMA_DONE) == Response.OKAY.value

@@ -108,7 +108,7 @@ class _Use:
 
 @dataclass
 class _Context:
-    """One row of the context table; ``fenced`` since a command gave up on it, until it is written anew."""
+    """One row of the context table; ``fenced`` since a command gave up on it, until software unfences it."""
 
     word: int = 0
     fenced: bool = False
@@ -183,14 +183,16 @@ class Mmu:
     # --- registers -----------------------------------------------------------------------------------
 
     def write_register(self, address: int, value: int) -> None:
-        """Write a context row, the control register or the time-out."""
+        """Write a context row, the control register, the time-out or the asid to unfence."""
         row, offset = divmod(address - CONTEXT_BASE, CONTEXT_STRIDE)
         if address >= CONTEXT_BASE and not offset and row < len(self._contexts):
-            context = self._contexts[row]
-            context.word = value
-            context.fenced = context.fenced and any(use.asid == row for use in self._uses)
+            self._contexts[row].word = value
         elif address == REGISTERS["mmu.timeout"].address:
             self._counters["mmu.timeout"] = self._commands.timeout = value
+        elif address == REGISTERS["mmu.unfence"].address:
+            # Refused while a use of it is left.
+            context = self._contexts[value % len(self._contexts)]
+            context.fenced = context.fenced and any(use.asid == value for use in self._uses)
         elif address == REGISTERS["control"].address and value & 1:
             self._tlb.clear()
             self._commands.clear()
