@@ -34,7 +34,9 @@ def test_the_rtl_agrees_with_every_vector(mode: str, ad: str, tmp_path: Path) ->
         timeout_s=BUILD_S,
     )
     assert run.returncode == 0, run.stderr
-    expected = [json.loads(line) for line in (VECTORS / f"{name}.exp.jsonl").open()]
+    expected = [
+        json.loads(line) for line in (VECTORS / f"{name}.exp.jsonl").read_text().splitlines()
+    ]
     assert [json.loads(line) for line in run.stdout.splitlines()] == expected
     assert json.loads((tmp_path / "answers.json").read_text()) == expected
     after = (tmp_path / "after").read_bytes()
