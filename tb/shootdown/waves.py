@@ -21,12 +21,13 @@ Enums = Mapping[str, Mapping[int, str]]
 _TOP = "sim_top"
 _CYCLE = f"{_TOP}.cycle"
 _MMU = "emulator.emulated.mmu"
-_COMMAND = "kind asid first last hold leaf_only whole_asid tag"
+_COMMAND = "kind asid first last hold leaf_only keep_global whole_asid tag"
 _READS = "arvalid arready arid araddr arlen aruser rvalid rready rid rdata rresp rlast"
 _WRITES = (
     "awvalid awready awid awaddr awlen awuser wvalid wready wdata wlast bvalid bready bid bresp"
 )
-_LOOKUP = "en vpn asid hit entry.ppn entry.writable"
+_DATAPATH = f"{_MMU}.datapath"
+_TRANSLATION = "vpn asid grain shared"
 
 GROUPS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "Link": (
@@ -37,35 +38,45 @@ GROUPS: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "Device": (
         (f"{_MMU}.device__", f"{_READS} {_WRITES}"),
-        (f"{_MMU}.reader.", "fsm_state"),
-        (f"{_MMU}.reader.fault__", "valid ready"),
-        (f"{_MMU}.reader.fault__payload.", "cause va asid id write"),
-        (f"{_MMU}.writer.", "fsm_state"),
-        (f"{_MMU}.writer.fault__", "valid ready"),
-        (f"{_MMU}.writer.fault__payload.", "cause va asid id write"),
+        (f"{_DATAPATH}.waiters.fault__", "valid ready"),
+        (f"{_DATAPATH}.waiters.fault__payload.", "cause va asid id write stalled place epoch"),
+    ),
+    "Pipeline": (
+        (f"{_DATAPATH}.decide.flight.access.", "addr asid id len"),
+        (f"{_DATAPATH}.decide.flight.", "write"),
+        (f"{_DATAPATH}.decide.", "advance hit dies begin"),
+        (f"{_DATAPATH}.decide.decision.", "valid state place"),
+        (f"{_DATAPATH}.waiters.", "asks"),
     ),
     "Memory side": ((f"{_MMU}.memory__", f"{_READS} {_WRITES}"),),
     "TLB": (
-        (f"{_MMU}.tlb.read__", _LOOKUP),
-        (f"{_MMU}.tlb.write__", _LOOKUP),
-        (f"{_MMU}.tlb.fill__", "en busy"),
+        (f"{_MMU}.tlb.lookup__", "en vpn asid hit dies"),
+        (f"{_MMU}.tlb.lookup__entry.", "ppn writable"),
+        (f"{_MMU}.tlb.fill__", "en ready"),
         (f"{_MMU}.tlb.fill__entry.", "ppn writable"),
-        (f"{_MMU}.tlb.fill__entry.translation.", "vpn asid level shared"),
-        (f"{_MMU}.tlb.kill.", "valid everything asid first last leaf_only"),
+        (f"{_MMU}.tlb.fill__entry.translation.", _TRANSLATION),
+        (f"{_MMU}.tlb.dropin__", "en ready"),
+        (f"{_MMU}.tlb.kill.", "valid everything context keep_global asid first last leaf_only"),
     ),
     "Walker": (
-        (f"{_MMU}.walker.", "fsm_state level killed"),
-        (f"{_MMU}.walker.walk.", "vpn asid id root_ppn"),
-        (f"{_MMU}.walker.bus__", "arvalid arready araddr rvalid rready rdata rresp"),
-        (f"{_MMU}.walker.", "outcome cause"),
+        (f"{_MMU}.walker.began.", "valid walk asid vpn write"),
+        (f"{_MMU}.walker.ended.", "valid walk asid vpn outcome pte"),
+        (f"{_MMU}.walker.", "answered killed"),
+        (f"{_MMU}.walker.bus__", "arvalid arready arid araddr rvalid rready rid rdata rresp"),
     ),
     "Invalidation": (
         (f"{_MMU}.invalidation.command__", "valid ready"),
         (f"{_MMU}.invalidation.command__payload.", _COMMAND),
-        (f"{_MMU}.invalidation.", "active applied done drained"),
-        (f"{_MMU}.invalidation.completion__", "valid ready"),
-        (f"{_MMU}.invalidation.completion__payload.", "phase tag"),
-        (f"{_MMU}.uses.", "busy closing"),
+        (f"{_MMU}.invalidation.", "applied done epoch"),
+        *(
+            row
+            for stream in ("invalidated", "drained")
+            for row in (
+                (f"{_MMU}.invalidation.{stream}__", "valid ready"),
+                (f"{_MMU}.invalidation.{stream}__payload.", "phase tag"),
+            )
+        ),
+        (f"{_DATAPATH}.uses.", "busy closing"),
     ),
     "Sanitizer": tuple(
         row

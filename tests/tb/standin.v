@@ -4,7 +4,7 @@ module \emulator.emulated.mmu.invalidation (input wire clk);
   reg [2:0] \command__payload.kind = 3'd0;
   reg command__valid = 1'b0;
   wire command__ready = 1'b1;
-  reg [1:0] \completion__payload.phase = 2'd0;
+  reg [1:0] \drained__payload.phase = 2'd0;
   reg \command__valid$7 = 1'b1;
   always @(posedge clk) begin
     \command__payload.kind <= \command__payload.kind + 3'd1;

@@ -126,7 +126,7 @@ def test_save_file(standin: Path, kind: str) -> None:
     dump = dump_of(standin / kind)
     enums = {
         f"{INVALIDATION}.command__payload.kind": KINDS,
-        f"{INVALIDATION}.completion__payload.phase": {1: "DRAINED"},
+        f"{INVALIDATION}.drained__payload.phase": {1: "DRAINED"},
     }
     saved = write_save_file(dump, enums, marker=(70, "I4"))
     lines = saved.read_text().splitlines()
@@ -141,12 +141,12 @@ def test_save_file(standin: Path, kind: str) -> None:
         "sim_top.emulator.emulated.mmu.invalidation.command__valid",
         "sim_top.emulator.emulated.mmu.invalidation.command__ready",
         f"sim_top.emulator.emulated.mmu.invalidation.{escape}command__payload.kind[2:0]",
-        f"sim_top.emulator.emulated.mmu.invalidation.{escape}completion__payload.phase[1:0]",
+        f"sim_top.emulator.emulated.mmu.invalidation.{escape}drained__payload.phase[1:0]",
     ]
     dumped = {var.full_name for var in pywellen.Waveform(str(dump)).all_vars()}
     assert {name.partition("[")[0] for name in names} <= dumped
     aliases = [line[2 : line.index("}")] for line in lines if line.startswith("+{")]
-    assert aliases[3:] == ["command_valid", "command_ready", "command_kind", "completion_phase"]
+    assert aliases[3:] == ["command_valid", "command_ready", "command_kind", "drained_phase"]
     titles = [line[1:] for line in lines if line.startswith("-")]
     assert titles[::2] == titles[1::2] == list(GROUPS)
 
