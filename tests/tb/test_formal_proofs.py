@@ -22,7 +22,7 @@ def test_every_proof_says_what_it_proves_and_most_have_a_fault_to_find():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "mutant", "answer"),
-    [("walk-axi", None, Answer.PROVEN), ("walk-axi", "hasty", Answer.REFUTED)],
+    [("command-progress", None, Answer.PROVEN), ("command-progress", "endless", Answer.REFUTED)],
 )
 def test_a_short_proof_holds_and_finds_its_fault(name, mutant, answer, tmp_path):
     proof = replace(PROOFS[name], depth=5) if mutant is None else PROOFS[name].hunt()
