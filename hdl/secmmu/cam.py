@@ -17,7 +17,8 @@ from secmmu.internals import (
     span_last,
 )
 from secmmu.layouts import GRAIN_SHIFTS
-from secmmu.replacement import encoded, lowest, touched
+from secmmu.picks import encoded, lowest
+from secmmu.replacement import touched
 
 __all__ = ["Cam"]
 
@@ -180,9 +181,9 @@ class Cam(wiring.Component):
         idle = Mux(recent.all(), 1, ~recent)
         victim = Mux(overlapping.any(), overlapping, Mux(valid.all(), idle, ~valid))
         m.d.comb += [
-            written.eq(Mux(self.filled, lowest(victim), 0)),
+            written.eq(Mux(self.filled, lowest(m, victim), 0)),
             overlapped.eq(Mux(self.filled, overlapping, 0)),
-            self.index.eq(encoded(written, self.index_bits)),
+            self.index.eq(encoded(written)),
         ]
         return overlapped, written
 
@@ -217,7 +218,7 @@ class Cam(wiring.Component):
             writer.en.eq(self.filled),
             writer.addr.eq(self.index),
             writer.data.eq(self.entry),
-            reader.addr.eq(encoded(chosen, self.index_bits)),
+            reader.addr.eq(encoded(chosen)),
         ]
         if config.lookup_latency == 1:
             m.d.comb += lookup.entry.eq(reader.data)

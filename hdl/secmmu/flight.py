@@ -1,6 +1,6 @@
 """An access between the device's port and the memory's: what the blocks of the datapath hand on of it."""
 
-from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.hdl import Value
 from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -18,8 +18,6 @@ __all__ = [
     "Wait",
     "WaitingLayout",
     "changes_context",
-    "encoded",
-    "lowest",
     "place_bits",
 ]
 
@@ -202,22 +200,3 @@ def changes_context(kill: data.View) -> Value:
     """Return whether the context row of the kill's asid, or of every asid, may have changed before it."""
     whole = (kill.first == 0) & kill.last.all()
     return kill.valid & (kill.everything | kill.context | whole)
-
-
-def lowest(m: Module, bits: Value) -> Signal:
-    """Return the lowest bit that is set, alone."""
-    given = Signal(len(bits), name="lowest_of")
-    alone = Signal(len(bits), name="lowest")
-    m.d.comb += [
-        given.eq(bits),
-        alone.eq(Cat(bit & ~given[:at].any() for at, bit in enumerate(given))),
-    ]
-    return alone
-
-
-def encoded(one_hot: Value) -> Value:
-    """Return the number of the one bit that is set."""
-    width = max(1, (len(one_hot) - 1).bit_length())
-    return Cat(
-        Cat(one_hot[i] for i in range(len(one_hot)) if i >> bit & 1).any() for bit in range(width)
-    )

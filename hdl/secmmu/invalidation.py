@@ -16,7 +16,7 @@ from secmmu.layouts import (
     CompletionLayout,
     Phase,
 )
-from secmmu.replacement import encoded, lowest
+from secmmu.picks import encoded, lowest
 
 __all__ = ["TIMEOUT_BITS", "Invalidation"]
 
@@ -186,7 +186,7 @@ class Invalidation(wiring.Component):
         done = Signal(config.commands)
         m.d.comb += [
             active.eq(Cat(row.active for row in rows)),
-            free.eq(lowest(~active)),
+            free.eq(lowest(m, ~active)),
             self.command.ready.eq(~active.all() & ~self.stop),
             self.accepted.eq(self.command.valid & self.command.ready),
             self.idle.eq(~active.any()),
@@ -197,7 +197,7 @@ class Invalidation(wiring.Component):
         applied = Signal(config.commands)
         m.d.sync += applied.eq(Mux(self.accepted, free, 0))
         queued = self._apply(m)
-        m.d.comb += queued.row.eq(encoded(applied, len(queued.row)))
+        m.d.comb += queued.row.eq(encoded(applied))
         tags, stamps = self._note(m, free)
         refused = self._invalidate(m, rows, queued, tags)
         m.d.comb += done.eq(refused | self._drain(m, rows, tags, stamps))
@@ -296,7 +296,7 @@ class Invalidation(wiring.Component):
             port = notes.write_port()
             m.d.comb += [
                 port.en.eq(self.accepted),
-                port.addr.eq(encoded(free, _row_bits(config))),
+                port.addr.eq(encoded(free)),
                 port.data.eq(value),
             ]
         return tags, stamps
@@ -371,8 +371,8 @@ class Invalidation(wiring.Component):
         m.d.comb += [
             ready.eq(Cat(row.active & row.invalidated & (row.quiet | row.expired) for row in rows)),
             # What is offered stays until it is taken.
-            chosen.eq(Mux(offered.any(), offered, lowest(ready))),
-            tag.addr.eq(encoded(chosen, _row_bits(config))),
+            chosen.eq(Mux(offered.any(), offered, lowest(m, ready))),
+            tag.addr.eq(encoded(chosen)),
             stamp.addr.eq(tag.addr),
             drained.valid.eq(ready.any()),
             drained.payload.tag.eq(tag.data),

@@ -18,7 +18,7 @@ from secmmu.internals import (
 )
 from secmmu.layouts import PPN_BITS
 from secmmu.marks import Marks
-from secmmu.replacement import encoded, lowest
+from secmmu.picks import encoded, lowest
 from secmmu.sweep import PageTagLayout, lanes_of, rows_of
 from secmmu.upkeep import Upkeep, page_tag
 
@@ -187,14 +187,14 @@ class PageArray(wiring.Component):
             marks.index.eq(index),
             # One way at least is not recent, but for sets of a single way.
             victim.eq(Mux(same.any(), same, Mux(alive.all(), ~marks.recent, ~alive))),
-            chosen.eq(Mux(operation.fills, lowest(victim), 0)),
+            chosen.eq(Mux(operation.fills, lowest(m, victim), 0)),
             written.eq(Cat(Mux(lane == i, chosen, 0) for i in range(self.lanes))),
             writer.addr.eq(self._row(index)),
             writer.en.eq(operation.kills | operation.sweeps | operation.fills),
             writer.data.eq((reader.data & ~matched) | written),
             upkeep.written.eq(written),
             self.filled.eq(operation.fills),
-            self.index.eq(index * config.tlb_ways + encoded(chosen, len(self.index))),
+            self.index.eq(index * config.tlb_ways + encoded(chosen)),
             self.died_row.eq(writer.addr),
             self.died.eq(Mux(writer.en, matched & ~written, 0)),
             self.young.answered.eq(operation.asks),
@@ -283,7 +283,7 @@ class PageArray(wiring.Component):
                 far[way].eq(found & tag.shared & (tag.group == group)),
             ]
         chosen = Signal(config.tlb_ways)
-        m.d.comb += chosen.eq(Mux(near.any(), near, lowest(far)))
+        m.d.comb += chosen.eq(Mux(near.any(), near, lowest(m, far)))
         entry = lookup.entry
         with m.If(lookup.advance):
             m.d.sync += [stage.eq(admitted), group.eq(lookup.group), way_hit.eq(chosen)]

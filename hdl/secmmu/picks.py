@@ -1,21 +1,27 @@
 """Choosing one of several: the lowest, in turn, and its number."""
 
-from functools import reduce
-from operator import or_
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-
-__all__ = ["chosen", "in_turn", "lowest", "number"]
+__all__ = ["chosen", "encoded", "in_turn", "lowest"]
 
 
-def lowest(bits: Value) -> Value:
-    """Return ``bits`` with only the lowest one left."""
-    return Cat(bits[i] & ~bits[:i].any() for i in range(len(bits)))
+def lowest(m: Module, bits: Value) -> Signal:
+    """Return the lowest bit that is set, alone."""
+    given = Signal(len(bits), name="lowest_of")
+    alone = Signal(len(bits), name="lowest")
+    m.d.comb += [
+        given.eq(bits),
+        alone.eq(Cat(bit & ~given[:at].any() for at, bit in enumerate(given))),
+    ]
+    return alone
 
 
-def number(one_hot: Value) -> Value:
-    """Return the place of the only bit that is set; 0 when there is none."""
-    return reduce(or_, (Mux(one_hot[i], i, 0) for i in range(len(one_hot))), Const(0))
+def encoded(one_hot: Value) -> Value:
+    """Return the number of the one bit that is set, 0 when none is."""
+    width = max(1, (len(one_hot) - 1).bit_length())
+    return Cat(
+        Cat(one_hot[i] for i in range(len(one_hot)) if i >> bit & 1).any() for bit in range(width)
+    )
 
 
 def chosen(one_hot: Value, bits: Value) -> Value:
@@ -28,7 +34,7 @@ def in_turn(m: Module, bits: Value, taken: Value, *, name: str) -> Signal:
     later = Signal(len(bits), name=f"{name}_later")
     choice = Signal(len(bits), name=name)
     rest = bits & later
-    m.d.comb += choice.eq(Mux(rest.any(), lowest(rest), lowest(bits)))
+    m.d.comb += choice.eq(Mux(rest.any(), lowest(m, rest), lowest(m, bits)))
     with m.If(taken & choice.any()):
         m.d.sync += later.eq(Cat(choice[:i].any() for i in range(len(bits))))
     return choice

@@ -1,27 +1,14 @@
 """Which entry a fill replaces: recent bits, and how long a new entry has to prove itself."""
 
-from amaranth.hdl import Const, Module, Mux, Signal, Value
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-__all__ = ["Duel", "encoded", "lowest", "touched"]
+__all__ = ["Duel", "touched"]
 
 LEADERS_BITS = 3
 SCORE_BITS = 8
 TRUST_BITS = 4
-
-
-def lowest(bits: Value) -> Value:
-    """Return the lowest bit that is set, alone."""
-    return bits & (~bits + 1)[: len(bits)]
-
-
-def encoded(one_hot: Value, width: int) -> Value:
-    """Return the number of the one bit that is set, 0 when none is."""
-    number: Value = Const(0, width)
-    for i in range(1, len(one_hot)):
-        number |= Mux(one_hot[i], Const(i, width), 0)
-    return number
 
 
 def touched(recent: Value, one_hot: Value) -> Value:

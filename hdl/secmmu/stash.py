@@ -6,8 +6,9 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from secmmu.config import SecmmuConfig
-from secmmu.flight import encoded, lowest, stash_bits, stashes
+from secmmu.flight import stash_bits, stashes
 from secmmu.internals import WriteBeatLayout
+from secmmu.picks import encoded, lowest
 from secmmu.waiters import StashedLayout
 
 __all__ = ["Stash"]

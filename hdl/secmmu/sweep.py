@@ -7,7 +7,7 @@ from amaranth.utils import ceil_log2
 
 from secmmu.config import SecmmuConfig
 from secmmu.internals import GROUP_BITS, KillLayout, SharingLayout
-from secmmu.replacement import lowest
+from secmmu.picks import lowest
 
 __all__ = ["Filters", "PageTagLayout", "RowLayout", "lanes_of", "rows_of"]
 
@@ -180,11 +180,11 @@ class Filters(wiring.Component):
         """Take a filter for the invalidation of this cycle, and let the others go on."""
         kill = self.kill
         coming, same, taken = Signal(), Signal(len(filters)), Signal(len(filters))
-        free = lowest(~active)
+        free = lowest(m, ~active)
         m.d.comb += [
             coming.eq(kill.valid & ~kill.page),
             same.eq(Cat(row.left.any() & _equal(row, kill) for row in filters)),
-            taken.eq(Mux(same.any(), lowest(same), free)),
+            taken.eq(Mux(same.any(), lowest(m, same), free)),
             self.overflowed.eq(coming & ~same.any() & active.all()),
         ]
         for i, row in enumerate(filters):

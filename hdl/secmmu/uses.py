@@ -5,7 +5,6 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
-from secmmu.flight import encoded, lowest
 from secmmu.internals import (
     EndSignature,
     KillLayout,
@@ -14,6 +13,7 @@ from secmmu.internals import (
     span_last,
     span_mask,
 )
+from secmmu.picks import encoded, lowest
 from secmmu.registers import FenceLayout
 from secmmu.use_order import UseOrder, position_bits, slot_bits
 

@@ -13,8 +13,6 @@ from secmmu.flight import (
     Source,
     Wait,
     changes_context,
-    encoded,
-    lowest,
     place_bits,
     stash_bits,
 )
@@ -26,6 +24,7 @@ from secmmu.internals import (
     WalkSignature,
 )
 from secmmu.layouts import EPOCH_BITS, PAGE_BITS, FaultLayout, ResumeLayout
+from secmmu.picks import encoded, lowest
 
 __all__ = ["StashedLayout", "Waiters", "WriteRefusalLayout"]
 

@@ -8,7 +8,7 @@ from amaranth.utils import ceil_log2
 from secmmu.config import SecmmuConfig
 from secmmu.internals import GROUP_BITS, INDEX_BITS, KillLayout, may_kill_asid
 from secmmu.layouts import PPN_BITS
-from secmmu.picks import number
+from secmmu.picks import encoded
 
 __all__ = ["CachedPointerLayout", "PlaceLayout", "WalkCache"]
 
@@ -192,7 +192,7 @@ class WalkCache(wiring.Component):
                 m.d.sync += kept[i].eq(0)
         with m.If(here & ~same.any()):
             m.d.sync += turn.eq(Mux(turn == count - 1, 0, turn + 1))
-        index = number(same)
+        index = encoded(same)
         m.d.comb += slot.eq(Mux(same.any(), index, turn))
         with m.If((same & dying).any()):
             m.d.comb += self.dies.eq(1)

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from secmmu.config import SecmmuConfig
 from secmmu.internals import INDEX_BITS
 from secmmu.layouts import PA_BITS, PAGE_BITS, PPN_BITS
-from secmmu.picks import in_turn, number
+from secmmu.picks import encoded, in_turn
 
 __all__ = ["TableReadLayout", "WalkReads", "WordLayout", "word_address"]
 
@@ -114,7 +114,7 @@ class WalkReads(wiring.Component):
             writer.addr.eq(self.walk),
             writer.data.eq(self.word),
             writer.en.eq(self.want),
-            reader.addr.eq(number(pick)),
+            reader.addr.eq(encoded(pick)),
             free.eq(~read.valid | read.ready),
             at_once.eq(free & ~may.any()),
             self.locking.eq(free & (pick & exclusive).any()),

@@ -20,7 +20,7 @@ from secmmu.internals import (
     span_mask,
 )
 from secmmu.layouts import PA_BITS, PAGE_BITS, PteLayout, Response
-from secmmu.picks import chosen, in_turn, lowest, number
+from secmmu.picks import chosen, encoded, in_turn, lowest
 from secmmu.pte import PteJudge, PteVerdict
 from secmmu.pte_update import PteUpdate
 from secmmu.walk_cache import WalkCache
@@ -174,7 +174,7 @@ class Walker(wiring.Component):
         """Take a request: it joins a walk, or begins one, which the returned one-hot names."""
         walk, cache, notes, page = self.walk, self._cache, self._notes, self.page
         request = walk.request.payload
-        joined = lowest(self._of("joinable"))
+        joined = lowest(m, self._of("joinable"))
         begin = Signal(self.config.walks)
         able = Signal()
         begins = Signal()
@@ -187,7 +187,7 @@ class Walker(wiring.Component):
             # The step goes to data that comes, the comparators to a pointer to be kept, both before a request.
             able.eq(~self.bus.rvalid & ~pointer.valid & ~self._update.answered),
             walk.request.ready.eq(able & (joined.any() | free.any())),
-            walk.number.eq(number(Mux(joined.any(), joined, free))),
+            walk.number.eq(encoded(Mux(joined.any(), joined, free))),
             begins.eq(walk.request.valid & able & ~joined.any() & free.any()),
             begin.eq(Mux(begins, free, 0)),
             cache.key.vpn.eq(Mux(pointer.valid, pointer.owner.vpn, request.vpn)),
@@ -200,7 +200,7 @@ class Walker(wiring.Component):
             cache.kill.eq(self.kill),
             cache.clear.eq(self.clear),
             notes.begins.eq(begins),
-            notes.beginner.eq(number(free)),
+            notes.beginner.eq(encoded(free)),
             notes.owner.vpn.eq(request.vpn),
             notes.owner.asid.eq(request.asid),
             notes.owner.group.eq(request.group),
@@ -251,7 +251,7 @@ class Walker(wiring.Component):
         with m.Else():
             m.d.sync += [
                 step.start.eq(1),
-                step.walk.eq(number(begin)),
+                step.walk.eq(encoded(begin)),
                 step.at.eq(begin),
                 step.owner.eq(notes.owner),
                 step.progress.shared.eq(0),
@@ -393,8 +393,8 @@ class Walker(wiring.Component):
             walk.answered.eq(self._of("answered")),
             walk.answer.write.eq(notes.write),
             walk.answer.entry.eq(notes.entry),
-            pick.eq(lowest(self._of("filling"))),
-            notes.filler.eq(number(pick)),
+            pick.eq(lowest(m, self._of("filling"))),
+            notes.filler.eq(encoded(pick)),
             fill.en.eq(pick.any()),
             fill.entry.eq(notes.fill),
         ]
