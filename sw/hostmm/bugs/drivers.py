@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING
 
 from hostmm.contexts import DeviceFault
 from hostmm.locks import Acquire, Signal, Wait
-from hostmm.mm.pagetable import PTE_V, pte_pfn
+from hostmm.mm.pagetable import PTE_A, PTE_V, pte_pfn
 from hostmm.mm.space import MmStruct
 from hostmm.paths.tlb import LAST_VPN
 from hostmm.scheduler import Steps
+from hostmm.subscribers.base import permits
 from hostmm.subscribers.gru import Gru
 from hostmm.subscribers.kvm import Kvm
 from hostmm.subscribers.sva import Sva, SvaA
@@ -86,12 +87,14 @@ class KvmKeepsPfn(Kvm):
         self._cache: dict[int, int] = {}
 
     def _user_pte(self, fault: DeviceFault) -> Steps:
-        if fault.vpn not in self._cache:
-            pte = yield from super()._user_pte(fault)
-            if pte is None:
+        kept = self._cache.get(fault.vpn, 0)
+        # What was looked up for a load does not serve a store, or its fault would never end.
+        if not permits(kept | PTE_A, write=fault.write):
+            kept = yield from super()._user_pte(fault)
+            if kept is None:
                 return None
-            self._cache[fault.vpn] = pte
-        return self._cache[fault.vpn]
+            self._cache[fault.vpn] = kept
+        return kept
 
 
 class OverflowsAtTheEnd(SvaA):
