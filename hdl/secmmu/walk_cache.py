@@ -30,9 +30,9 @@ class PlaceLayout(data.StructLayout):
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
-        super().__init__(
-            {"index": ceil_log2(config.walk_cache), "level": ceil_log2(config.levels - 1)}
-        )
+        # Never without bits: the Verilog of a wire of none is [-1:0].
+        index_bits = max(1, ceil_log2(config.walk_cache))
+        super().__init__({"index": index_bits, "level": ceil_log2(config.levels - 1)})
 
 
 class PointerKeyLayout(data.StructLayout):
