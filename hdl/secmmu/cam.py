@@ -14,6 +14,7 @@ from secmmu.internals import (
     KillLayout,
     LookupSignature,
     YoungSignature,
+    below,
     span_last,
 )
 from secmmu.layouts import GRAIN_SHIFTS
@@ -161,7 +162,7 @@ class Cam(wiring.Component):
             shared = tag.shared | (~busy & fill.shared)
             space = (tag.asid == asid) | (shared & (tag.group == group))
             spoken_of = (busy & kill.everything) | (space & ~(busy & tag.shared & kill.keep_global))
-            overlaps = (tag.first <= last) & (reached >= first)
+            overlaps = ~below(last, tag.first) & ~below(reached, first)
             m.d.comb += matched[i].eq(self.valid[i] & spoken_of & overlaps)
         return matched
 

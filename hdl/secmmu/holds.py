@@ -5,7 +5,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import GROUP_BITS, HoldCheckSignature, HoldLayout
+from secmmu.internals import GROUP_BITS, HoldCheckSignature, HoldLayout, below
 
 __all__ = ["Holds"]
 
@@ -153,8 +153,8 @@ class Holds(wiring.Component):
         overlaps = [
             (row.count != 0)
             & ((row.asid == check.asid) | (check.shared & (row.group == check.group)))
-            & (row.first <= check.last)
-            & (row.last >= check.first)
+            & ~below(check.last, row.first)
+            & ~below(row.last, check.first)
             for row in filters
         ]
         asid = check.asid[: self.config.context_bits]

@@ -39,6 +39,7 @@ __all__ = [
     "WriteBeatLayout",
     "WriteResponseLayout",
     "YoungSignature",
+    "below",
     "is_canonical",
     "is_killed",
     "killed_asid",
@@ -488,6 +489,11 @@ class WriteResponseLayout(data.StructLayout):
         super().__init__({"id": config.id_bits, "resp": 2})
 
 
+def below(a: Value, b: Value) -> Value:
+    """Return whether ``a < b``, unsigned and of one width: a borrow, since Yosys pays for ``<=`` with an equality too."""
+    return (a - b)[-1]
+
+
 def sign_extended(vpn: Value) -> Value:
     """Return the 52-bit page number of a canonical one."""
     return Cat(vpn, vpn[-1].replicate(VPN_BITS - len(vpn)))
@@ -542,4 +548,4 @@ def is_killed(kill: data.View, translation: data.View, config: SecmmuConfig) -> 
     asid = killed_asid(
         kill, asid=translation.asid, group=translation.group, shared=translation.shared
     )
-    return asid & (translation.vpn <= kill.last) & (last >= kill.first)
+    return asid & ~below(kill.last, translation.vpn) & ~below(last, kill.first)

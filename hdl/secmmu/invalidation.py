@@ -7,7 +7,14 @@ from amaranth.utils import ceil_log2
 
 from secmmu.config import SecmmuConfig
 from secmmu.counters import AGE_BITS, LatencyLayout
-from secmmu.internals import GROUP_BITS, HoldLayout, KillLayout, YoungSignature, is_canonical
+from secmmu.internals import (
+    GROUP_BITS,
+    HoldLayout,
+    KillLayout,
+    YoungSignature,
+    below,
+    is_canonical,
+)
 from secmmu.layouts import (
     EPOCH_BITS,
     VPN_BITS,
@@ -227,7 +234,7 @@ class Invalidation(wiring.Component):
         everything, context = kind == kinds.ALL, kind == kinds.CONTEXT
         known = command.asid < config.contexts
         spans = (kind == kinds.RANGE) | ((kind == kinds.RELEASE) & ~command.whole_asid)
-        refuses = spans & (command.last < command.first)
+        refuses = spans & below(command.last, command.first)
         target = Signal(config.asid_bits)
         m.d.comb += target.eq(command.asid)
         if config.mutant == "rtl-no-asid-compare":

@@ -13,6 +13,7 @@ from secmmu.internals import (
     SharingLayout,
     TranslationLayout,
     YoungSignature,
+    below,
     is_killed,
     killed_sharing,
 )
@@ -260,7 +261,7 @@ class PageArray(wiring.Component):
 
     def _overlaps(self, stage: data.View, group: Value) -> dict[str, Value]:
         """Return whether the invalidation of this cycle overlaps entries that serve an access: a SharingLayout."""
-        within = (self.kill.first <= stage.vpn) & (stage.vpn <= self.kill.last)
+        within = ~below(stage.vpn, self.kill.first) & ~below(self.kill.last, stage.vpn)
         speaks = killed_sharing(self.kill, asid=stage.asid, group=group)
         return {name: named & within for name, named in speaks.items()}
 

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import GROUP_BITS, KillLayout, SharingLayout
+from secmmu.internals import GROUP_BITS, KillLayout, SharingLayout, below
 from secmmu.picks import lowest
 
 __all__ = ["Filters", "PageTagLayout", "RowLayout", "lanes_of", "rows_of"]
@@ -163,7 +163,7 @@ class Filters(wiring.Component):
             m.d.sync += self.pointer.eq(self.pointer + 1)
         self._install(m, filters, active)
         within = [
-            busy & (row.first <= self.vpn) & (self.vpn <= row.last)
+            busy & ~below(self.vpn, row.first) & ~below(row.last, self.vpn)
             for row, busy in zip(filters, active, strict=True)
         ]
         for shared, mask in enumerate((self.masks.own, self.masks.shared)):
@@ -217,20 +217,20 @@ class Filters(wiring.Component):
         within = []
         for number, row in enumerate(filters):
             # The set index is the same for all ways: its comparison becomes one more bit below the tags'.
-            above, below = Signal(name=f"above{number}"), Signal(name=f"below{number}")
+            above, under = Signal(name=f"above{number}"), Signal(name=f"under{number}")
             m.d.comb += [
-                above.eq(index >= row.first[:bits]),
-                below.eq(index <= row.last[:bits]),
+                above.eq(~below(index, row.first[:bits])),
+                under.eq(~below(row.last[:bits], index)),
             ]
-            within.append((above, below))
+            within.append((above, under))
         for way in range(ways):
             tag = self.tags[lane * ways + way]
             hits = [
                 busy
                 & _names(row, asid=tag.asid, group=tag.group, shared=tag.shared)
-                & (Cat(above, tag.page) >= Cat(Const(1, 1), row.first[bits:]))
-                & (Cat(~below, tag.page) <= Cat(Const(0, 1), row.last[bits:]))
-                for (above, below), row, busy in zip(within, filters, active, strict=True)
+                & ~below(Cat(above, tag.page), Cat(Const(1, 1), row.first[bits:]))
+                & ~below(Cat(Const(0, 1), row.last[bits:]), Cat(~under, tag.page))
+                for (above, under), row, busy in zip(within, filters, active, strict=True)
             ]
             m.d.comb += self.matched[lane * ways + way].eq(Cat(hits).any())
 

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import GROUP_BITS, INDEX_BITS, KillLayout, may_kill_asid
+from secmmu.internals import GROUP_BITS, INDEX_BITS, KillLayout, below, may_kill_asid
 from secmmu.layouts import PPN_BITS
 from secmmu.picks import encoded
 
@@ -173,7 +173,7 @@ class WalkCache(wiring.Component):
         turn = Signal(range(max(2, count)), name=f"turn{level}")
         slot = Signal(range(max(2, count)), name=f"slot{level}")
         for i, row in enumerate(rows):
-            overlaps = (kill.first[bits:] <= row.vpn) & (row.vpn <= kill.last[bits:])
+            overlaps = ~below(row.vpn, kill.first[bits:]) & ~below(kill.last[bits:], row.vpn)
             spoken_of = may_kill_asid(kill, asid=row.asid, group=row.group)
             m.d.comb += [
                 dying[i].eq(overlaps & spoken_of & (~kill.leaf_only | kill.context)),

@@ -13,6 +13,7 @@ from secmmu.internals import (
     KillLayout,
     Outcome,
     WalkRequestLayout,
+    below,
     may_kill_asid,
 )
 from secmmu.layouts import GRAIN_SHIFTS
@@ -196,7 +197,7 @@ class WalkSlot(wiring.Component):
         touching = Signal(len(shifts))
         not_before = Signal()
         not_after = Signal()
-        m.d.comb += [not_before.eq(vpn >= kill.first), not_after.eq(vpn <= kill.last)]
+        m.d.comb += [not_before.eq(~below(vpn, kill.first)), not_after.eq(~below(kill.last, vpn))]
         for grain in range(len(shifts)):
             reaches = not_before | same_first[grain:].all()
             m.d.comb += touching[grain].eq(reaches & (not_after | same_last[grain:].all()))

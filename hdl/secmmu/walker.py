@@ -15,6 +15,7 @@ from secmmu.internals import (
     KillLayout,
     Outcome,
     WalkSignature,
+    below,
     may_kill_asid,
     span_last,
     span_mask,
@@ -213,7 +214,7 @@ class Walker(wiring.Component):
     def _is_killed(self, request: data.View) -> Value:
         """Return whether the invalidation of this cycle names the page: a hold that it places shows only in the next."""
         kill = self.kill
-        named = (kill.first <= request.vpn) & (request.vpn <= kill.last)
+        named = ~below(request.vpn, kill.first) & ~below(kill.last, request.vpn)
         return named & may_kill_asid(kill, asid=request.asid, group=request.group)
 
     def _choose_free(self, m: Module, begins: Value, joined: Value) -> Value:
