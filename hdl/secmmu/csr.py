@@ -12,6 +12,7 @@ __all__ = [
     "DESIGN",
     "EMULATOR_REGISTERS",
     "HISTOGRAMS",
+    "HISTOGRAM_BASE",
     "REGISTERS",
     "VERSION",
     "WORD_BYTES",
@@ -30,7 +31,7 @@ BUCKETS = 16
 CONTEXT_BASE = 0x800
 CONTEXT_STRIDE = WORD_BYTES
 COUNTER_BASE = 0x200
-_HISTOGRAM_BASE = 0x400
+HISTOGRAM_BASE = 0x400
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ HISTOGRAMS: Mapping[str, str] = {
     "mmu.latency.walk": "walks answered, by cycles from their beginning",
     "mmu.latency.shootdown": "commands, by cycles from their handshake to DRAINED or TIMED_OUT",
 }
-"""Latency histograms by name: :data:`BUCKETS` registers each, 32-bit counts that wrap, kept over a soft reset."""
+"""Latency histograms by name: :data:`BUCKETS` registers each, 64-bit counts, kept over a soft reset."""
 
 _CONTEXT = Register(
     "context",
@@ -253,7 +254,7 @@ REGISTERS = _table(
         for index, (name, doc) in enumerate(COUNTERS.items())
     ),
     *(
-        Register(name, _HISTOGRAM_BASE + BUCKETS * WORD_BYTES * index, "ro", doc, (), count=BUCKETS)
+        Register(name, HISTOGRAM_BASE + BUCKETS * WORD_BYTES * index, "ro", doc, (), count=BUCKETS)
         for index, (name, doc) in enumerate(HISTOGRAMS.items())
     ),
     _CONTEXT,

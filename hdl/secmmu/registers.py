@@ -10,8 +10,19 @@ from amaranth.utils import exact_log2
 
 from secmmu.axi import Axi4LiteSignature
 from secmmu.config import SecmmuConfig
-from secmmu.counters import AGE_BITS, CounterBank, Histogram, LatencyLayout
-from secmmu.csr import COUNTER_BASE, COUNTERS, DESIGN, HISTOGRAMS, REGISTERS, VERSION, Register
+from secmmu.counter_bank import CounterBank
+from secmmu.counters import AGE_BITS, LatencyLayout
+from secmmu.csr import (
+    BUCKETS,
+    COUNTER_BASE,
+    COUNTERS,
+    DESIGN,
+    HISTOGRAM_BASE,
+    HISTOGRAMS,
+    REGISTERS,
+    VERSION,
+    Register,
+)
 from secmmu.internals import ContextLayout
 from secmmu.layouts import WORD_BITS, Response
 
@@ -19,12 +30,16 @@ __all__ = ["ContextBusSignature", "EventsLayout", "FenceLayout", "LatenciesLayou
 
 ADDRESS_BITS = 12
 COUNTER_BITS = 9
-"""Address bits of the room for counters."""
+"""Address bits of the room for counters, and of that for histograms."""
 BYTE_BITS = exact_log2(WORD_BITS // 8)
 
 
 def _field(name: str) -> str:
     return name.removeprefix("mmu.").replace(".", "_")
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 class EventsLayout(data.StructLayout):
@@ -38,7 +53,7 @@ class LatenciesLayout(data.StructLayout):
     """What ends in this cycle, one :class:`secmmu.counters.LatencyLayout` a histogram: translation, walk, shootdown."""
 
     def __init__(self) -> None:
-        super().__init__({name.rpartition(".")[2]: LatencyLayout() for name in HISTOGRAMS})
+        super().__init__({_last(name): LatencyLayout() for name in HISTOGRAMS})
 
 
 class FenceLayout(data.StructLayout):
@@ -166,9 +181,15 @@ class Registers(wiring.Component):
         m = Module()
         csr = self.csr
         self._address = Signal(ADDRESS_BITS)
-        m.submodules.bank = self._bank = CounterBank([_field(name) for name in COUNTERS])
+        m.submodules.bank = self._bank = CounterBank(
+            [_field(name) for name in COUNTERS], [_last(name) for name in HISTOGRAMS]
+        )
         m.d.sync += [self.now.eq(self.now + 1), self._bank.events.eq(self.events)]
-        m.d.comb += self.clear.eq(self.stop & self.quiet)
+        m.d.comb += [
+            self._bank.now.eq(self.now),
+            self._bank.latencies.eq(self.latencies),
+            self.clear.eq(self.stop & self.quiet),
+        ]
         with m.If(self.clear):
             m.d.sync += self.stop.eq(0)
         aw_valid, awaddr = self._slot(m, "aw", csr.awaddr)
@@ -185,7 +206,7 @@ class Registers(wiring.Component):
             | self._bank.busy
             # What happens now is counted in the cycles that follow.
             | self.events.as_value().any()
-            | self._bank.events.as_value().any()
+            | self._bank.happening
         )
         with m.FSM():
             with m.State("Idle"):
@@ -228,10 +249,14 @@ class Registers(wiring.Component):
         bits = exact_log2(count) + BYTE_BITS
         return self._address[bits:] == low >> bits
 
-    def _is_counter(self) -> Value:
+    def _is_counted(self, base: int, count: int) -> Value:
+        """Whether the access is of one of ``count`` words from ``base`` on."""
         index = self._address[BYTE_BITS:COUNTER_BITS]
-        return (self._address[COUNTER_BITS:] == COUNTER_BASE >> COUNTER_BITS) & (
-            index < len(COUNTERS)
+        return (self._address[COUNTER_BITS:] == base >> COUNTER_BITS) & (index < count)
+
+    def _is_counter(self) -> Value:
+        return self._is_counted(COUNTER_BASE, len(COUNTERS)) | self._is_counted(
+            HISTOGRAM_BASE, len(HISTOGRAMS) * BUCKETS
         )
 
     def _write(self, m: Module, word: Signal, strobes: Signal) -> None:
@@ -266,7 +291,7 @@ class Registers(wiring.Component):
             ]
 
     def _exists(self) -> Value:
-        others = (name for name in REGISTERS if name not in COUNTERS)
+        others = (name for name in REGISTERS if name not in {**COUNTERS, **HISTOGRAMS})
         return self._is_counter() | Cat(self._is(name) for name in others).any()
 
     def _read(self, m: Module) -> None:
@@ -274,7 +299,12 @@ class Registers(wiring.Component):
         csr, bank = self.csr, self._bank
         counting = Signal()
         asking = Signal()
-        m.d.comb += [bank.index.eq(self._address[BYTE_BITS:]), bank.request.eq(asking)]
+        index = self._address[BYTE_BITS:COUNTER_BITS]
+        bucketed = self._address[COUNTER_BITS:] == HISTOGRAM_BASE >> COUNTER_BITS
+        m.d.comb += [
+            bank.index.eq(index + Mux(bucketed, bank.place(0), 0)),
+            bank.request.eq(asking),
+        ]
         word = self._word(m)
         with m.State("Look"):
             m.d.comb += self.context.en.eq(1)
@@ -306,8 +336,6 @@ class Registers(wiring.Component):
             "mmu.fenced": every_fence.word_select(index[:2], WORD_BITS),
             "context": self.context.row.as_value(),
         }
-        for name in HISTOGRAMS:
-            values[name] = self._histogram(m, name.rpartition(".")[2], index)
         words = []
         for name, value in values.items():
             chosen = Signal(name=f"chosen_{name.replace('.', '_')}")
@@ -315,16 +343,6 @@ class Registers(wiring.Component):
             m.d.sync += chosen.eq(self._is(name))
             words.append(Mux(chosen, value, 0))
         return reduce(or_, words)
-
-    def _histogram(self, m: Module, key: str, index: Value) -> Value:
-        """Add a histogram; return its bucket ``index``."""
-        m.submodules[key] = histogram = Histogram()
-        m.d.comb += [
-            histogram.now.eq(self.now),
-            histogram.latency.eq(self.latencies[key]),
-            histogram.bucket.eq(index),
-        ]
-        return histogram.count
 
 
 def _masked(word: Signal, register: Register) -> Value:

@@ -4,12 +4,14 @@ from random import Random
 from typing import Any
 
 import pytest
-from amaranth.hdl import ResetInserter, Signal
+from amaranth.hdl import Module, ResetInserter, Signal
 from amaranth.sim import Simulator
 
-from secmmu.counters import CounterBank, Histogram
+from secmmu.counter_bank import ANSWER_CYCLES, CounterBank
+from secmmu.counters import code_bits, following, ordinals
 
 NAMES = ("one", "two", "three", "four", "five")
+ROUND = CounterBank(NAMES).place(0)
 
 
 def simulate(dut: Any, testbench: Any) -> None:
@@ -45,8 +47,7 @@ def test_a_read_counts_everything_before_it(seed: int) -> None:
             context.set(dut.request, 1)
             while not context.get(dut.done):
                 await tick()
-            # Visited three cycles before the answer.
-            assert context.get(dut.value) == history[-4][name]
+            assert context.get(dut.value) == history[-1 - ANSWER_CYCLES][name]
             await tick()
             context.set(dut.request, 0)
 
@@ -62,14 +63,14 @@ def test_rests_when_nothing_happens() -> None:
             context.set(dut.events.two, 1)
             await context.tick()
             context.set(dut.events.two, 0)
-            await context.tick().repeat(3 * len(NAMES))
+            await context.tick().repeat(3 * ROUND)
             assert not context.get(dut.busy)
             context.set(dut.index, 1)
             context.set(dut.request, 1)
             *_, value = await context.tick().sample(dut.value).until(dut.done)
             assert value == expected
             context.set(dut.request, 0)
-            await context.tick().repeat(3 * len(NAMES))
+            await context.tick().repeat(3 * ROUND)
             assert not context.get(dut.busy)
 
     simulate(dut, testbench)
@@ -82,7 +83,7 @@ def test_an_event_in_every_cycle_is_counted(rested: bool) -> None:
 
     async def testbench(context: Any) -> None:
         if rested:
-            await context.tick().repeat(3 * len(NAMES))
+            await context.tick().repeat(3 * ROUND)
             assert not context.get(dut.busy)
         for name in NAMES:
             context.set(dut.events[name], 1)
@@ -106,7 +107,7 @@ def test_words_of_before_a_reset_do_not_show() -> None:
     reset = Signal()
 
     async def testbench(context: Any) -> None:
-        await context.tick().repeat(3 * len(NAMES))
+        await context.tick().repeat(3 * ROUND)
         assert not context.get(dut.busy)
         context.set(dut.events.four, 1)
         await context.tick().repeat(30)
@@ -125,11 +126,34 @@ def test_words_of_before_a_reset_do_not_show() -> None:
     simulate(ResetInserter(reset)(dut), testbench)
 
 
+@pytest.mark.parametrize("events", [5, 6, 13, 29, 61, 125])
+def test_codes_tell_steps_apart(events: int) -> None:
+    """No code comes twice in as many steps as the width is for, and each has its place."""
+    bits = code_bits(events)
+    code = Signal(bits)
+    dut = Module()
+    dut.d.sync += code.eq(following(code))
+    places = ordinals(bits)
+
+    async def testbench(context: Any) -> None:
+        for step in range(3 << bits):
+            assert places[context.get(code)] == step % ((1 << bits) - 1)
+            await context.tick()
+
+    assert (1 << bits) - 1 > events
+    simulate(dut, testbench)
+
+
+def test_too_many_events_for_a_code_are_refused() -> None:
+    with pytest.raises(ValueError, match="at most 126, not 127"):
+        code_bits(127)
+
+
 def test_buckets_are_powers_of_two() -> None:
     """Latencies back to back, the same and different ones, land in the bucket of their logarithm."""
-    dut = Histogram()
+    dut = CounterBank(NAMES, ["some", "other"])
     random = Random(1)
-    latencies = [0, 1, 2, 3, 4, 7, 8, 1 << 14, 1 << 15, (1 << 20) - 1, *[5] * 20]
+    latencies = [0, 1, 2, 3, 4, 7, 8, 1 << 14, 1 << 15, (1 << 20) - 1, *[5] * 200]
     latencies += [random.randrange(1, 40) for _ in range(200)]
     expected = [0] * 16
     for latency in latencies:
@@ -140,15 +164,16 @@ def test_buckets_are_powers_of_two() -> None:
             await context.tick()
         for now, latency in enumerate(latencies):
             context.set(dut.now, now)
-            context.set(dut.latency, {"valid": 1, "began": now - latency & (1 << 20) - 1})
+            began = now - latency & (1 << 20) - 1
+            context.set(dut.latencies.other, {"valid": 1, "began": began})
             await context.tick()
-        context.set(dut.latency.valid, 0)
-        await context.tick().repeat(3)
+        context.set(dut.latencies.other.valid, 0)
         counts = []
-        for bucket in range(16):
-            context.set(dut.bucket, bucket)
-            await context.delay(0)
-            counts.append(context.get(dut.count))
-        assert counts == expected
+        context.set(dut.request, 1)
+        for bucket in range(32):
+            context.set(dut.index, dut.place(0) + bucket)
+            *_, count = await context.tick().sample(dut.value).until(dut.done)
+            counts.append(count)
+        assert counts == [0] * 16 + expected
 
     simulate(dut, testbench)

@@ -7,7 +7,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from secmmu.config import PRESETS, SecmmuConfig
-from secmmu.csr import COUNTERS, HISTOGRAMS, REGISTERS, context_register
+from secmmu.csr import BUCKETS, COUNTERS, HISTOGRAMS, REGISTERS, context_register
 from secmmu.internals import ContextLayout
 from secmmu.registers import Registers
 
@@ -230,7 +230,7 @@ def test_busy_until_answered() -> None:
         context, dut = software.context, software.dut
 
         async def settle() -> None:
-            for _ in range(3 * len(COUNTERS)):
+            for _ in range(3 * (len(COUNTERS) + BUCKETS * (len(HISTOGRAMS) + 1))):
                 await software.tick()
             assert not context.get(dut.busy)
 
