@@ -51,7 +51,8 @@ def access(machine: "Machine", mm: MmStruct, vpn: int, line: int, *, write: bool
     """Access a line, faulting as often as it takes; returns False where no vma permits it."""
     if try_access(machine, mm, vpn, line, write=write):
         return True
-    pte: int | None = yield from touch(machine, mm, vpn, write=write)
+    low = line * _LINE_BYTES
+    pte: int | None = yield from touch(machine, mm, vpn, write=write, low=low)
     if pte is None:
         return False
     _perform(machine, mm, vpn, pte, line, write=write)

@@ -45,8 +45,10 @@ class FaultResult(enum.Enum):
     SEGV = 1
 
 
-def touch(machine: "Machine", mm: MmStruct, vpn: int, *, write: bool) -> Steps:
+def touch(machine: "Machine", mm: MmStruct, vpn: int, *, write: bool, low: int = 0) -> Steps:
     """Translate one CPU access, faulting as often as needed; returns the PTE, None for a segmentation fault.
+
+    ``low`` are the low bits of its address, with which it faults (x86's CR2).
 
     Sets A (and D for a write) as the CPU's walker does, notifying nobody. No time passes between the translation
     and the return, so a store that the caller makes at once cannot race an unmap.
@@ -60,15 +62,15 @@ def touch(machine: "Machine", mm: MmStruct, vpn: int, *, write: bool) -> Steps:
                 pte |= used
                 mm.tables.mark(vpn, used)
             return pte
-        result = yield from handle_mm_fault(machine, mm, vpn, write=write)
+        result = yield from handle_mm_fault(machine, mm, vpn, write=write, low=low)
         if result is FaultResult.SEGV:
             return None
 
 
 def handle_mm_fault(
-    machine: "Machine", mm: MmStruct, vpn: int, *, write: bool, device: bool = False
+    machine: "Machine", mm: MmStruct, vpn: int, *, write: bool, device: bool = False, low: int = 0
 ) -> Steps:
-    """Handle one fault; returns a :class:`FaultResult`. Takes mmap_sem shared.
+    """Handle one fault, ``low`` bytes into the page; returns a :class:`FaultResult`. Takes mmap_sem shared.
 
     OK does not promise that the access succeeds: where the PTE changed meanwhile, it faults again.
     """
@@ -81,7 +83,7 @@ def handle_mm_fault(
     if vma is None or not (vma.write or (vma.read and not write)):
         result = FaultResult.SEGV
     else:
-        yield from _handle_pte_fault(machine, mm, vma, vpn, write)
+        yield from _handle_pte_fault(machine, mm, vma, vpn, write, low)
         result = FaultResult.OK
     machine.sched.release(mm.mmap_sem)
     yield "fault_exit"
@@ -89,7 +91,9 @@ def handle_mm_fault(
     return result
 
 
-def _handle_pte_fault(machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, write: bool) -> Steps:
+def _handle_pte_fault(
+    machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, write: bool, low: int
+) -> Steps:
     if vma.hugetlb:
         yield from hugetlb_fault(machine, mm, vma, vpn, write=write)
         return
@@ -97,9 +101,9 @@ def _handle_pte_fault(machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, writ
     yield "pte_read"
     pte = mm.tables.get(vpn)
     if pte & PTE_V:
-        yield from _upgrade(machine, mm, vma, vpn, pte, write)
+        yield from _upgrade(machine, mm, vma, vpn, pte, write, low)
     elif is_swap_entry(pte):
-        yield from _do_swap_page(machine, mm, vma, vpn, pte, write)
+        yield from _do_swap_page(machine, mm, vma, vpn, pte, write, low)
     elif is_migration_entry(pte):
         yield from _migration_entry_wait(machine, pte)
     elif is_file_entry(pte):
@@ -119,13 +123,15 @@ def _migration_entry_wait(machine: "Machine", pte: int) -> Steps:
     machine.sched.release(page.lock)
 
 
-def _upgrade(machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, pte: int, write: bool) -> Steps:
+def _upgrade(
+    machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, pte: int, write: bool, low: int
+) -> Steps:
     """Give a present PTE the bits that the access wants, by copying if it must."""
     ptl = yield from pte_lock(machine, mm, vpn)
     if ptl is None:
         return
     if mm.tables.get(vpn) == pte and write and not pte & PTE_W:
-        yield from do_wp_page(machine, mm, vma, vpn, ptl=ptl, pte=pte)
+        yield from do_wp_page(machine, mm, vma, vpn, ptl=ptl, pte=pte, low=low)
         return
     wanted = pte | PTE_A | (PTE_D if write else 0)
     if mm.tables.get(vpn) == pte and wanted != pte:
@@ -175,7 +181,7 @@ def _do_no_pfn(
 
 
 def _do_swap_page(
-    machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, pte: int, write: bool
+    machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, pte: int, write: bool, low: int
 ) -> Steps:
     slot = software_value(pte)
     page = yield from _swapin(machine, mm, vpn, pte)
@@ -202,7 +208,8 @@ def _do_swap_page(
     machine.swap.free(slot)
     machine.sched.release(page.lock)
     if write and not writable:
-        yield from do_wp_page(machine, mm, vma, vpn, ptl=ptl, pte=mm.tables.get(vpn))
+        new = mm.tables.get(vpn)
+        yield from do_wp_page(machine, mm, vma, vpn, ptl=ptl, pte=new, low=low)
     else:
         yield from pte_unmap_unlock(machine, ptl)
 

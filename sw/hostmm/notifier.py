@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hostmm.errors import HostError
 from hostmm.locks import Acquire, Lock, Signal, Wait
+from hostmm.mm.frames import PAGE_BYTES
 from hostmm.policies import Chain, Point
 from hostmm.scheduler import Steps
 from hostmm.timeline import INTERVAL, Notification, Row
@@ -55,7 +56,6 @@ _METHODS = {
     Notification.TEST_YOUNG: "test_young",
 }
 _ONE_PAGE = (
-    Notification.INVALIDATE_PAGE,
     Notification.CLEAR_FLUSH_YOUNG,
     Notification.TEST_YOUNG,
     Notification.CHANGE_PTE,
@@ -73,11 +73,11 @@ class Subscriber(Protocol):
     """What a driver may register: all of ``struct mmu_notifier_ops``, in steps; the module says when each is called.
 
     ``callback`` is the number of this delivery, which the rows of the commands it causes carry. Pages are vpns, and
-    ranges inclusive. What a method returns counts only where it is said.
+    ranges inclusive; ``invalidate_page`` alone has a byte address, low bits and all (review note S15). What a method returns counts only where it is said.
     """
 
-    def invalidate_page(self, vpn: int, *, callback: int) -> Steps:
-        """One page of the address space is (being) unmapped or downgraded."""
+    def invalidate_page(self, address: int, *, callback: int) -> Steps:
+        """One page, that of ``address``, is (being) unmapped or downgraded."""
         ...
 
     def clear_flush_young(self, vpn: int, *, callback: int) -> Steps:
@@ -195,11 +195,19 @@ class NotifierChain:
     # --- events ------------------------------------------------------------------------------------------
 
     def at(
-        self, path: str, point: Point, first: int, last: int | None = None, *, pte: int = 0
+        self,
+        path: str,
+        point: Point,
+        first: int,
+        last: int | None = None,
+        *,
+        pte: int = 0,
+        low: int = 0,
     ) -> Steps:
         """Call whatever the policy wants at this point of ``path``; returns the callbacks' results OR-ed.
 
-        ``pte`` is the word that is about to be set, at ``REPLACING``.
+        ``pte`` is the word that is about to be set, at ``REPLACING``; ``low`` what the path does not mask off an
+        address.
         """
         call = self._machine.policy.call(path, point)
         if call is None:
@@ -210,12 +218,12 @@ class NotifierChain:
         if call is not Notification.INVALIDATE_PAGE:
             return (yield from self._deliver(call, first, last))
         for vpn in range(first, last + 1):
-            yield from self.invalidate_page(vpn)
+            yield from self.invalidate_page(vpn, low)
         return 0
 
-    def invalidate_page(self, vpn: int) -> Steps:
+    def invalidate_page(self, vpn: int, low: int = 0) -> Steps:
         """Tell every subscriber that a page is unmapped, whatever the policy (``mmu_notifier_invalidate_page``)."""
-        yield from self._deliver(Notification.INVALIDATE_PAGE, vpn, vpn)
+        yield from self._deliver(Notification.INVALIDATE_PAGE, vpn, vpn, low)
 
     def invalidate_range(self, first: int, last: int) -> Steps:
         """Tell every subscriber that the CPUs' TLBs were flushed (``arch_invalidate_secondary_tlbs``)."""
@@ -344,6 +352,8 @@ class NotifierChain:
         yield "notifier_call"
         if call is Notification.RELEASE:
             pages: tuple[int, ...] = ()
+        elif call is Notification.INVALIDATE_PAGE:
+            pages, arguments = (first * PAGE_BYTES + arguments[0],), ()
         else:
             pages = (first,) if call in _ONE_PAGE else (first, last)
         atomic = call in _NEVER_SLEEP

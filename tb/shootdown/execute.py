@@ -9,6 +9,7 @@ from hostmm import bugs, mutants
 from hostmm.audit import audit
 from hostmm.costs import CostTable
 from hostmm.driver import Driver
+from hostmm.errors import DeadlockError
 from hostmm.link import Batch
 from hostmm.machine import Machine, MachineConfig
 from hostmm.notifier import NotifierChain
@@ -50,6 +51,8 @@ class RunData:
         Emulated cycles of the whole run.
     frames : int
         The frame limit that applied.
+    stuck : str or None
+        Who waited for what for ever, so that the run never ended.
     """
 
     timeline: Timeline
@@ -57,6 +60,7 @@ class RunData:
     counters: dict[str, int]
     cycles: int
     frames: int
+    stuck: str | None = None
 
 
 def run_session(
@@ -70,11 +74,18 @@ def run_session(
         The trace cannot be replayed like this.
     """
     machine, frames = prepare(config, progress)
-    yield from machine.sched.run()
-    machine.sched.spawn("audit", audit(machine))
-    yield from machine.sched.run()
+    stuck = None
+    try:
+        yield from machine.sched.run()
+    except DeadlockError as error:
+        # What happened until then is still to be checked.
+        stuck = str(error)
+    else:
+        machine.sched.spawn("audit", audit(machine))
+        yield from machine.sched.run()
     counters = yield from _read_counters(machine)
-    return RunData(machine.timeline, machine.policy, counters, machine.link.synced_cycle, frames)
+    cycles = machine.link.synced_cycle
+    return RunData(machine.timeline, machine.policy, counters, cycles, frames, stuck)
 
 
 def prepare(config: RunConfig, progress: Callable[[float], None]) -> tuple[Machine, int]:

@@ -74,7 +74,7 @@ def _cap(
 def analyse(config: RunConfig, data: RunData, *, wall_s: float, folder: Path | None) -> Outcome:
     """Check and measure a finished run; leaves its timeline as ``timeline.parquet`` in ``folder``, if there is one."""
     history = History(data.timeline, data.policy)
-    kept, left_off = _cap(check(history))
+    kept, left_off = _cap(check(history, stuck=data.stuck))
     if folder is not None:
         save_timeline(history, folder / "timeline.parquet")
     run = RunResult(

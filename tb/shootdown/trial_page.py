@@ -30,15 +30,13 @@ def _lines(charges: Sequence[Charge], found: Mapping[str, Sequence[Finding]]) ->
     for charge in charges:
         mine = found[charge.name]
         good = sum(finding.as_expected for finding in mine)
-        count = f"{good} of {len(mine)}" if mine else "none"
-        yield f"| {charge.name} | {charge.title} | {charge.verdict} | {count} |"
+        yield f"| {charge.name} | {charge.title} | {charge.verdict} | {good} of {len(mine)} |"
     for charge in charges:
         yield ""
         yield f"## {charge.name}: {charge.title}"
         yield ""
         yield f"**{charge.verdict.capitalize()}.** {charge.why}"
-        if found[charge.name]:
-            yield ""
+        yield ""
         for finding in found[charge.name]:
             mark = "" if finding.as_expected else "NOT AS EXPECTED: "
             yield f"* {mark}{finding.text}"

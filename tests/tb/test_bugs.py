@@ -46,14 +46,13 @@ def test_each_bug_has_a_mechanism_of_its_own():
 def test_a_bug_is_caught_and_nothing_else_is(name):
     """By one of its invariants, in a run that the fixed code passes."""
     verdict = try_bug(BUGS[name])
-    assert verdict.caught in (*BUGS[name].invariants, "outcome"), verdict
+    assert verdict.caught in BUGS[name].invariants, verdict
     assert verdict.fixed_passes
     assert verdict.benign_passes
-    assert (verdict.caught == "outcome") == (name == "B9")
 
 
-def violation(invariant, what="x"):
-    return Violation(invariant, False, "-", 7, "-", what)
+def violation(invariant):
+    return Violation(invariant, False, "-", 7, "-", "x")
 
 
 def played(*violations, forbidden=False):
@@ -62,7 +61,7 @@ def played(*violations, forbidden=False):
 
 def test_a_verdict_compares_the_three_runs():
     """Nothing passes that the fixed code, or the benign run, fails."""
-    entry = Entry("B0", "", "", BUGS["B1"].run, ("I1",), excused="known")
+    entry = Entry("B0", "", "", BUGS["B1"].run, ("I1",))
     good, bad = played(), played(violation("I1"), forbidden=True)
     assert judge(entry, bad, good, good).passed
     assert not judge(entry, good, good, good).caught
@@ -70,27 +69,26 @@ def test_a_verdict_compares_the_three_runs():
     assert not judge(entry, bad, good, bad).benign_passes
     assert judge(entry, played(forbidden=True), good, good).caught == "outcome"
     assert not judge(entry, played(violation("I4")), good, good).caught
-    assert not judge(entry, played(violation("I1", "is known")), good, good).caught
 
 
 def test_a_run_that_waits_for_ever_is_checked_too():
     """B7 keeps the device out for ever: that is I22."""
     run = play(BUGS["B7"].run)
-    assert run.error is not None
+    assert run.stuck is not None
     assert {"I13", "I22"} <= set(run.broken)
 
 
 def test_the_command_prints_table_and_ktap(tmp_path, monkeypatch, capsys):
     """What was not run is named, with the reason."""
     monkeypatch.chdir(tmp_path)
-    assert main(["bugs", "B1", "B8", "B37"]) == 0
+    assert main(["bugs", "B1", "B42", "B37"]) == 0
     out = capsys.readouterr().out
     assert "1 of 3 caught" in out
     assert "B1: the device read 0x4d" in out
-    assert main(["bugs", "B1", "B8", "--ktap"]) == 0
+    assert main(["bugs", "B1", "B42", "--ktap"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "ok 1 B1 mm: fix race in COW logic (2008)" in lines
-    assert any(line.startswith("ok 2 B8 ") and "# SKIP no hugetlb" in line for line in lines)
+    assert any(line.startswith("ok 2 B42 ") and "# SKIP the model's" in line for line in lines)
     found = json.loads((tmp_path / "out/bugs/results.json").read_text())
     assert (found[0]["caught"], found[0]["cycle"] > 0) == ("I6", True)
 

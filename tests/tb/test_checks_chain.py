@@ -1,7 +1,7 @@
 """I13, I16 and I20: brackets pair up, release comes first, everybody is told."""
 
 from hostmm.mm.pagetable import PTE_A
-from hostmm.policies import SEED, V3_7, V9
+from hostmm.policies import SEED, V3_7, V6_6, V9
 from hostmm.timeline import Notification, Row
 from secmmu.layouts import CommandKind
 from tests.tb.timelines import Scene, pte
@@ -232,4 +232,22 @@ def test_a_page_that_stands_again() -> None:
                 scene.at(41).row(Row.PTE_SET, mm=MM, vpn=VPN, pfn=PFN, a=word)
         if not inside:
             scene.at(42).row(Row.PTE_SET, mm=MM, vpn=VPN, pfn=PFN, a=word)
+        assert len(scene.violations("I20")) == broken
+
+
+def test_who_refused_a_start_gets_no_end() -> None:
+    """The others do; a walk of the ends that leaves one of them out is I20."""
+    for ends, broken in ((2, 0), (1, 1)):
+        scene = Scene(V6_6)
+        subscribers = [scene.subscribe(MM) for _ in range(3)]
+        with scene.at(50).path("zap_page_range"):
+            for subscriber in subscribers:
+                refuses = int(subscriber == subscribers[-1])
+                with scene.notify(
+                    Notification.RANGE_START, MM, VPN, subscriber=subscriber, result=refuses
+                ):
+                    pass
+            for subscriber in subscribers[:ends]:
+                with scene.notify(Notification.RANGE_END, MM, VPN, subscriber=subscriber):
+                    pass
         assert len(scene.violations("I20")) == broken

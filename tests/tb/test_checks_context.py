@@ -1,8 +1,12 @@
 """I12: who may sleep, and where; the order of locks."""
 
+import pytest
+
 from hostmm.lockdep import Atomic
 from hostmm.policies import EMM, V3_7, V9
 from hostmm.timeline import LockClass, Notification, Row
+from shootdown.catalogue.played import play
+from shootdown.config import RunConfig
 from tests.tb.timelines import Scene
 
 MM, VPN = 1, 0x10
@@ -64,3 +68,30 @@ def test_inverted_order_of_locks() -> None:
     (violation,) = scene.violations("I12")
     assert (violation.cycle, violation.path) == (60, "mremap")
     assert "PTL lock 3 is wanted under lock 4" in violation.what
+
+
+def why(policy: str, scenario: str, mutant: str | None = None) -> set[str]:
+    """What a sleeping subscriber (odp) is told of its contexts; nothing where it is innocent."""
+    run = RunConfig(
+        policy=policy, subscriber="odp", scenario=scenario, simulator="model", mutant=mutant
+    )
+    return {
+        violation.what.partition("a context of ")[2].partition(" (")[0]
+        for violation in play(run).violations
+        if violation.invariant == "I12"
+    }
+
+
+@pytest.mark.parametrize("policy", ["v3.7", "v4.13", "v6.6"])
+def test_a_correct_subscriber_that_sleeps_is_innocent(policy: str) -> None:
+    """Where sleeping is allowed it sleeps; where it must not block it refuses the start, although it has an end."""
+    for scenario in ("bug-reap-odp", "bug-zap", "bug-migrate", "bug-reclaim", "bug-exit"):
+        assert why(policy, scenario) == set(), scenario
+
+
+def test_one_that_sleeps_where_it_must_not_is_found() -> None:
+    """In a call that must not block, under a spinlock, in an RCU section."""
+    assert why("v6.6", "bug-reap-odp", "B44") == {"non_blocking"}
+    assert why("v3.7", "bug-migrate", "B13") == {"spinlock"}
+    assert why("v2.6.27", "bug-zap") == {"rcu"}
+    assert why("seed", "bug-migrate") == {"spinlock, rcu"}

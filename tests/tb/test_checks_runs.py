@@ -6,7 +6,7 @@ import pytest
 
 from hostmm import syscalls
 from hostmm.locks import Acquire, Signal, Wait
-from hostmm.mm.frames import Page
+from hostmm.mm.frames import PAGE_BYTES, Page
 from hostmm.mm.pages import clear_page_dirty
 from hostmm.mm.pagetable import PTE_A, pte_pfn
 from hostmm.notifier import NotifierChain
@@ -109,7 +109,7 @@ def test_used_since_reclaim_looked() -> None:
 class Deaf(Sva):
     """Does nothing when a page is taken away."""
 
-    def invalidate_page(self, vpn: int, *, callback: int) -> Steps:
+    def invalidate_page(self, address: int, *, callback: int) -> Steps:
         """Return at once."""
         yield from ()
 
@@ -295,9 +295,10 @@ def test_a_tail_is_left_out() -> None:
 class Forgetful(Sva):
     """Clears the accessed bit whenever it is told of a page."""
 
-    def invalidate_page(self, vpn: int, *, callback: int) -> Steps:
+    def invalidate_page(self, address: int, *, callback: int) -> Steps:
         """Invalidate, and lose what nobody asked for."""
-        yield from super().invalidate_page(vpn, callback=callback)
+        yield from super().invalidate_page(address, callback=callback)
+        vpn = address // PAGE_BYTES
         self._mm.tables.set(vpn, self._mm.tables.get(vpn) & ~PTE_A)
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from hostmm.contexts import DeviceFault
 from hostmm.locks import Acquire, Signal, Wait
+from hostmm.mm.frames import PAGE_BYTES
 from hostmm.mm.pagetable import PTE_A, PTE_V, pte_pfn
 from hostmm.mm.space import MmStruct
 from hostmm.paths.tlb import LAST_VPN
@@ -32,6 +33,7 @@ __all__ = [
     "ResetsUnfenced",
     "StopsWaiting",
     "TakesTimeOutForDone",
+    "WindowUnmasked",
 ]
 
 _SIGNAL_NS = 300
@@ -178,6 +180,15 @@ class ResetsUnfenced(SvaA):
     def _invalidate(self, first: int, last: int, *, hold: bool, callback: int) -> Steps:
         if not self._in_reset:
             yield from super()._invalidate(first, last, hold=hold, callback=callback)
+
+
+class WindowUnmasked(Sva):
+    """Takes the whole pages from an address on for PAGE_SIZE bytes, which is the next one where low bits are set (S15)."""
+
+    def invalidate_page(self, address: int, *, callback: int) -> Steps:
+        """Invalidate the first page that does not begin before ``address``."""
+        vpn = -(-address // PAGE_BYTES)
+        yield from self._invalidate(vpn, vpn, hold=False, callback=callback)
 
 
 class StopsWaiting(Sva):

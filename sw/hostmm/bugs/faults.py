@@ -67,6 +67,7 @@ BUGS: dict[str, Bug] = {
     "B5": Bug(chain=chains.NeverSynchronizes),
     "B6": Bug(_with(stops_at_first=True)),
     "B7": Bug(_with(fork_unpaired=True)),
+    "B8": Bug(_points("hugetlb_cow", {})),
     "B9": Bug(_points("clear_refs_write", {})),
     "B10": Bug(_points("try_to_migrate_one", {})),
     "B11": Bug(_points("collapse_huge_page", {})),
@@ -111,6 +112,7 @@ BUGS: dict[str, Bug] = {
     "S12": _driver(drivers.KvmLeaks),
     "S11": Bug(_points("page_referenced_one", {})),
     "gru-release-flag": _driver(SUBSCRIBER_MUTANTS["gru-release-flag"]),
+    "S15": _driver(drivers.WindowUnmasked),
     "S7": _driver(drivers.KvmActsAtEnd),
 }
 """The faults of the host by their number in the catalogue; those that follow B45 are

@@ -30,13 +30,19 @@ _NAME = "do_wp_page"
 
 
 def do_wp_page(
-    machine: "Machine", mm: "MmStruct", vma: "Vma", vpn: int, *, ptl: Lock, pte: int
+    machine: "Machine",
+    mm: "MmStruct",
+    vma: "Vma",
+    vpn: int,
+    *,
+    ptl: Lock,
+    pte: int,
+    low: int = 0,
 ) -> Steps:
     """Make the page at ``vpn`` writable: in place where nobody else has it, else with a copy.
 
     Returns True after a copy. Where the PTE changes while the lock is dropped, nothing is done and the access
-    faults again. The kernel passes its raw fault address to the notifier, low bits and all (review note S15);
-    callbacks here name pages, so that trap has no counterpart.
+    faults again.
 
     Parameters
     ----------
@@ -44,6 +50,8 @@ def do_wp_page(
         The page-table lock, held by the caller; dropped on return.
     pte : int
         The PTE as the caller saw it under the lock (``orig_pte``).
+    low : int
+        Low bits of the fault address, which ``invalidate_page`` gets raw (review note S15).
     """
     with machine.sched.path(_NAME) as result:
         old = vm_normal_page(machine, vma, pte)
@@ -53,7 +61,7 @@ def do_wp_page(
         else:
             reuse = old is not None and vma.shared and vma.write
         if not reuse:
-            copied = yield from _copy(machine, mm, vma, vpn, ptl, pte, old)
+            copied = yield from _copy(machine, mm, vma, vpn, ptl, pte, old, low)
         else:
             assert old is not None
             yield from _reuse(machine, mm, vma, vpn, ptl, pte, old)
@@ -106,7 +114,14 @@ def _page_mkwrite(
 
 
 def _copy(
-    machine: "Machine", mm: "MmStruct", vma: "Vma", vpn: int, ptl: Lock, pte: int, old: Page | None
+    machine: "Machine",
+    mm: "MmStruct",
+    vma: "Vma",
+    vpn: int,
+    ptl: Lock,
+    pte: int,
+    old: Page | None,
+    low: int,
 ) -> Steps:
     if old is not None:
         machine.frames.get(old)
@@ -120,14 +135,14 @@ def _copy(
     same = mm.tables.get(vpn) == pte
     notified = same and (old is not None or machine.policy.notifies_without_page)
     if same:
-        yield from _switch(machine, mm, vma, vpn, old, new, notified)
+        yield from _switch(machine, mm, vma, vpn, old, new, notified, low)
     # Of a copied page both the mapping's reference and ours go; after a lost race, ours and the unused new page.
     dropped = [page for page in (old if same else new, old) if page is not None]
     locked = machine.policy.cow_puts_locked
     yield from _put(machine, dropped[:locked])
     yield from pte_unmap_unlock(machine, ptl)
     if notified:
-        yield from mm.notifiers.at(_NAME, Point.UNLOCKED, vpn)
+        yield from mm.notifiers.at(_NAME, Point.UNLOCKED, vpn, low=low)
     yield from mm.notifiers.at(_NAME, Point.END, vpn)
     yield from _put(machine, dropped[locked:])
     return same
@@ -141,6 +156,7 @@ def _switch(
     old: Page | None,
     new: Page,
     notified: bool,
+    low: int,
 ) -> Steps:
     """Put the new page in the old one's place. 2.6.25-rc4 drops the old mapcount first (review note S3)."""
     policy = machine.policy
@@ -151,7 +167,7 @@ def _switch(
         mm.add_rss(1, anon=True)
     yield from ptep_clear_flush(machine, mm, vpn)
     if notified:
-        yield from mm.notifiers.at(_NAME, Point.CLEARED, vpn)
+        yield from mm.notifiers.at(_NAME, Point.CLEARED, vpn, low=low)
     if policy.cow_maps_first:
         yield from _map_new(machine, vma, vpn, new)
     word = user_pte(vma, new.pfn, write=vma.write, dirty=True)

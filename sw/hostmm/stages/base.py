@@ -26,7 +26,7 @@ FIRST = 0x400
 class Witness:
     """A subscriber with every method, none of which does anything: each call shows in the timeline."""
 
-    def invalidate_page(self, vpn: int, *, callback: int) -> Steps:
+    def invalidate_page(self, address: int, *, callback: int) -> Steps:
         """Do nothing."""
         yield from ()
 

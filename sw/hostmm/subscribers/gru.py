@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hostmm.contexts import ASIDS, DeviceFault
 from hostmm.locks import Signal, Wait
+from hostmm.mm.frames import PAGE_BYTES
 from hostmm.mm.space import MmStruct
 from hostmm.scheduler import Steps
 from hostmm.subscribers.asids import AsidPool
@@ -92,8 +93,9 @@ class Gru(DeviceSubscriber):
             quiet, self._quiet = self._quiet, Signal(self._quiet.name)
             self._machine.sched.fire(quiet)
 
-    def invalidate_page(self, vpn: int, *, callback: int) -> Steps:
+    def invalidate_page(self, address: int, *, callback: int) -> Steps:
         """Purge one page."""
+        vpn = address // PAGE_BYTES
         yield from self._purge(vpn, vpn, callback)
 
     def clear_flush_young(self, vpn: int, *, callback: int) -> Steps:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from hostmm.contexts import DeviceFault
 from hostmm.locks import Acquire, Signal, Wait
+from hostmm.mm.frames import PAGE_BYTES
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_W, make_pte, pte_pfn
 from hostmm.mm.space import MmStruct
 from hostmm.scheduler import Steps
@@ -60,8 +61,9 @@ class Kvm(DeviceSubscriber):
         self._machine.sched.release(self._lock)
         self._wake()
 
-    def invalidate_page(self, vpn: int, *, callback: int) -> Steps:
+    def invalidate_page(self, address: int, *, callback: int) -> Steps:
         """Zap one page, flush, and turn away the faults that looked at it before."""
+        vpn = address // PAGE_BYTES
         yield Acquire(self._lock)
         self._seq += 1
         yield from self._zap(vpn, vpn, callback)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hostmm.commands import Command
 from hostmm.contexts import DeviceFault
 from hostmm.locks import Acquire
+from hostmm.mm.frames import PAGE_BYTES
 from hostmm.mm.pages import set_page_dirty
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_W, make_pte, pte_pfn
 from hostmm.mm.space import MmStruct
@@ -68,8 +69,9 @@ class Odp(DeviceSubscriber):
         if moved is not None:
             self._machine.sched.fire(moved)
 
-    def invalidate_page(self, vpn: int, *, callback: int) -> Steps:
+    def invalidate_page(self, address: int, *, callback: int) -> Steps:
         """Zap one page, as a range that changes and has changed (until 4.12)."""
+        vpn = address // PAGE_BYTES
         yield from self.invalidate_range_start(vpn, vpn, callback=callback)
         yield from self.invalidate_range_end(vpn, vpn, callback=callback)
 

@@ -9,6 +9,7 @@ that are about to change: it follows the flushes of the CPUs' TLBs (3.19 and lat
 from typing import TYPE_CHECKING
 
 from hostmm.contexts import DeviceFault
+from hostmm.mm.frames import PAGE_BYTES
 from hostmm.mm.pagetable import PTE_V
 from hostmm.mm.space import MmStruct
 from hostmm.scheduler import Steps
@@ -28,8 +29,9 @@ class _Walking(DeviceSubscriber):
         """Have the device walk the CPU's tables (``iommu_sva_bind_device``)."""
         yield from self._attach()
 
-    def invalidate_page(self, vpn: int, *, callback: int) -> Steps:
+    def invalidate_page(self, address: int, *, callback: int) -> Steps:
         """Invalidate the page and wait for its last use."""
+        vpn = address // PAGE_BYTES
         yield from self._invalidate(vpn, vpn, hold=False, callback=callback)
 
     def clear_flush_young(self, vpn: int, *, callback: int) -> Steps:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hostmm.errors import DeadlockError, HostError
+from hostmm.errors import DeadlockError
 from hostmm.model import Model
 from hostmm.scenarios import FORBIDDEN, find
 from secmmu.layouts import Event
@@ -13,9 +13,6 @@ from shootdown.execute import prepare
 from shootdown.history import History
 
 __all__ = ["Played", "play"]
-
-STUCK = "I22"
-"""What a run breaks whose threads wait for ever."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +29,15 @@ class Played:
         Its registers.
     touched : bool
         The frame sanitizer reported a touch.
-    error : str or None
-        What ended the run before its end.
+    stuck : str or None
+        Who waited for what for ever.
     """
 
     violations: list[Violation]
     forbidden: bool
     detail: str
     touched: bool
-    error: str | None = None
+    stuck: str | None = None
 
     @property
     def broken(self) -> list[str]:
@@ -55,19 +52,15 @@ class Played:
 def play(config: RunConfig) -> Played:
     """Run a configuration on the model and check it."""
     machine, _ = prepare(config, lambda _done: None)
-    error = None
+    stuck = None
     try:
         drive_model(machine.sched.run(), Model(memory_bytes=config.emulator.memory_bytes))
-    except HostError as caught:
-        error = str(caught)
-        stuck = isinstance(caught, DeadlockError)
+    except DeadlockError as caught:
+        stuck = str(caught)
     history = History(machine.timeline, machine.policy)
-    violations = check(history)
-    if error is not None and stuck and all(v.invariant != STUCK for v in violations):
-        last = history.rows.cycle_of(len(history.rows["cycle"]) - 1)
-        violations.append(Violation(STUCK, False, "-", last, "-", error))
+    violations = check(history, stuck=stuck)
     assert config.scenario is not None
     scenario = find(config.scenario)
     outcome = scenario.outcome(history.rows.columns, {v.invariant for v in violations})
     touched = bool(len(history.rows.of(Event.VIOLATION.value)))
-    return Played(violations, outcome.outcome == FORBIDDEN, outcome.detail, touched, error)
+    return Played(violations, outcome.outcome == FORBIDDEN, outcome.detail, touched, stuck)

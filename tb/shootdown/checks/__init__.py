@@ -15,7 +15,7 @@ from shootdown.checks.install import check_brackets, check_stale
 from shootdown.checks.large import check_large
 from shootdown.checks.moved import check_migration, check_mremap
 from shootdown.checks.order import check_order
-from shootdown.checks.progress import check_progress
+from shootdown.checks.progress import STUCK, check_progress, stuck_for_ever
 from shootdown.checks.ranges import check_ranges
 from shootdown.checks.registration import check_registration, check_unregistration
 from shootdown.checks.release import check_release
@@ -28,7 +28,7 @@ from shootdown.checks.violation import Findings, Violation, judge
 from shootdown.checks.young import check_young
 from shootdown.history import History
 
-__all__ = ["CHECKS", "INVARIANTS", "Violation", "check", "examined"]
+__all__ = ["CHECKS", "INVARIANTS", "STUCK", "Violation", "check", "examined"]
 
 CHECKS: dict[str, Callable[[History], Findings]] = {
     "no freed page is reachable": check_freed,
@@ -65,8 +65,8 @@ INVARIANTS = tuple(COUNTS)
 """I1 to I26: what a run that passes every check has kept."""
 
 
-def check(history: History) -> list[Violation]:
-    """Run every check.
+def check(history: History, *, stuck: str | None = None) -> list[Violation]:
+    """Run every check; ``stuck`` says who waited for what when the run could not go on.
 
     Returns
     -------
@@ -74,4 +74,6 @@ def check(history: History) -> list[Violation]:
         In order of cycle; the same violation is reported once.
     """
     found = {judge(history, finding) for run in CHECKS.values() for finding in run(history)}
+    if stuck is not None and all(violation.invariant != STUCK for violation in found):
+        found.add(stuck_for_ever(history, stuck))
     return sorted(found, key=lambda v: (v.cycle, v.invariant, v.path, v.thread, v.what))

@@ -138,7 +138,18 @@ def _short_walks(history: History) -> Findings:
 
 
 def _walked(history: History, first: Callback) -> int:
-    return _listeners(history, first.mm, first.begin, (first.kind,))
+    """Count subscribers that a walk must reach: all with the method, but an end not those that refused the start."""
+    refused = 0
+    if first.kind is Notification.RANGE_END:
+        starts = {
+            c.subscriber: _failed(history, c)
+            for c in history.callbacks_of[first.span]
+            if c.kind is Notification.RANGE_START
+            and (c.mm, c.first, c.last) == (first.mm, first.first, first.last)
+            and c.end < first.begin
+        }
+        refused = sum(starts.values())
+    return _listeners(history, first.mm, first.begin, (first.kind,)) - refused
 
 
 def _stands_again(history: History, change: PteChange) -> bool:

@@ -1,5 +1,7 @@
 """I10: once a downgrade's callback has returned, no device write succeeds through the old permission.
 
+A path that takes a right away and tells nobody has taken it when it returns; the frame sanitizer hears nothing of that.
+
 The timeline computes from PTEs and callbacks alone what the host tells the frame sanitizer, and both must come to the
 same verdict on every write. A right belongs to a frame: where an address space maps it writable at another page too,
 no write is wrong.
@@ -34,17 +36,20 @@ def check_downgrades(history: History) -> Findings:
         gap = rights.gap(use)
         if gap is not None and gap.certain(use):
             yield _write(history, use, gap)
-        yield from _agree(use, gap, reported)
+        yield from _agree(use, None if gap is not None and gap.untold else gap, reported)
 
 
 def _write(history: History, use: Use, gap: "_Gap") -> Finding:
     rows = history.rows
+    path = rows.path_of(gap.change)
+    after = f"{path} had taken the right to it and told nobody"
+    told = "the callback that took the right to it had returned"
     return Finding(
         "I10",
-        rows.path_of(gap.change),
+        path,
         use.begin_cycle,
         rows.thread_of(gap.change),
-        f"the {use.name} began after the callback that took the right to it had returned",
+        f"the {use.name} began after {after if gap.untold else told}",
         excusable=False,
     )
 
@@ -63,13 +68,15 @@ def _agree(use: Use, gap: "_Gap | None", reported: list[Report]) -> Findings:
 class _Gap:
     """A time without the right to write a frame, which the row ``change`` began.
 
-    From cycle ``maybe`` on it may be gone, from ``gone`` on it is, until cycle ``end``.
+    From cycle ``maybe`` on it may be gone, from ``gone`` on it is, until cycle ``end``. ``untold`` says that there was
+    no callback.
     """
 
     change: int
     maybe: int
     gone: int = NEVER
     end: int = NEVER
+    untold: bool = False
 
     def certain(self, use: Use) -> bool:
         """Whether no beat of the use can have had the right."""
@@ -100,6 +107,7 @@ class _WriteRights:
         self._pages: dict[tuple[int, int], _Page] = defaultdict(_Page)
         self._spaces: dict[int, set[int]] = defaultdict(set)
         self._lost: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(dict)
+        self._taken: dict[int, list[tuple[int, int]]] = defaultdict(list)
         self._settling: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
         self._covering = _covering(history)
         self._callbacks = {callback.begin: callback for callback in history.callbacks}
@@ -125,8 +133,10 @@ class _WriteRights:
             Row.UNLOCK,
             Row.PATH_END,
         )
-        names = ("kind", "cycle", "thread", "mm", "vpn", "pfn", "a", "b")
-        for row, kind, cycle, thread, mm, vpn, pfn, a, b in rows.take(rows.of(*kinds), *names):
+        names = ("kind", "cycle", "thread", "span", "mm", "vpn", "pfn", "a", "b")
+        for row, kind, cycle, thread, span, mm, vpn, pfn, a, b in rows.take(
+            rows.of(*kinds), *names
+        ):
             if kind == Row.NOTIFY_BEGIN:
                 self._notify(self._callbacks[row], cycle)
                 continue
@@ -137,7 +147,10 @@ class _WriteRights:
             elif kind in (Row.PTE_SET, Row.PTE_CLEAR):
                 old, new = (a, 0) if kind == Row.PTE_CLEAR else (b, a)
                 self._gain(mm, new, cycle)
-                self._lose(mm, vpn, old, row)
+                if self._lose(mm, vpn, old, row):
+                    self._taken[span].append((mm, vpn))
+            elif kind == Row.PATH_END:
+                self._returned(span, cycle)
 
     def _gain(self, mm: int, new: int, cycle: int) -> None:
         if new & PTE_V and new & PTE_W:
@@ -147,13 +160,24 @@ class _WriteRights:
             if page.gaps and page.gaps[-1].end == NEVER:
                 page.gaps[-1].end = cycle
 
-    def _lose(self, mm: int, vpn: int, old: int, row: int) -> None:
-        if old & PTE_V and old & PTE_W:
-            pfn = pte_pfn(old)
-            page = self._pages[mm, pfn]
-            page.writable -= 1
-            if not page.writable:
-                self._lost[mm].setdefault(vpn, []).append((pfn, row))
+    def _lose(self, mm: int, vpn: int, old: int, row: int) -> bool:
+        """Take note of a PTE that is gone; returns whether the right went with it."""
+        if not (old & PTE_V and old & PTE_W):
+            return False
+        pfn = pte_pfn(old)
+        page = self._pages[mm, pfn]
+        page.writable -= 1
+        if not page.writable:
+            self._lost[mm].setdefault(vpn, []).append((pfn, row))
+        return not page.writable
+
+    def _returned(self, span: int, cycle: int) -> None:
+        """Take note that a path returns: of what it has taken, nobody will be told any more."""
+        for mm, vpn in self._taken.pop(span, ()) if span else ():
+            for pfn, row in self._lost[mm].get(vpn, ()):
+                page = self._pages[mm, pfn]
+                if not page.writable and self._rows["span"][row] == span:
+                    page.gaps.append(_Gap(row, cycle, gone=cycle, untold=True))
 
     def _notify(self, callback: Callback, cycle: int) -> None:
         if callback.kind not in self._covering:

@@ -5,12 +5,21 @@ from collections import defaultdict
 
 from hostmm.timeline import Row
 from secmmu.layouts import Response
-from shootdown.checks.violation import NO_PATH, Finding, Findings, at_row
+from shootdown.checks.violation import NO_PATH, Finding, Findings, Violation, at_row
 from shootdown.history import NEVER, Callback, History
 from shootdown.history.bursts import Burst
 
-__all__ = ["MOST_COMMANDS", "MOST_NS", "check_progress", "count_progress"]
+__all__ = [
+    "MOST_COMMANDS",
+    "MOST_NS",
+    "STUCK",
+    "check_progress",
+    "count_progress",
+    "stuck_for_ever",
+]
 
+STUCK = "I22"
+"""What a run breaks whose threads wait for ever."""
 _REFUSED = Response.SLVERR.value
 _SLACK = 3
 """Refusals without a visible reason: the first fault, and reports that crossed with their repair."""
@@ -96,6 +105,12 @@ def _cost(history: History, callback: Callback) -> Findings:
     ns = int(rows["ns"][callback.end] - rows["ns"][callback.begin])
     if ns > MOST_NS:
         yield at_row(history, "I22", callback.end, f"{call} took {ns} ns; {MOST_NS} are the most")
+
+
+def stuck_for_ever(history: History, waiting: str) -> Violation:
+    """Return the violation of a run that cannot go on, where nothing else tells of it."""
+    last = history.rows.cycle_of(len(history.rows["cycle"]) - 1)
+    return Violation(STUCK, False, NO_PATH, last, NO_PATH, waiting)
 
 
 def count_progress(history: History) -> int:

@@ -28,7 +28,8 @@ from hostmm.subscribers.kinds import SUBSCRIBERS
 __all__ = ["LitmusError", "parse", "read"]
 
 _KEYS = ("title", "source", "mm", "page", "device", "memory", "timeout", "forbidden", "shows")
-_KINDS = ("anon", "tmpfs", "file", "pfn", "hole", "nonlinear")
+_KINDS = ("anon", "tmpfs", "file", "pfn", "hole", "nonlinear", "hugetlb")
+_HUGE_PAGES = 512
 _NAME = r"[A-Za-z]\w*"
 _ADDRESS = re.compile(
     rf"(?:(?P<mm>{_NAME})\.)?(?P<page>{_NAME})(?:\+(?P<offset>\d+))?(?:\[(?P<word>\d+)\])?$"
@@ -204,6 +205,8 @@ class _Parser:
             self._fail(f"a page of kind {kind} is private", allowed)
         if kind in ("pfn", "hole") and spec.pages != 1:
             self._fail(f"a page of kind {kind} stands alone", allowed)
+        if kind == "hugetlb" and spec.pages % _HUGE_PAGES:
+            self._fail("a run of kind hugetlb is a multiple of 2 MiB", "512 pages")
         if spec.value and kind != "pfn":
             self._fail(f"a page of kind {kind} has no value at the start", "a store gives it one")
         self._pages[name] = spec

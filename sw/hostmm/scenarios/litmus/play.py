@@ -48,7 +48,9 @@ class Litmus(Scenario):
         self.name = script.name
         self.title = script.title
         pages = sum(page.pages for page in script.pages.values())
-        self.frames = 256 + 2 * pages
+        # Huge pages want aligned blocks, so the frames below the first one are lost to them.
+        huge = any(page.kind == "hugetlb" for page in script.pages.values())
+        self.frames = 256 + 2 * pages + 512 * huge
 
     def build(self, machine: "Machine", bind: Bind) -> None:
         """Spawn the conductor, which binds the devices and starts the threads."""
@@ -186,7 +188,11 @@ class _Performance:
         return frame.pfn
 
     def _file(self, page: PageSpec) -> AddressSpace:
-        file = self._machine.new_file(page.name, tmpfs=page.kind in ("tmpfs", "nonlinear"))
+        file = self._machine.new_file(
+            page.name,
+            tmpfs=page.kind in ("tmpfs", "nonlinear"),
+            hugetlb=page.kind == "hugetlb",
+        )
         if page.kind == "hole":
             file.holes.add(0)
         return file

@@ -29,7 +29,7 @@ class PageSpec:
     Parameters
     ----------
     kind : str
-        ``anon``, ``tmpfs``, ``file``, ``pfn``, ``hole`` or ``nonlinear``.
+        ``anon``, ``tmpfs``, ``file``, ``pfn``, ``hole``, ``nonlinear`` or ``hugetlb``.
     shared : bool
     pages : int
     value : int

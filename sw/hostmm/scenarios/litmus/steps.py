@@ -128,7 +128,8 @@ def _store(stage: Stage, step: Step) -> Steps:
     assert step.address is not None
     assert step.value is not None
     mm, vpn = stage.mm(step.address), stage.vpn(step.address)
-    pte = yield from touch(stage.machine, mm, vpn, write=True)
+    low = 8 * step.address.word
+    pte = yield from touch(stage.machine, mm, vpn, write=True, low=low)
     if pte is None:
         return DENIED
     stage.machine.store(mm, vpn, pte_pfn(pte) * PAGE_BYTES + 8 * step.address.word, step.value)
@@ -139,7 +140,8 @@ def _store(stage: Stage, step: Step) -> Steps:
 def _load(stage: Stage, step: Step) -> Steps:
     assert step.address is not None
     mm, vpn = stage.mm(step.address), stage.vpn(step.address)
-    pte = yield from touch(stage.machine, mm, vpn, write=False)
+    low = 8 * step.address.word
+    pte = yield from touch(stage.machine, mm, vpn, write=False, low=low)
     if pte is None:
         return DENIED
     physical = pte_pfn(pte) * PAGE_BYTES + 8 * step.address.word
