@@ -5,7 +5,7 @@ Each offset starts from a fresh reset. The scoreboard insists on zero stale uses
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import cocotb
@@ -14,11 +14,11 @@ from cocotb import parametrize
 from secmmu.layouts import CommandKind
 from shootdown.agents.control import Command, Dropin
 from shootdown.agents.device import Access
-from shootdown.agents.pins import always, sometimes
+from shootdown.agents.pins import Sink, always, sometimes
 from shootdown.agents.translation import PAGE, USER_RW, leaf
 from shootdown.cases.mmu_bench import Bench, reached
 
-__all__ = ["ASID", "STRIDE_VARIABLE", "Race", "late_write", "one_read", "press", "sweep"]
+__all__ = ["ASID", "STRIDE_VARIABLE", "Race", "late_write", "one_read", "pressed_sweep", "sweep"]
 
 STRIDE_VARIABLE = "SHOOTDOWN_SWEEP_STRIDE"
 """Environment variable: with a slow memory only every n-th offset is tried; 1, the default, is the full sweep.
@@ -184,12 +184,22 @@ async def one_offset(
     return taken
 
 
-async def sweep(bench: Bench, race: Race, latency: int, *, hold: bool = False) -> None:
-    """Try every offset from before the access to after its end, in the whole sweep with every kind of command."""
-    asked = int(os.environ.get(STRIDE_VARIABLE, "1"))
+def stride_asked() -> int:
+    """Return what :data:`STRIDE_VARIABLE` says; 1 is the whole sweep."""
+    return int(os.environ.get(STRIDE_VARIABLE, "1"))
+
+
+async def sweep(
+    bench: Bench, race: Race, latency: int, *, hold: bool = False, turns: int = len(KINDS)
+) -> None:
+    """Try every offset from before the access to after its end, in the whole sweep ``turns`` times.
+
+    The kinds of command take turns with the offsets: after ``len(KINDS)`` turns each has met each offset.
+    """
+    asked = stride_asked()
     stride = asked if latency > 5 else 1
     stride *= 5 if stride > 1 and latency > 50 else 1
-    for turn in range(len(KINDS) if asked == 1 else 1):
+    for turn in range(turns if asked == 1 else 1):
         length = LEAD + await one_offset(bench, race, latency, 0, hold=hold, turn=turn) + 6
         offset, tried = 0, 0
         while offset < length:
@@ -205,18 +215,36 @@ async def sweep(bench: Bench, race: Race, latency: int, *, hold: bool = False) -
         assert tried * stride >= length
 
 
-def press(bench: Bench, share: float) -> None:
-    """Let every receiver be ready in ``share`` of the clocks only."""
-    pace = sometimes(bench.rng, share) if share < 1 else always
-    for sink in (
-        bench.data.ar,
-        bench.data.aw,
-        bench.data.w,
-        bench.walk.ar,
-        bench.device.r,
-        bench.device.b,
-    ):
-        sink.pace = pace
+CHANNELS: dict[str, Callable[[Bench], list[Sink]]] = {
+    "memory AR": lambda bench: [bench.data.ar],
+    "memory AW": lambda bench: [bench.data.aw],
+    "memory W": lambda bench: [bench.data.w],
+    "walk AR": lambda bench: [bench.walk.ar],
+    "walk AW and W": lambda bench: [bench.walk.aw, bench.walk.w],
+    "device R": lambda bench: [bench.device.r],
+    "device B": lambda bench: [bench.device.b],
+    "completions": lambda bench: bench.control.completions,
+}
+"""Channels whose receiver is outside the MMU."""
+
+
+def press(bench: Bench, channels: Iterable[str], share: float) -> None:
+    """Let the receivers of ``channels`` be ready in ``share`` of the clocks, the others in all."""
+    for name, sinks in CHANNELS.items():
+        for sink in sinks(bench):
+            sink.pace = sometimes(bench.rng, share) if name in channels else always
+
+
+async def pressed_sweep(bench: Bench, race: Race, latency: int) -> None:
+    """Sweep with every channel pressed, each ready in two clocks of five; in the whole sweep also with each one alone."""
+    press(bench, CHANNELS, 0.4)
+    await sweep(bench, race, latency)
+    for name in CHANNELS if stride_asked() == 1 else ():
+        press(bench, [name], 0.4)
+        try:
+            await sweep(bench, race, latency, turns=1)
+        except AssertionError as error:
+            raise AssertionError(f"{error} [{name} pressed alone]") from error
 
 
 @cocotb.test(timeout_time=500, timeout_unit="ms")
@@ -228,12 +256,11 @@ async def invalidation_moved_across(dut: Any, race: str, latency: int) -> None:
 
 
 @cocotb.test(timeout_time=500, timeout_unit="ms")
-@parametrize(race=["walk", "hit", "burst", "late write", "drop-in"], latency=[1, 20, 100])
+@parametrize(race=list(RACES), latency=[1, 20, 100])
 async def invalidation_moved_across_under_pressure(dut: Any, race: str, latency: int) -> None:
-    """The same with every receiver ready in two clocks of five."""
+    """The same under back-pressure."""
     bench = await Bench(dut, f"pressed {race} {latency}").start()
-    press(bench, 0.4)
-    await sweep(bench, RACES[race], latency)
+    await pressed_sweep(bench, RACES[race], latency)
 
 
 @cocotb.test(timeout_time=500, timeout_unit="ms")
