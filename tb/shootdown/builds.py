@@ -24,7 +24,9 @@ _VERILOG = (".v", ".sv")
 _WARNINGS_OFF = ("-Wno-fatal", "-Wno-lint", "-Wno-style")
 _TRANSLATE = ("--cc", "--exe", "-Mdir", "model", "-o", "sim", *_WARNINGS_OFF)
 _OPTIMIZE = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert")
-_COMPILE = ("make", "-C", "model", "OPT_FAST=-O2", "OPT_GLOBAL=-O2")
+_COMPILE = ("make", "-C", "model", "OPT_GLOBAL=-O2")
+_LONG, _SHORT = "OPT_FAST=-O2", "OPT_FAST=-O0"
+"""For the C++ compiler, which takes four times as long with the first as with the second."""
 _WAVES_MACRO = "SHOOTDOWN_WAVES"
 _ICARUS_DUMP = """\
 module shootdown_dump;
@@ -56,6 +58,8 @@ class Design:
         are not visible: that is what keeps the model fast.
     readable : tuple of str
         Signals that it may only read and wait for, which costs less.
+    long : bool
+        Meant for long simulations: Verilator's model is compiled to run fast, otherwise to be ready soon.
     """
 
     name: str
@@ -64,6 +68,7 @@ class Design:
     extra_sources: tuple[Path, ...] = ()
     visible: tuple[str, ...] = ("*",)
     readable: tuple[str, ...] = ()
+    long: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +130,7 @@ def _verilate(design: Design, sources: dict[str, str], waves: bool) -> Path:
     options += ["--trace-fst", "--trace-structs", f"-D{_WAVES_MACRO}"] if waves else []
     options += [str(cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp")]
     version = f"cocotb {importlib.metadata.version('cocotb')}"
-    return _run_verilator(f"{design.name}-verilator", design.top, sources, options, version)
+    return _run_verilator(f"{design.name}-verilator", design, sources, options, version)
 
 
 def build_bare(design: Design, main: Path) -> Path:
@@ -142,18 +147,19 @@ def build_bare(design: Design, main: Path) -> Path:
     """
     sources = _sources(design) | {main.name: main.read_text()}
     options = ["--prefix", f"V{design.top}", "--no-timing", f"../{main.name}"]
-    return _run_verilator(f"{design.name}-bare", design.top, sources, options, "")
+    return _run_verilator(f"{design.name}-bare", design, sources, options, "")
 
 
 def _run_verilator(
-    name: str, top: str, sources: dict[str, str], options: Sequence[str], version: str
+    name: str, design: Design, sources: dict[str, str], options: Sequence[str], version: str
 ) -> Path:
     verilator = toolchain.find_verilator()
     files = sorted(file for file in sources if file.endswith((*_VERILOG, ".vlt")))
-    translate = [str(verilator.executable), *_TRANSLATE, *_OPTIMIZE, "--top-module", top]
+    translate = [str(verilator.executable), *_TRANSLATE, *_OPTIMIZE, "--top-module", design.top]
     translate += [*options, *files]
     prefix = options[options.index("--prefix") + 1]
-    compile_model = [*_COMPILE, "-f", f"{prefix}.mk", *verilator.make_variables]
+    level = _LONG if design.long else _SHORT
+    compile_model = [*_COMPILE, level, "-f", f"{prefix}.mk", *verilator.make_variables]
     environment = verilator.environment | {"MAKEFLAGS": f"-j{min(os.cpu_count() or 1, 4)}"}
     if shutil.which("ccache"):
         environment["OBJCACHE"] = "ccache"

@@ -61,6 +61,7 @@ def simulation_design(verilog: str, extra_sources: tuple[Path, ...] = ()) -> Des
         extra_sources=(SIM_TOP, *extra_sources),
         visible=_WRITTEN,
         readable=_READ,
+        long=True,
     )
 
 

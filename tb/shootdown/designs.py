@@ -45,7 +45,7 @@ def emulator_verilog(config: EmulatorConfig) -> str:
 def secmmu_design(config: SecmmuConfig) -> Design:
     """Return the MMU alone, its clock a port."""
     verilog = _verilog(config, lambda: Secmmu(config), "secmmu")
-    return Design(name="secmmu", verilog=verilog, top="secmmu")
+    return Design(name=config.mutant or "secmmu", verilog=verilog, top="secmmu")
 
 
 def emulator_design(config: EmulatorConfig) -> Design:
@@ -60,4 +60,5 @@ def bare_design(config: EmulatorConfig) -> Design:
         verilog=emulator_verilog(config),
         top="emulator",
         extra_sources=(_SIM_MEMORY,),
+        long=True,
     )

@@ -9,12 +9,11 @@ from typing import Literal
 import msgspec
 
 from secmmu.config import PRESETS, SecmmuConfig
-from secmmu.emit import to_verilog
-from secmmu.mmu import Secmmu
 from shootdown.cases.figure_bench import CONFIG_ENV, FIGURES_FILE, LATENCY_ENV
+from shootdown.designs import secmmu_design
 from shootdown.errors import SimulationError
 from shootdown.fpga import Fit
-from shootdown.simulate import Design, build, run
+from shootdown.simulate import build, run
 
 __all__ = ["LATENCIES", "SETUPS", "Figure", "fpga_figures", "measure"]
 
@@ -143,7 +142,7 @@ def measure(
         A case failed.
     """
     config = SETUPS[setup]
-    built = build(design(config), "verilator")
+    built = build(secmmu_design(config), "verilator")
     (folder / FIGURES_FILE).unlink(missing_ok=True)
     results = run(
         built,
@@ -175,11 +174,6 @@ def measure(
         for name, target in _TARGETS.items()
         if name in measured and setup in target.setups
     ]
-
-
-def design(config: SecmmuConfig) -> Design:
-    """Return the MMU alone."""
-    return Design(name="secmmu", verilog=to_verilog(Secmmu(config), name="dut"), top="dut")
 
 
 def fpga_figures(fits: Sequence[Fit]) -> list[Figure]:

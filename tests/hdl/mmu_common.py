@@ -1,20 +1,18 @@
 """What the tests of the secondary MMU share: its configurations and how its cases learn of them."""
 
 import dataclasses
-import functools
 import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from secmmu.config import SecmmuConfig
-from secmmu.emit import to_verilog
-from secmmu.mmu import Secmmu
 from shootdown.cases.mmu_bench import CONFIG_VARIABLE
 from shootdown.cases.mmu_translation_cases import VECTORS_VARIABLE
-from shootdown.simulate import Design, Simulator
+from shootdown.designs import secmmu_design
+from shootdown.simulate import Simulator
 from tests.rtl import RtlCases
 
-__all__ = ["DEFAULT", "SMALL", "design", "environment", "mmu_cases"]
+__all__ = ["DEFAULT", "SMALL", "environment", "mmu_cases"]
 
 SMALL = SecmmuConfig(
     asid_bits=2,
@@ -43,13 +41,6 @@ def environment(config: SecmmuConfig) -> dict[str, str]:
     return {CONFIG_VARIABLE: fields, VECTORS_VARIABLE: str(vectors)}
 
 
-@functools.cache
-def design(config: SecmmuConfig) -> Design:
-    """Make the design of an MMU of ``config``, once."""
-    verilog = to_verilog(Secmmu(config), name="dut")
-    return Design(name=config.mutant or "secmmu", verilog=verilog, top="dut")
-
-
 def mmu_cases(
     module: str,
     config: SecmmuConfig,
@@ -60,7 +51,7 @@ def mmu_cases(
 ) -> RtlCases:
     """Make the pytest items of a case module for an MMU of ``config``."""
     return RtlCases(
-        lambda: design(config),
+        lambda: secmmu_design(config),
         f"shootdown.cases.{module}",
         simulators=simulators,
         env={**environment(config), **(env or {})},

@@ -7,7 +7,8 @@ import pytest
 
 from secmmu.config import MUTANTS
 from shootdown import simulate
-from tests.hdl.mmu_common import SMALL, design, environment
+from shootdown.designs import secmmu_design
+from tests.hdl.mmu_common import SMALL, environment
 
 CASES = {
     "rtl-no-drain": ("mmu_smoke_cases", "shoots_down_a_page_in_use", "drained early"),
@@ -34,7 +35,7 @@ CASES = {
 def run(mutant: str | None, module: str, case: str, out: Path) -> simulate.CaseResult:
     """Run one case on the small MMU with ``mutant`` built in."""
     config = dataclasses.replace(SMALL, mutant=mutant)
-    built = simulate.build(design(config), "verilator")
+    built = simulate.build(secmmu_design(config), "verilator")
     (result,) = simulate.run(
         built,
         f"shootdown.cases.{module}",
