@@ -190,6 +190,12 @@ class Policy:
     move : Move
     moves_tables : bool
         mremap moves whole page tables where it can (2c91bd4a4e2e, 5.0).
+    moves_under_rmap : bool
+        It holds the rmap locks while it does (97113eb39fa7, 5.14).
+    collects_flushed : bool
+        ``migrate_vma_collect`` flushes before it drops the page-table lock (60bae7370896, 6.1).
+    zeroes_huge_free : bool
+        MADV_FREE of a 2 MiB leaf leaves nothing there for a moment, under the lock (until 58ceeb6bec86, 4.12).
     unmap_forgets_dirty : bool
         ``try_to_unmap_one`` drops the dirty bit with the PTE; no kernel did, but migrate_vma once (fd35ca3d12cc).
     fork_unpaired : bool
@@ -220,6 +226,9 @@ class Policy:
     protect_is_lazy: bool = False
     move: Move = Move.EXTENT
     moves_tables: bool = False
+    moves_under_rmap: bool = True
+    collects_flushed: bool = True
+    zeroes_huge_free: bool = False
     unmap_forgets_dirty: bool = False
     fork_unpaired: bool = False
     fork_copies_pinned: bool = False

@@ -1,6 +1,7 @@
 """The catalogue of historic bugs: every fault is caught by its invariant, its repair passes, a benign run passes."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from shootdown.catalogue.trial import TRIAL
 from shootdown.checks import Violation
 from shootdown.cli import main
 
+PAGE = Path(__file__).parents[2] / "docs/bugs.md"
 HOST = [name for name, entry in BUGS.items() if entry.run is not None and not entry.hardware]
 
 
@@ -91,6 +93,24 @@ def test_the_command_prints_table_and_ktap(tmp_path, monkeypatch, capsys):
     assert any(line.startswith("ok 2 B42 ") and "# SKIP the model's" in line for line in lines)
     found = json.loads((tmp_path / "out/bugs/results.json").read_text())
     assert (found[0]["caught"], found[0]["cycle"] > 0) == ("I6", True)
+
+
+def test_the_page_has_every_bug(tmp_path, monkeypatch):
+    """It is written by the command; the wording is the catalogue's."""
+    text = PAGE.read_text()
+    for entry in BUGS.values():
+        assert f"| {entry.name} | {entry.title} | {entry.mechanism} | " in text
+        assert entry.why_not in text
+        run = entry.run
+        assert run is None or f"| {run.policy}, {run.subscriber}, {run.scenario} |" in text
+    expressed = sum(entry.run is not None for entry in BUGS.values())
+    assert f"{expressed} of 45 are expressed." in text
+    assert f"{len(HOST)} were run on the model and caught" in text
+    assert "NOT AS EXPECTED" not in text
+    monkeypatch.chdir(tmp_path)
+    assert main(["bugs", "B45", "--markdown", "page.md"]) == 0
+    (row,) = [line for line in text.splitlines() if line.startswith("| B45 ")]
+    assert row in (tmp_path / "page.md").read_text().splitlines()
 
 
 @pytest.mark.parametrize(

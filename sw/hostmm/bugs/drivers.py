@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AbortsOddSlots",
+    "AsksTheUnplugged",
     "FlushesEmptyRange",
     "FlushesPageByPage",
     "FlushesUntagged",
@@ -33,6 +34,7 @@ __all__ = [
     "ResetsUnfenced",
     "StopsWaiting",
     "TakesTimeOutForDone",
+    "Unpluggable",
     "WindowUnmasked",
 ]
 
@@ -140,6 +142,35 @@ class TakesTimeOutForDone(Sva):
             self._asid, first, last, hold=hold, callback=callback
         )
         yield from self._driver.commands.wait(command.drained, Event.DRAINED)
+
+
+class Unpluggable(SvaA):
+    """Lets go of the address space when the device is unplugged, and sends it no invalidation any more (4fc82cd907ac)."""
+
+    _gone = False
+
+    def unplug(self) -> Steps:
+        """Take the device away: it answers nothing from now on."""
+        self._gone = True
+        yield from self._driver.detach(self.context, callback=0)
+
+    def _invalidate(self, first: int, last: int, *, hold: bool, callback: int) -> Steps:
+        if not self._gone:
+            yield from super()._invalidate(first, last, hold=hold, callback=callback)
+
+    def release(self, *, callback: int) -> Steps:
+        """Freeze the device, where it is still there."""
+        if not self._gone:
+            yield from super().release(callback=callback)
+
+
+class AsksTheUnplugged(Unpluggable):
+    """Sends invalidations to a device that is gone, and spins until it answers (B32)."""
+
+    def _invalidate(self, first: int, last: int, *, hold: bool, callback: int) -> Steps:
+        if self._gone:
+            yield Wait(Signal("the answer of a device that is unplugged"))
+        yield from super()._invalidate(first, last, hold=hold, callback=callback)
 
 
 class AbortsOddSlots(Sva):

@@ -81,12 +81,18 @@ BUGS: dict[str, Bug] = {
     "B19": _driver(SUBSCRIBER_MUTANTS["kvm-no-flush"]),
     "B20": _driver(SUBSCRIBER_MUTANTS["kvm-no-release"]),
     "B21": Bug(_with(move=Move.LATE)),
+    "B22": Bug(_with(moves_under_rmap=False)),
+    "B23": Bug(_with(collects_flushed=False)),
     "B24": Bug(_with(unmap_forgets_dirty=True)),
     "B25": Bug(_with(flushes_dirty_locked=False)),
+    "B26": Bug(_with(zeroes_huge_free=True)),
     "B27": Bug(_with(flushes_pfnmap_locked=False)),
+    "B28": Bug(_with(flush_invalidates=False, end_invalidates=True)),
     "B29": _driver(drivers.OverflowsAtTheEnd),
     "B30": _driver(drivers.FlushesEmptyRange),
     "B31": _driver(drivers.FlushesPageByPage),
+    "B32": _driver(drivers.AsksTheUnplugged),
+    "B32-fixed": _driver(drivers.Unpluggable),
     "B33": _driver(drivers.AbortsOddSlots),
     "B34": _driver(drivers.FlushesUntagged),
     "B35": _driver(drivers.ResetsUnfenced),
@@ -116,7 +122,7 @@ BUGS: dict[str, Bug] = {
     "S7": _driver(drivers.KvmActsAtEnd),
 }
 """The faults of the host by their number in the catalogue; those that follow B45 are
-the trial's and the matrix' (docs/trial.md). ``B35-fixed`` is what repairs B35."""
+the trial's and the matrix' (docs/trial.md). ``B32-fixed`` and ``B35-fixed`` are what repairs those."""
 
 
 def change(

@@ -199,6 +199,13 @@ class PageTable:
             return self.pmd_lock(vpn) if self.huge(vpn) else None
         return self._locks[slot[0]]
 
+    def place(self, vpn: int, lock: Lock) -> int:
+        """Return where the PTE now is that was ``vpn``'s when the lock over it was taken: its table may have moved."""
+        base = next(
+            (b for t, b in self._leaf_vpn.items() if self._locks[t] is lock), huge_base(vpn)
+        )
+        return base + (vpn & (PAGE_WORDS - 1))
+
     def pmd_lock_in_use(self, vpn: int) -> Lock | None:
         """Return the lock over the 2 MiB entry of ``vpn`` if somebody holds it, else None."""
         lock = self._locks.get(self._huge_slot(vpn)[0])
@@ -268,7 +275,7 @@ class PageTable:
         return word if word & PTE_V and word & (PTE_R | PTE_X) else 0
 
     def huge_leaves(self, first: int, last: int) -> list[int]:
-        """Return the first vpn of every 2 MiB leaf that overlaps ``first`` to ``last``, ascending."""
+        """Return the first vpn of every 2 MiB leaf that overlaps ``first`` to ``last``, ascending; needs no lock."""
         return [base for base in sorted(self._huge) if base <= last and base + PAGE_WORDS > first]
 
     def set_huge(self, vpn: int, word: int) -> None:
@@ -285,12 +292,17 @@ class PageTable:
             self._log(Row.PTE_SET, vpn + offset, pte, was, tag=1)
             self._lose(vpn + offset, was)
 
-    def clear_huge(self, vpn: int) -> int:
-        """Clear a 2 MiB leaf PTE and return the old word; the CPU flush is the caller's."""
+    def clear_huge(self, vpn: int, *, leaves: bool = False) -> int:
+        """Clear a 2 MiB leaf PTE and return the old word; the CPU flush is the caller's.
+
+        Who looks at it without its lock (:meth:`huge_leaves`) sees nothing there; with ``leaves`` a leaf that is being
+        changed (``pmdp_invalidate``).
+        """
         table, index = self._huge_slot(vpn)
         old = self._shadow[table][index]
         self._store(table, index, 0)
-        del self._huge[vpn]
+        if not leaves:
+            del self._huge[vpn]
         self._log(Row.PMD_CLEAR, vpn, old)
         for offset, pte in enumerate(huge_words(old)):
             self._log(Row.PTE_CLEAR, vpn + offset, pte, tag=1)

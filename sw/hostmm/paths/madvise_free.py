@@ -7,12 +7,12 @@ caches that they are dirty must hear of it.
 from typing import TYPE_CHECKING
 
 from hostmm.locks import Acquire, Lock
-from hostmm.mm.frames import Page
-from hostmm.mm.pages import clear_page_dirty, is_anon, vm_normal_page
-from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_V, is_swap_entry, software_value
+from hostmm.mm.frames import PAGE_WORDS, Page
+from hostmm.mm.pages import clear_page_dirty, huge_pages, is_anon, vm_normal_page
+from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_V, is_swap_entry, pte_pfn, software_value
 from hostmm.mm.space import Vma
 from hostmm.paths.gather import MmuGather
-from hostmm.paths.huge_split import split_huge_range
+from hostmm.paths.huge_split import split_huge_pmd
 from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.paths.zap import free_swap_and_cache
 from hostmm.policies import Point
@@ -33,12 +33,39 @@ def madvise_free_single_vma(machine: "Machine", vma: Vma, first: int, last: int)
     with machine.sched.path(_NAME) as result:
         gather, marked = MmuGather(machine, mm, _NAME), 0
         yield from mm.notifiers.at(_NAME, Point.START, first, last)
-        yield from split_huge_range(machine, vma, first, last)
+        for base in mm.tables.huge_leaves(first, last):
+            if first <= base and base + PAGE_WORDS - 1 <= last:
+                marked += yield from _mark_huge_pmd(machine, vma, base, gather)
+            else:
+                yield from split_huge_pmd(machine, vma, base)
         for low, high, lock in mm.tables.leaves(first, last):
             marked += yield from _mark_ptes(machine, vma, low, high, lock, gather)
         yield from mm.notifiers.at(_NAME, Point.END, first, last)
         yield from gather.finish()
         result.append(marked)
+
+
+def _mark_huge_pmd(machine: "Machine", vma: Vma, base: int, gather: MmuGather) -> Steps:
+    """Make a 2 MiB leaf clean and old as a whole (``madvise_free_huge_pmd``); returns how many pages were marked."""
+    tables, marked = vma.mm.tables, 0
+    lock = tables.pmd_lock(base)
+    yield Acquire(lock)
+    leaf = tables.huge(base)
+    pages = huge_pages(machine, machine.frames.pages[pte_pfn(leaf)]) if leaf else []
+    if pages and all(_forget(machine, page) for page in pages):
+        if leaf & (PTE_A | PTE_D):
+            yield "pte_clear"
+            tables.clear_huge(base, leaves=not machine.policy.zeroes_huge_free)
+            yield "pte_write"
+            tables.set_huge(base, leaf & ~(PTE_A | PTE_D))
+            gather.cleared(base, base + PAGE_WORDS - 1)
+        yield "lru"
+        for page in pages:
+            page.lazyfree, page.referenced = True, False
+        machine.lru.add(pages[0], active=False)
+        marked = PAGE_WORDS
+    yield from pte_unmap_unlock(machine, lock)
+    return marked
 
 
 def _mark_ptes(

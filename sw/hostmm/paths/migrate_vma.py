@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hostmm.locks import Acquire, Lock
 from hostmm.mm.frames import Page
-from hostmm.mm.pages import is_ksm, page_remove_rmap, set_page_dirty, vm_normal_page
+from hostmm.mm.pages import is_anon, is_ksm, page_remove_rmap, set_page_dirty, vm_normal_page
 from hostmm.mm.pagetable import PTE_D, PTE_V, PTE_W, migration_entry
 from hostmm.mm.space import Vma
 from hostmm.paths.huge_split import split_huge_range
@@ -81,14 +81,22 @@ def _collect_ptes(machine: "Machine", vma: Vma, low: int, high: int, lock: Lock)
             machine.frames.get(page)
             yield from _unmap(machine, page, vma, vpn)
             pages.append(page)
-    if pages:
+    early = machine.policy.collects_flushed
+    if pages and early:
         yield from flush_tlb_range(machine, vma.mm, low, high)
     yield from pte_unmap_unlock(machine, lock)
+    if pages and not early:
+        yield from flush_tlb_range(machine, vma.mm, low, high)
     return pages
 
 
 def _unmap(machine: "Machine", page: Page, vma: Vma, vpn: int) -> Steps:
-    old = yield from ptep_clear_flush(machine, vma.mm, vpn)
+    if is_anon(page) and page.mapcount == 1:
+        # It must not be pinned behind our back (anon_exclusive).
+        old = yield from ptep_clear_flush(machine, vma.mm, vpn)
+    else:
+        yield "pte_clear"
+        old = vma.mm.tables.clear(vpn)
     if old & PTE_D:
         set_page_dirty(machine, page)
     yield "pte_write"

@@ -74,7 +74,8 @@ def _can_move_whole(machine: "Machine", vma: Vma, vpn: int, end: int, offset: in
 def _move_whole(machine: "Machine", vma: Vma, vpn: int, offset: int) -> Steps:
     """Move one 2 MiB entry (``move_huge_pmd``, ``move_normal_pmd``); a table only under the rmap locks (97113eb39fa7)."""
     tables = vma.mm.tables
-    rmaps = rmap_locks(vma) if machine.policy.moves_tables else []
+    locked = machine.policy.moves_tables and machine.policy.moves_under_rmap
+    rmaps = rmap_locks(vma) if locked else []
     locks = dict.fromkeys((tables.pmd_lock(vpn), tables.pmd_lock(vpn + offset)))
     for lock in rmaps:
         yield Acquire(lock)

@@ -47,12 +47,17 @@ def pte_unmap_unlock(machine: "Machine", ptl: Lock) -> Steps:
     yield "unlocked"
 
 
-def ptep_clear_flush(machine: "Machine", mm: "MmStruct", vpn: int) -> Steps:
-    """Clear the PTE and flush the CPUs' TLBs; returns the old word. The page-table lock is held."""
+def ptep_clear_flush(
+    machine: "Machine", mm: "MmStruct", vpn: int, *, ptl: Lock | None = None
+) -> Steps:
+    """Clear the PTE and flush the CPUs' TLBs; returns the old word. The page-table lock is held.
+
+    Who gives that lock reaches the PTE through its table, wherever mremap has put it meanwhile (97113eb39fa7).
+    """
     yield "flush_cache"
     machine.sched.log(Row.CACHE_FLUSH, mm=mm.number, vpn=vpn)
     yield "pte_clear"
-    old = mm.tables.clear(vpn)
+    old = mm.tables.clear(vpn if ptl is None else mm.tables.place(vpn, ptl))
     yield from flush_tlb_range(machine, mm, vpn, vpn)
     return old
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hostmm.errors import HostError
-from hostmm.locks import Acquire
+from hostmm.locks import Acquire, Lock
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.frames import Page
 from hostmm.mm.pages import is_anon, page_remove_rmap, set_page_dirty
@@ -100,7 +100,7 @@ def _try_to_unmap_one(machine: "Machine", page: Page, vma: Vma, vpn: int, way: _
             path.append(result)
             return result
         if (not way.migrates and (yield from _must_stay(machine, vma, vpn, name))) or not (
-            yield from _unmap(machine, page, vma.mm, vpn, way)
+            yield from _unmap(machine, page, vma.mm, vpn, ptl, way)
         ):
             result = SwapResult.FAIL
         yield from pte_unmap_unlock(machine, ptl)
@@ -121,22 +121,23 @@ def _must_stay(machine: "Machine", vma: Vma, vpn: int, name: str) -> Steps:
     return bool(young | (yield from vma.mm.notifiers.at(name, Point.YOUNG, vpn)))
 
 
-def _unmap(machine: "Machine", page: Page, mm: MmStruct, vpn: int, way: _Way) -> Steps:
+def _unmap(machine: "Machine", page: Page, mm: MmStruct, vpn: int, ptl: Lock, way: _Way) -> Steps:
     """Replace the PTE by what it becomes; returns False where the page was written since MADV_FREE, so it stays."""
-    old = yield from ptep_clear_flush(machine, mm, vpn)
+    old = yield from ptep_clear_flush(machine, mm, vpn, ptl=ptl)
+    place = mm.tables.place(vpn, ptl)
     yield from mm.notifiers.at(way.path, Point.CLEARED, vpn)
     if old & PTE_D and not machine.policy.unmap_forgets_dirty:
         set_page_dirty(machine, page)
     if page.lazyfree and page.dirty and not way.migrates:
         page.lazyfree = False
         yield "pte_write"
-        mm.tables.set(vpn, old)
+        mm.tables.set(place, old)
         return False
     if way.migrates:
         yield "pte_write"
-        mm.tables.set(vpn, migration_entry(page.pfn, write=bool(old & PTE_W)))
+        mm.tables.set(place, migration_entry(page.pfn, write=bool(old & PTE_W)))
     else:
-        yield from _leave_entry(machine, page, mm, vpn)
+        yield from _leave_entry(machine, page, mm, place)
     yield "rmap"
     page_remove_rmap(machine, page)
     yield "refcount"

@@ -13,7 +13,7 @@ from hostmm.scheduler import Steps
 if TYPE_CHECKING:
     from hostmm.machine import Machine
 
-__all__ = ["DeviceSubscriber", "Resettable", "permits"]
+__all__ = ["DeviceSubscriber", "Removable", "Resettable", "permits"]
 
 
 def permits(pte: int, *, write: bool) -> bool:
@@ -28,6 +28,15 @@ class Resettable(Protocol):
 
     def reset(self) -> Steps:
         """Reset the device; returns when it works again."""
+        ...
+
+
+@runtime_checkable
+class Removable(Protocol):
+    """A driver whose device can be unplugged while the address space is in use."""
+
+    def unplug(self) -> Steps:
+        """Take the device away."""
         ...
 
 

@@ -327,17 +327,21 @@ def _bugs() -> Iterator[Entry]:
         ("v6.6", "sva-a", "bug-move"),
         "I26",
     )
-    yield none(
+    yield bug(
         22,
         "mm/mremap: hold the rmap lock in write mode when moving page table entries (2021)",
-        "a table moves while an rmap walk looks for its pages",
-        "the model's walks read tables under their locks: a page that is missed is only kept, and nothing breaks",
+        "a table moves while reclaim clears one of its PTEs, and the flush is for the old address",
+        ("v6.6", "sva", "bug-move-table"),
+        "I1",
+        "I17",
     )
-    yield none(
+    yield bug(
         23,
         "mm/migrate_device.c: flush TLB while holding PTL (2022)",
-        "cleared and unlocked, flushed later",
-        "needs migrate_vma, which moves pages to device memory, and there is none",
+        "a shared page's PTE is cleared and unlocked, and flushed later",
+        ("v6.6", "sva-a", "bug-evacuate"),
+        "I1",
+        "I4",
     )
     yield bug(
         24,
@@ -353,11 +357,12 @@ def _bugs() -> Iterator[Entry]:
         ("v4.13", "sva-a", "bug-late-flush"),
         "I7",
     )
-    yield none(
+    yield bug(
         26,
-        "mm: page_mkclean vs MADV_DONTNEED race (2019)",
-        "an entry that is none for a moment makes a zap skip it",
-        "the model's zap takes the table's lock before it looks, so it never meets the moment",
+        "thp: MADV_DONTNEED vs MADV_FREE race (2017), page_mkclean vs MADV_DONTNEED race (2019)",
+        "a leaf that is none for a moment makes a zap skip it",
+        ("v6.6", "sva", "bug-free"),
+        "I1",
     )
     yield bug(
         27,
@@ -366,11 +371,12 @@ def _bugs() -> Iterator[Entry]:
         ("v6.6", "sva-a", "bug-revoke"),
         "I1",
     )
-    yield none(
+    yield bug(
         28,
         "mmu_notifiers: call invalidate_range() when invalidating TLBs (2023)",
-        "the flush of an upgrade is not forwarded, and the device faults for ever",
-        "this MMU walks again when a cached entry lacks a right, so it needs no such flush",
+        "the flush of an upgrade is not forwarded, and a device that believes its cache faults for ever",
+        ("v6.6", "ats", "bug-upgrade"),
+        "I11",
     )
     yield bug(
         29,
@@ -395,11 +401,13 @@ def _bugs() -> Iterator[Entry]:
         ("v6.6", "sva", "bug-long"),
         "I22",
     )
-    yield none(
+    yield bug(
         32,
         "iommu/vt-d: Don't issue ATS Invalidation request when device is disconnected (2024)",
-        "the completion never comes, and the driver spins without a limit",
-        "the emulated device cannot be disconnected; B33 is a driver that waits for ever",
+        "the device is gone, its completion never comes, and the driver spins without a limit",
+        ("v6.6", "sva-a", "bug-unplug"),
+        "I22",
+        fixed="B32-fixed",
     )
     yield bug(
         33,

@@ -13,6 +13,7 @@ from shootdown.checks.examined import COUNTS, examined
 from shootdown.checks.freed import check_freed
 from shootdown.checks.install import check_brackets, check_stale
 from shootdown.checks.large import check_large
+from shootdown.checks.leftovers import check_leftovers
 from shootdown.checks.moved import check_migration, check_mremap
 from shootdown.checks.order import check_order
 from shootdown.checks.progress import STUCK, check_progress, stuck_for_ever
@@ -32,6 +33,7 @@ __all__ = ["CHECKS", "INVARIANTS", "STUCK", "Violation", "check", "examined"]
 
 CHECKS: dict[str, Callable[[History], Findings]] = {
     "no freed page is reachable": check_freed,
+    "unmapping leaves nothing behind": check_leftovers,
     "no stale translation is installed or used": check_stale,
     "nothing is mapped inside a bracket": check_brackets,
     "loads return what the address space shows": check_data,

@@ -8,11 +8,13 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from shootdown.bugs_page import page
 from shootdown.builds import SIMULATORS
 from shootdown.catalogue.bugs import BUGS, Entry, Verdict, try_bug, try_rtl_bug
 from shootdown.errors import UsageError
 from shootdown.ktap import Result, ktap
 from shootdown.runs import fresh_folder
+from shootdown.wholefile import write_whole
 
 __all__ = ["add_parser"]
 
@@ -25,6 +27,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add = parser.add_argument
     add("bug", nargs="*", metavar="B1...B45", help="default: all")
     add("--sim", help=f"run the RTL's faults, too, on one of {', '.join(SIMULATORS)}")
+    add("--markdown", type=Path, metavar="FILE", help="write them as a page of documentation")
     add("--ktap", action="store_true", help="print KTAP instead of the table")
     add("--out", type=Path, default=OUT, help=f"folder of the results (default {OUT})")
     parser.set_defaults(command=_run)
@@ -46,6 +49,8 @@ def _run(chosen: argparse.Namespace) -> int:
                 verdicts[entry.name] = try_bug(entry)
         found = [_record(entry, verdicts.get(entry.name)) for entry in entries]
         (folder / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+    if chosen.markdown is not None:
+        write_whole(chosen.markdown, page(entries, verdicts))
     if chosen.ktap:
         print("\n".join(ktap(_result(entry, verdicts.get(entry.name)) for entry in entries)))
     else:

@@ -14,6 +14,7 @@ from hostmm.paths.collapse_huge_page import collapse_huge_page
 from hostmm.paths.gather import MmuGather
 from hostmm.paths.ksm import RmapItem, try_to_merge_two_pages
 from hostmm.paths.migrate import migrate_page
+from hostmm.paths.migrate_vma import migrate_vma
 from hostmm.paths.page_referenced import page_referenced
 from hostmm.paths.soft_dirty import clear_refs_write, soft_dirty
 from hostmm.paths.truncate import truncate_page, truncate_range
@@ -21,11 +22,12 @@ from hostmm.paths.zap import zap_page_range, zap_vma
 from hostmm.scenarios.litmus.script import DENIED, Address, Step
 from hostmm.scheduler import Fetch, Steps
 from hostmm.shrink import shrink_page
-from hostmm.subscribers.base import DeviceSubscriber, Resettable
+from hostmm.subscribers.base import DeviceSubscriber, Removable, Resettable
 from hostmm.syscalls import (
     exit_process,
     fork,
     madvise_dontneed,
+    madvise_free,
     mmap,
     mprotect,
     mremap,
@@ -247,6 +249,15 @@ def _migrate(stage: Stage, step: Step) -> Steps:
     return 0 if page is None else int((yield from migrate_page(stage.machine, page)))
 
 
+def _evacuate(stage: Stage, step: Step) -> Steps:
+    """Have a driver move pages by their addresses; returns how many moved."""
+    assert step.address is not None
+    first, last = stage.span(step.address)
+    vma = stage.mm(step.address).find_vma(first)
+    assert vma is not None
+    return (yield from migrate_vma(stage.machine, vma, first, last))
+
+
 def _collapse(stage: Stage, step: Step) -> Steps:
     """Put one leaf in the place of a table of PTEs; returns 1 where that could be done."""
     assert step.address is not None
@@ -359,6 +370,14 @@ def _reset(stage: Stage, step: Step) -> Steps:
         yield from subscriber.reset()
 
 
+def _unplug(stage: Stage, step: Step) -> Steps:
+    """Take a device away, if its driver knows what that is."""
+    assert step.name is not None
+    subscriber = stage.subscribers[step.name]
+    if isinstance(subscriber, Removable):
+        yield from subscriber.unplug()
+
+
 def _wait(stage: Stage, step: Step) -> Steps:
     assert step.value is not None
     yield step.value
@@ -371,6 +390,7 @@ VERBS: dict[str, Verb] = {
     "mmap": Verb("mmap PAGES", _AT, _mmap),
     "munmap": Verb("munmap PAGES", _AT, _over_range(munmap)),
     "dontneed": Verb("dontneed PAGES", _AT, _over_range(madvise_dontneed)),
+    "free": Verb("free PAGES", _AT, _over_range(madvise_free)),
     "msync": Verb("msync PAGES", _AT, _over_range(msync)),
     "mprotect": Verb("mprotect PAGES none|r|rw", rf"{_AT} +(?P<name>none|r|rw)", _mprotect),
     "mremap": Verb("mremap PAGES to ADDRESS", rf"{_AT} +to +(?P<target>\S+)", _mremap),
@@ -380,6 +400,7 @@ VERBS: dict[str, Verb] = {
     "age": Verb("[R =] age ADDRESS", _AT, _age, result=True),
     "uncache": Verb("uncache PAGES", _AT, _uncache),
     "migrate": Verb("[R =] migrate ADDRESS", _AT, _migrate, result=True),
+    "evacuate": Verb("[R =] evacuate PAGES", _AT, _evacuate, result=True),
     "collapse": Verb("[R =] collapse ADDRESS", _AT, _collapse, result=True),
     "merge": Verb(
         "[R =] merge ADDRESS with ADDRESS", rf"{_AT} +with +(?P<target>\S+)", _merge, result=True
@@ -390,6 +411,7 @@ VERBS: dict[str, Verb] = {
     "marked": Verb("R = marked ADDRESS", _AT, _marked, result=True),
     "revoke": Verb("revoke ADDRESS", _AT, _revoke),
     "reset": Verb("reset DEVICE", r"(?P<name>\w+)", _reset),
+    "unplug": Verb("unplug DEVICE", r"(?P<name>\w+)", _unplug),
     "starve": Verb("starve TABLES", r"(?P<value>\d+)", _starve),
     "truncate": Verb("truncate PAGES", _AT, _truncate),
     "fill": Verb("fill ADDRESS", _AT, _fill),
