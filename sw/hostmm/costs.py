@@ -1,6 +1,7 @@
 """What each host step costs: one table, with sources; reports mark what follows from it as *cost table*."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 __all__ = ["COSTS", "Cost", "CostTable"]
 
@@ -74,12 +75,16 @@ class CostTable:
 
     def ns(self, name: str) -> int:
         """Nanoseconds of the step ``name``, scaled."""
-        ns = self.costs[name].ns
+        return self._scaled[name]
+
+    @cached_property
+    def _scaled(self) -> dict[str, int]:
+        return {name: round(cost.ns * self._factor(name)) for name, cost in self.costs.items()}
+
+    def _factor(self, name: str) -> float:
         if name == "link":
-            return round(ns * self.scale_link)
-        if name.startswith("flush_ipi"):
-            return round(ns * self.scale_ipi)
-        return ns
+            return self.scale_link
+        return self.scale_ipi if name.startswith("flush_ipi") else 1
 
     def flush_tlb_ns(self, cpus: int) -> int:
         """Cost of flushing one translation on the ``cpus`` CPUs that run the address space."""

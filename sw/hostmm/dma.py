@@ -92,9 +92,9 @@ class DmaQueue:
         return len(self._transfers)
 
     @property
-    def in_hardware(self) -> int:
-        """Descriptors that an engine has, or gets within a link latency."""
-        return sum(self._queued)
+    def in_hardware(self) -> bool:
+        """Whether an engine has a descriptor, or gets one within a link latency."""
+        return any(self._queued)
 
     def submit(
         self,

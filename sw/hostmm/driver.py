@@ -61,7 +61,7 @@ class Driver:
         self.dma = DmaQueue(machine, self, engines=engines, depth=descriptors)
         machine.driver = self
         machine.sched.busy = lambda: bool(
-            self.commands.undrained or self.dma.in_hardware or self.drop_ins.outstanding
+            self.dma.in_hardware or self.commands.undrained or self.drop_ins.outstanding
         )
 
     # --- contexts ----------------------------------------------------------------------------------------

@@ -5,8 +5,7 @@ that the hardware answered, as an array of shape (n, 4) uint64. Whatever carries
 sees the same batches.
 """
 
-from collections.abc import Generator, Sequence
-from functools import lru_cache
+from collections.abc import Generator, Iterable, Sequence
 
 import numpy as np
 
@@ -37,19 +36,13 @@ _WORD = (1 << 64) - 1
 _MAX_PAYLOAD = 512
 
 
-@lru_cache(maxsize=1024)
-def _header(op: Op, flags: int, count: int, arg: int) -> int:
-    return _HEADER(op=op.value, flags=flags, count=count, arg=arg)
-
-
-@lru_cache(maxsize=64)
-def _mask(kinds: frozenset[Event]) -> int:
-    return sum(1 << kind.value for kind in kinds)
+def _mask(kinds: Iterable[Event]) -> int:
+    return sum([1 << kind._value_ for kind in kinds])
 
 
 def message(op: Op, payload: Sequence[int] = (), *, flags: int = 0, arg: int = 0) -> list[int]:
     """Encode one message: its header word and its payload words."""
-    return [_header(op, flags, len(payload), arg), *payload]
+    return [_HEADER(op=op._value_, flags=flags, count=len(payload), arg=arg), *payload]
 
 
 def _words(value: int, count: int) -> list[int]:
@@ -142,7 +135,7 @@ class Link:
         """Set the sanitizer's tag of a frame (fields of FrameTagLayout)."""
         self._at(ns, message(Op.TAG, (pfn, _TAG(**fields))))
 
-    def batch(self, until_ns: int | None, stop: frozenset[Event]) -> Batch:
+    def batch(self, until_ns: int | None, stop: Iterable[Event]) -> Batch:
         """Close the batch: run until ``until_ns`` (None: no further) or until a record of a kind in ``stop``.
 
         The caller yields it and gives the answer to :meth:`answered`.

@@ -20,6 +20,9 @@ class Atomic(enum.IntFlag):
     NON_BLOCKING = 8
 
 
+_NONE = Atomic(0)
+
+
 @dataclass(eq=False)
 class Context:
     """What one thread holds.
@@ -40,7 +43,7 @@ class Context:
 
     def atomic(self) -> Atomic:
         """Return every reason why the thread must not sleep; SRCU is none."""
-        reasons = Atomic(0)
+        reasons = _NONE
         if self.spinlock is not None:
             reasons |= Atomic.SPINLOCK
         for depth, reason in (

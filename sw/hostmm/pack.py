@@ -1,6 +1,11 @@
-"""Fast packing of the shared layouts: offsets are taken from the Amaranth layout once, ints are used after that."""
+"""Fast packing of the shared layouts: offsets are taken from the Amaranth layout once, ints are used after that.
+
+What packs and unpacks a layout is compiled for it, as :mod:`dataclasses` does: every message and record of a run passes
+here.
+"""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,6 +15,7 @@ from amaranth.lib import data
 __all__ = ["field_of", "packer", "unpacker"]
 
 
+@cache
 def _fields(layout: data.StructLayout) -> dict[str, tuple[int, int]]:
     return {
         str(name): (field.offset, Shape.cast(field.shape).width)
@@ -28,26 +34,26 @@ def packer(layout: data.StructLayout) -> Callable[..., int]:
     """
     fields = _fields(layout)
 
-    def pack(**values: int) -> int:
-        word = 0
-        for name, value in values.items():
-            offset, width = fields[name]
-            if not 0 <= value < 1 << width:
-                raise ValueError(f"{name} must fit {width} bits, not {value:#x}")
-            word |= value << offset
-        return word
+    def refuse(**values: int) -> int:
+        name = next(name for name, value in values.items() if value >> fields[name][1])
+        raise ValueError(f"{name} must fit {fields[name][1]} bits, not {values[name]:#x}")
 
-    return pack
+    takes = ", ".join(f"{name}=0" for name in fields)
+    too_wide = " or ".join(f"{name} >> {width}" for name, (_, width) in fields.items())
+    word = " | ".join(f"{name} << {offset}" for name, (offset, _) in fields.items())
+    values = ", ".join(f"{name}={name}" for name in fields)
+    return eval(
+        f"lambda *, {takes}: refuse({values}) if {too_wide} else {word}", {"refuse": refuse}
+    )
 
 
 def unpacker(layout: data.StructLayout) -> Callable[[int], dict[str, int]]:
     """Return ``unpack(int) -> {field: int}`` for a layout."""
-    fields = [(name, offset, (1 << width) - 1) for name, (offset, width) in _fields(layout).items()]
-
-    def unpack(word: int) -> dict[str, int]:
-        return {name: word >> offset & mask for name, offset, mask in fields}
-
-    return unpack
+    items = ", ".join(
+        f"{name!r}: word >> {offset} & {(1 << width) - 1}"
+        for name, (offset, width) in _fields(layout).items()
+    )
+    return eval(f"lambda word: {{{items}}}")
 
 
 def field_of(

@@ -18,13 +18,11 @@ hardware is asked once for many steps, and the result does not depend on how ste
 
 import heapq
 import random
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-
-import numpy as np
 
 from hostmm.costs import CostTable
 from hostmm.errors import DeadlockError
@@ -168,17 +166,15 @@ class Scheduler:
 
     def log(self, kind: Row, **fields: int) -> None:
         """Append a timeline row at this moment, for the running thread and its path."""
-        thread = self.current
-        path, span = thread.frames[-1] if thread and thread.frames else (0, 0)
-        number = thread.number if thread else 0
+        thread, now = self.current, self.now
+        number = path = span = 0
+        if thread is not None:
+            number = thread.number
+            if thread.frames:
+                path, span = thread.frames[-1]
+        cycle = -(-now // self.link.cycle_ns)
         self.timeline.append(
-            kind,
-            cycle=self.link.cycle(self.now),
-            ns=self.now,
-            thread=number,
-            path=path,
-            span=span,
-            **fields,
+            kind, cycle=cycle, ns=now, thread=number, path=path, span=span, **fields
         )
 
     @contextmanager
@@ -294,7 +290,7 @@ class Scheduler:
         """
         thread = self.current
         at = self.now + self._link_ns
-        self._in_order(at, lambda: self._as(thread, lambda: operation(at)))
+        self._in_order(at, partial(self._as, thread, partial(operation, at)))
 
     def handle(self, kind: Event, handler: Callable[[Sequence[int]], None]) -> None:
         """Call ``handler(record)``, four words, whenever an event of ``kind`` reaches the host."""
@@ -311,15 +307,17 @@ class Scheduler:
         DeadlockError
             Every thread waits and no event can come, or none came for 50 ms of emulated time.
         """
-        while self._queue or self._live or self.busy():
+        queue, link = self._queue, self.link
+        while queue or self._live or self.busy():
             if self._fetch:
                 yield from self._answer_fetch()
-            elif self._queue and self._known(self._queue[0][0]):
-                at, _, _, action = heapq.heappop(self._queue)
-                self.now = max(self.now, at)
+            elif queue and self._known(queue[0][0]):
+                at, _, _, action = heapq.heappop(queue)
+                if at > self.now:
+                    self.now = at
                 action()
-                if self.link.words > _BATCH_WORDS:
-                    yield from self._exchange(None, frozenset())
+                if link.words > _BATCH_WORDS:
+                    yield from self._exchange(None, ())
             elif self.busy():
                 yield from self._advance()
             else:
@@ -327,7 +325,7 @@ class Scheduler:
                 raise DeadlockError(
                     f"nothing can happen any more at {self.now} ns: waiting: {waiting}"
                 )
-        yield from self._exchange(self.now, frozenset())
+        yield from self._exchange(self.now, ())
 
     def _known(self, at: int) -> bool:
         return at - self._link_ns <= self.link.synced_cycle * self.link.cycle_ns or not self.busy()
@@ -339,7 +337,7 @@ class Scheduler:
         until = limit if horizon is None else min(limit, horizon)
         # With nothing to do meanwhile, any event that somebody handles may be the last one.
         stops = self.stops if self._queue else self._handled
-        yield from self._exchange(until, frozenset(stops))
+        yield from self._exchange(until, stops)
         if self.link.synced_cycle * self.link.cycle_ns >= limit and not self._queue:
             waiting = (
                 ", ".join(f"{t.name} ({t.waiting})" for t in self._live) or "the end of the run"
@@ -348,25 +346,27 @@ class Scheduler:
                 f"the hardware sent nothing from cycle {before} to {self.link.synced_cycle}: waiting: {waiting}"
             )
 
-    def _exchange(self, until_ns: int | None, stop: frozenset[Event]) -> Session:
+    def _exchange(self, until_ns: int | None, stop: Iterable[Event]) -> Session:
         records = yield self.link.batch(until_ns, stop)
         self.link.answered(records)
+        self._records = records
+        if len(records) == 1:
+            return  # the ADVANCED that closed the batch
         self.timeline.append_records(records)
         for record in records.tolist():
             handler = self._handlers.get(record[0] & 0xFF)
             if handler is not None:
                 at = record[1] * self.link.cycle_ns + self._link_ns
                 self._in_order(at, partial(self._as, None, partial(handler, record)))
-        self._records = records
 
     def _answer_fetch(self) -> Session:
         assert self._fetch is not None
         thread, fetch = self._fetch
         self._fetch = None
         self.link.read(self.now, fetch.address, fetch.words)
-        yield from self._exchange(None, frozenset())
-        rows = self._records[(self._records[:, 0] & np.uint64(0xFF)) == Event.READ_DATA.value]
-        words = [int(word) for word in rows[:, 2:4].reshape(-1)][: fetch.words]
+        yield from self._exchange(None, ())
+        rows = [row for row in self._records.tolist() if row[0] & 0xFF == Event.READ_DATA.value]
+        words = [word for row in rows for word in row[2:4]][: fetch.words]
         self._later(self.now, lambda: self._resume(thread, words))
 
     def _later(self, at: int, action: Callable[[], None]) -> None:
@@ -443,13 +443,15 @@ class Scheduler:
         return None
 
     def _spend(self, thread: Thread, ns: int) -> None:
-        ns = round(ns * (1 + _JITTER * (2 * self._rng.random() - 1)))
-        if self._rng.random() * _PREEMPTION_ONE_IN < 1:
+        draw = self._rng.random
+        ns = round(ns * (1 + _JITTER * (2 * draw() - 1)))
+        if draw() * _PREEMPTION_ONE_IN < 1:
             ns += self.costs.ns("preemption")
-        self.steps += self.numbered
-        if self.numbered and self.steps in self._preempt:
-            ns += _OFF_CPU_NS
-        self._later(self.now + ns, lambda: self._resume(thread, None))
+        if self.numbered:
+            self.steps += 1
+            if self.steps in self._preempt:
+                ns += _OFF_CPU_NS
+        self._later(self.now + ns, partial(self._resume, thread, None))
 
     def _check(self, thread: Thread, lock: Lock, ordered: bool) -> None:
         """Record a mutex that is wanted where sleeping is forbidden, and an order of locks that may deadlock."""

@@ -54,6 +54,8 @@ COLUMNS = (
 """
 
 HARDWARE = 1
+_LAST_ANSWER = Event.CSR_DATA.value
+"""Records up to this kind answer the host, and tell nothing of what the MMU does: ADVANCED, READ_DATA, SWAPPED."""
 
 
 class LockClass(enum.IntEnum):
@@ -273,10 +275,10 @@ class Timeline:
         return {name: column[order] for name, column in merged.items()}
 
     def _host_columns(self, records: np.ndarray) -> dict[str, np.ndarray]:
-        rows = self._rows
+        values = zip(*self._rows, strict=True) if self._rows else [()] * len(COLUMNS)
         host = {
-            name: np.array([row[index] for row in rows], np.uint64 if name in "ab" else np.int64)
-            for index, name in enumerate(COLUMNS)
+            name: np.array(column, np.uint64 if name in "ab" else np.int64)
+            for name, column in zip(COLUMNS, values, strict=True)
         }
         accepted = records[(records[:, 0] & np.uint64(0xFF)) == Event.ACCEPTED.value, 1].astype(
             np.int64
@@ -287,15 +289,7 @@ class Timeline:
     def _hardware_columns(self, records: np.ndarray) -> dict[str, np.ndarray]:
         head = records[:, 0].astype(np.uint64)
         kind = (head & np.uint64(0xFF)).astype(np.int64)
-        keep = ~np.isin(
-            kind,
-            [
-                Event.ADVANCED.value,
-                Event.READ_DATA.value,
-                Event.SWAPPED.value,
-                Event.CSR_DATA.value,
-            ],
-        )
+        keep = kind > _LAST_ANSWER
         records, head, kind = records[keep], head[keep], kind[keep]
         count = len(records)
         cycle = records[:, 1].astype(np.int64)

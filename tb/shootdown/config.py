@@ -1,6 +1,7 @@
 """What one run is: every value that it depends on, validated, and the command line that repeats it."""
 
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -51,6 +52,11 @@ def _check_scenario(name: str) -> None:
         scenarios.find(name)
     except HostError as error:
         raise UsageError(str(error)) from None
+
+
+@cache
+def _emulator(mutant: str | None) -> EmulatorConfig:
+    return EmulatorConfig(mmu=SecmmuConfig(mutant=mutant))
 
 
 class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -157,8 +163,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     @property
     def emulator(self) -> EmulatorConfig:
         """The hardware of this run."""
-        mutant = self.mutant if self.mutant in MUTANTS else None
-        return EmulatorConfig(mmu=SecmmuConfig(mutant=mutant))
+        return _emulator(self.mutant if self.mutant in MUTANTS else None)
 
     @property
     def host_mutant(self) -> str | None:

@@ -163,7 +163,7 @@ def _set_up(machine: Machine, config: RunConfig) -> None:
 def _read_counters(machine: Machine) -> Generator[Batch, np.ndarray, dict[str, int]]:
     for register, emulator in _COUNTERS:
         machine.link.csr_read(machine.sched.now, register.address, emulator=emulator)
-    records = yield machine.link.batch(None, frozenset())
+    records = yield machine.link.batch(None, ())
     machine.link.answered(records)
     rows = records[(records[:, 0] & np.uint64(0xFF)) == Event.CSR_DATA.value]
     return {

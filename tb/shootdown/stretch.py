@@ -63,7 +63,7 @@ def stretch(*, bursts: int, engines: int, registers: dict[str, int], seed: int) 
     choose = random.Random(seed)
     link = Link(cycle_ns=_CYCLE_NS)
     _set_up(link, registers)
-    batches = [np.array(link.batch(None, frozenset()), np.uint64)]
+    batches = [np.array(link.batch(None, ()), np.uint64)]
     for first in range(0, bursts, _PER_BATCH):
         for tag in range(first, min(first + _PER_BATCH, bursts)):
             # Waits in the hardware while the engine's queue is full; that is what paces the stretch.
@@ -77,7 +77,7 @@ def stretch(*, bursts: int, engines: int, registers: dict[str, int], seed: int) 
                 va=choose.randrange(_PAGES) << 12 | choose.randrange(64) << 6,
                 data=tag << 8,
             )
-        batches.append(np.array(link.batch(None, frozenset()), np.uint64))
+        batches.append(np.array(link.batch(None, ()), np.uint64))
     return _perform(link, batches)
 
 
@@ -95,7 +95,7 @@ def _run_dry(link: Link) -> Session[int]:
     while pending:
         now = link.synced_cycle * _CYCLE_NS
         link.csr_read(now, EMULATOR_REGISTERS["dma.pending"].address, emulator=True)
-        answer = yield link.batch(now + 1000 * _CYCLE_NS, frozenset())
+        answer = yield link.batch(now + 1000 * _CYCLE_NS, ())
         link.answered(answer)
         records += len(answer)
         data = answer[(answer[:, 0] & np.uint64(0xFF)) == Event.CSR_DATA.value]

@@ -40,9 +40,10 @@ class Clock:
         self, kind: Event, *, source: int = 0, tag: int = 0, arg: int = 0, a: int = 0, b: int = 0
     ) -> None:
         """Leave a record of the current cycle."""
-        head = _HEAD(kind=kind.value, source=source, tag=tag, arg=arg)
+        code = kind._value_  # what .value gives after three calls
+        head = _HEAD(kind=code, source=source, tag=tag, arg=arg)
         self.records.append((head, self.cycle, a, b))
-        self.seen |= 1 << kind.value
+        self.seen |= 1 << code
 
     def run(self, until: int, stop: int = 0) -> bool:
         """Run to cycle ``until``, or past the first cycle with a record in the ``stop`` bits.

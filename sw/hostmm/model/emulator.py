@@ -1,6 +1,6 @@
 """The model's link endpoint, DMA engines, memory and frame sanitizer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +38,12 @@ _tag = unpacker(FrameTagLayout())
 _LOAD = packer(LoadArg())
 _ARG = packer(AccessArg())
 _WORD = (1 << 64) - 1
+_KINDS = {kind.value: kind for kind in CommandKind}
+_FRAMES = {kind.value: kind for kind in FrameKind}
+
+_Head = dict[str, int]
+_Words = Sequence[int]
+_Operation = Callable[[_Head, _Words], None]
 
 
 def _joined(words: Sequence[int]) -> int:
@@ -80,6 +86,7 @@ class Model:
         self._tags: dict[int, int] = {}
         self._engines = [_Engine([], list(range(e * ids, (e + 1) * ids))) for e in range(engines)]
         self._ids = ids
+        self._operations = self._by_code()
         self._mmu = Mmu(
             self.clock,
             self.memory,
@@ -99,77 +106,93 @@ class Model:
 
     def exchange(self, words: Sequence[int] | np.ndarray) -> np.ndarray:
         """Perform a batch of messages; return the records, shape (n, 4) uint64."""
+        taken: Sequence[int] = words.tolist() if isinstance(words, np.ndarray) else words
         position = 0
-        while position < len(words):
-            head = _header(int(words[position]))
-            payload = [int(word) for word in words[position + 1 : position + 1 + head["count"]]]
-            position += 1 + head["count"]
-            self._perform(Op(head["op"]), head, payload)
+        while position < len(taken):
+            head = _header(taken[position])
+            end = position + 1 + head["count"]
+            self._operations[head["op"]](head, taken[position + 1 : end])
+            position = end
         records, self.clock.records = self.clock.records, []
         return np.array(records, np.uint64).reshape(-1, 4)
 
-    def _perform(self, op: Op, head: dict[str, int], payload: list[int]) -> None:
-        arg = head["arg"]
-        match op:
-            case Op.NOP:
-                pass
-            case Op.MEM_WRITE:
-                start = payload[0] // 8
-                self.memory[start : start + len(payload) - 1] = payload[1:]
-            case Op.MEM_READ:
-                self._read(payload[0] // 8, arg)
-            case Op.MEM_COPY:
-                destination, source = (address // 8 for address in payload)
-                self.memory[destination : destination + arg] = self.memory[
-                    source : source + arg
-                ].copy()
-            case Op.MEM_FILL:
-                self.memory[payload[0] // 8 : payload[0] // 8 + arg] = payload[1]
-            case Op.MEM_SWAP | Op.MEM_CAS:
-                self._exchange_word(op, payload)
-            case Op.CSR_WRITE | Op.CSR_READ:
-                self._csr(op, head, payload)
-            case Op.COMMAND:
-                self._command(payload)
-            case Op.DESCRIPTOR:
-                self._queue(payload)
-            case Op.DROPIN:
-                fields = _dropin(_joined(payload))
-                self._mmu.drop_in(**fields)
-                self.clock.run(self.clock.cycle + 1)
-            case Op.RESUME:
-                fields = _resume(payload[0])
-                self._mmu.resume(fields["place"], retry=bool(fields["retry"]))
-                self.clock.run(self.clock.cycle + 1)
-            case Op.TAG:
-                self._tags[payload[0]] = payload[1]
-            case Op.ADVANCE:
-                stopped = self.clock.run(payload[0], arg)
-                if arg:
-                    self.clock.seen = 0
-                self.clock.record(Event.ADVANCED, arg=int(stopped), a=self.clock.cycle)
+    def _by_code(self) -> dict[int, _Operation]:
+        """Return what each operation does: called with its header and its payload."""
+        operations: dict[Op, _Operation] = {
+            Op.NOP: lambda head, payload: None,
+            Op.MEM_WRITE: self._write,
+            Op.MEM_READ: self._read,
+            Op.MEM_COPY: self._copy,
+            Op.MEM_FILL: self._fill,
+            Op.MEM_SWAP: self._exchange_word,
+            Op.MEM_CAS: self._exchange_word,
+            Op.CSR_WRITE: self._csr,
+            Op.CSR_READ: self._csr,
+            Op.COMMAND: self._command,
+            Op.DESCRIPTOR: self._queue,
+            Op.DROPIN: self._drop_in,
+            Op.RESUME: self._resume,
+            Op.TAG: self._tag,
+            Op.ADVANCE: self._advance,
+        }
+        return {op.value: operation for op, operation in operations.items()}
 
-    def _read(self, start: int, count: int) -> None:
+    def _write(self, head: _Head, payload: _Words) -> None:
+        start = payload[0] >> 3
+        if len(payload) == 2:
+            self.memory[start] = payload[1]
+        else:
+            self.memory[start : start + len(payload) - 1] = payload[1:]
+
+    def _copy(self, head: _Head, payload: _Words) -> None:
+        destination, source = (address >> 3 for address in payload)
+        memory, count = self.memory, head["arg"]
+        memory[destination : destination + count] = memory[source : source + count].copy()
+
+    def _fill(self, head: _Head, payload: _Words) -> None:
+        start = payload[0] >> 3
+        self.memory[start : start + head["arg"]] = payload[1]
+
+    def _drop_in(self, head: _Head, payload: _Words) -> None:
+        self._mmu.drop_in(**_dropin(_joined(payload)))
+        self.clock.run(self.clock.cycle + 1)
+
+    def _resume(self, head: _Head, payload: _Words) -> None:
+        fields = _resume(payload[0])
+        self._mmu.resume(fields["place"], retry=bool(fields["retry"]))
+        self.clock.run(self.clock.cycle + 1)
+
+    def _tag(self, head: _Head, payload: _Words) -> None:
+        self._tags[payload[0]] = payload[1]
+
+    def _advance(self, head: _Head, payload: _Words) -> None:
+        stop = head["arg"]
+        stopped = self.clock.run(payload[0], stop)
+        if stop:
+            self.clock.seen = 0
+        self.clock.record(Event.ADVANCED, arg=int(stopped), a=self.clock.cycle)
+
+    def _read(self, head: _Head, payload: _Words) -> None:
+        start, count = payload[0] >> 3, head["arg"]
+        words = self.memory[start : start + count].tolist()
         for index in range(0, count, 2):
-            pair = [
-                int(word) for word in self.memory[start + index : start + min(index + 2, count)]
-            ]
+            pair = words[index : index + 2]
             self.clock.record(
                 Event.READ_DATA, arg=index, a=pair[0], b=pair[1] if len(pair) > 1 else 0
             )
 
-    def _exchange_word(self, op: Op, payload: list[int]) -> None:
-        index = payload[0] // 8
+    def _exchange_word(self, head: _Head, payload: _Words) -> None:
+        index = payload[0] >> 3
         old = int(self.memory[index])
-        if op is Op.MEM_SWAP or old == payload[1]:
+        if head["op"] == Op.MEM_SWAP.value or old == payload[1]:
             self.memory[index] = payload[-1]
         self.clock.record(Event.SWAPPED, a=payload[0], b=old)
 
-    def _csr(self, op: Op, head: dict[str, int], payload: list[int]) -> None:
+    def _csr(self, head: _Head, payload: _Words) -> None:
         address, emulator = head["arg"], head["flags"] == 1
-        if op is Op.CSR_WRITE and emulator:
+        if payload and emulator:
             self.registers[address] = payload[0]
-        elif op is Op.CSR_WRITE:
+        elif payload:
             self._mmu.write_register(address, payload[0])
         else:
             self._set("cycle", self.clock.cycle)
@@ -181,13 +204,13 @@ class Model:
             self.clock.record(Event.CSR_DATA, arg=address, b=value)
         self.clock.run(self.clock.cycle + 2)
 
-    def _command(self, payload: list[int]) -> None:
+    def _command(self, head: _Head, payload: _Words) -> None:
         fields = _command(_joined(payload))
         first, last = fields["first"], fields["last"]
         if fields["whole_asid"]:
             first, last = 0, (1 << 52) - 1
         self._mmu.command(
-            CommandKind(fields["kind"]),
+            _KINDS[fields["kind"]],
             asid=fields["asid"],
             first=first,
             last=last,
@@ -199,7 +222,7 @@ class Model:
 
     # --- DMA -----------------------------------------------------------------------------------------
 
-    def _queue(self, payload: list[int]) -> None:
+    def _queue(self, head: _Head, payload: _Words) -> None:
         fields = _descriptor(_joined(payload))
         engine = self._engines[fields["engine"]]
         engine.queue.append(fields)
@@ -249,7 +272,7 @@ class Model:
                 descriptor["data"] + beat & _WORD for beat in range(beats)
             ]
         elif not access.write:
-            words = [int(w) for w in self.memory[start : start + beats]] if inside else [0] * beats
+            words = self.memory[start : start + beats].tolist() if inside else [0] * beats
             self._loads(descriptor, access, words)
         self._mmu.end(access, response.value)
         self._done(engine, descriptor, access, response, issued)
@@ -293,7 +316,7 @@ class Model:
     def _check(self, address: int, access: Access | None) -> None:
         word = self._tags.get(address >> 12, 0)
         tag = _tag(word)
-        kind = FrameKind(tag["kind"])
+        kind = _FRAMES[tag["kind"]]
         if access is None:
             if kind is not FrameKind.TABLE:
                 self.clock.record(

@@ -11,6 +11,10 @@ from secmmu.layouts import AccessArg
 
 __all__ = ["Rows"]
 
+_ACCESS = AccessArg()
+_KINDS = 256
+"""More than there are kinds of row."""
+
 _Ints = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -36,7 +40,9 @@ class Rows:
 
     def of(self, *kinds: int) -> _Ints:
         """Positions of the rows of these kinds, ascending. Host and hardware kinds never collide."""
-        return np.flatnonzero(np.isin(self.columns["kind"], [int(kind) for kind in kinds]))
+        wanted = np.zeros(_KINDS, bool)
+        wanted[list(kinds)] = True
+        return np.flatnonzero(wanted[self.columns["kind"]])
 
     def take(self, index: _Ints, *names: str) -> Iterator[tuple[int, ...]]:
         """Yield the row number and the named columns of each row in ``index``, as Python ints."""
@@ -46,9 +52,8 @@ class Rows:
 
     def access(self, index: _Ints) -> Iterator[tuple[int, ...]]:
         """Yield (asid, id, write, code, beats) of each hardware row in ``index`` that carries an AccessArg."""
-        arg, layout = self.columns["span"][index], AccessArg()
-        names = ("asid", "id", "write", "code", "beats")
-        return zip(*(field_of(layout, name, arg).tolist() for name in names), strict=True)
+        arg, names = self.columns["span"][index], ("asid", "id", "write", "code", "beats")
+        return zip(*(field_of(_ACCESS, name, arg).tolist() for name in names), strict=True)
 
     def cycle_of(self, row: int) -> int:
         """Emulated cycle of a row."""
