@@ -31,6 +31,7 @@ from shootdown.spans import (
     fault_times,
     lock_holds,
     lock_passes,
+    lock_waits,
     reclaim_times,
     unmap_to_free,
 )
@@ -234,14 +235,23 @@ def class_latencies(history: History) -> dict[str, ClassLatency]:
 
 
 def end_to_end(history: History) -> EndToEnd:
-    """Measure faults and reclaim as a whole; all of it follows from the cost table and the hardware together."""
+    """Measure the run as a whole; all of it follows from the cost table and the hardware together."""
     faults: dict[bool, list[int]] = {False: [], True: []}
     for device, ns in fault_times(history):
         faults[device].append(ns)
+    waits = {kind: list(lock_waits(history, kind)) for kind in (LockClass.PTL, LockClass.RMAP)}
+    finished = [command for callback in history.callbacks for command in _finished(callback)]
     return EndToEnd(
         cpu_fault_ns=distribution(faults[False]),
         device_fault_ns=distribution(faults[True]),
         reclaim_ns=distribution(reclaim_times(history)),
+        shootdown_cycles=distribution(c.drained_cycle - c.issue_cycle for c in finished),
+        ptl_hold_ns=distribution(p.hold_ns for p in lock_passes(history, LockClass.PTL)),
+        ptl_wait_ns=distribution(waits[LockClass.PTL]),
+        rmap_hold_ns=distribution(h.hold_ns for h in lock_holds(history, LockClass.RMAP)),
+        rmap_wait_ns=distribution(waits[LockClass.RMAP]),
+        ptl_waited_ns=sum(waits[LockClass.PTL]),
+        rmap_waited_ns=sum(waits[LockClass.RMAP]),
     )
 
 

@@ -9,6 +9,7 @@ import msgspec
 
 from hostmm.scenarios import find
 from shootdown.checks import Violation, check, examined
+from shootdown.collector import no_collection
 from shootdown.config import RunConfig
 from shootdown.execute import RunData
 from shootdown.history import History
@@ -71,6 +72,7 @@ def _cap(
     )
 
 
+@no_collection()
 def analyse(config: RunConfig, data: RunData, *, wall_s: float, folder: Path | None) -> Outcome:
     """Check and measure a finished run; leaves its timeline as ``timeline.parquet`` in ``folder``, if there is one."""
     history = History(data.timeline, data.policy)

@@ -84,11 +84,23 @@ class PathResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class EndToEnd(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Whole times in ns: a CPU's fault, a device's, and a page's reclaim (I/O left out)."""
+    """A run as a whole, all paths together.
+
+    Whole times in ns: a CPU's fault, a device's, and a page's reclaim (I/O left out). Shootdowns in cycles. Locks in
+    ns: page-table locks held in a pass that notifies; reverse-map locks held; each wait for either, by anybody, and
+    the sums of these waits.
+    """
 
     cpu_fault_ns: Distribution = Distribution()
     device_fault_ns: Distribution = Distribution()
     reclaim_ns: Distribution = Distribution()
+    shootdown_cycles: Distribution = Distribution()
+    ptl_hold_ns: Distribution = Distribution()
+    ptl_wait_ns: Distribution = Distribution()
+    rmap_hold_ns: Distribution = Distribution()
+    rmap_wait_ns: Distribution = Distribution()
+    ptl_waited_ns: int = 0
+    rmap_waited_ns: int = 0
 
 
 class DeviceCounters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -22,6 +22,7 @@ from shootdown.cases.run_cases import (
     OUTCOME_FILE,
     PROGRESS_FILE,
 )
+from shootdown.collector import no_collection
 from shootdown.config import MODEL, RunConfig
 from shootdown.designs import emulator_design, emulator_verilog
 from shootdown.errors import ShootdownError, SimulationError, UsageError
@@ -116,7 +117,8 @@ def perform_on_model(config: RunConfig, folder: Path | None = None) -> Outcome:
         if folder is not None:
             (folder / PROGRESS_FILE).write_text(f"{done:.3f}")
 
-    data = drive_model(run_session(config, note), model)
+    with no_collection():
+        data = drive_model(run_session(config, note), model)
     return analyse(config, data, wall_s=time.monotonic() - begun, folder=folder)
 
 

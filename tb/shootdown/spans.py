@@ -17,6 +17,7 @@ __all__ = [
     "fault_times",
     "lock_holds",
     "lock_passes",
+    "lock_waits",
     "reclaim_times",
     "unmap_to_free",
 ]
@@ -71,6 +72,14 @@ def lock_passes(history: History, lock_class: LockClass) -> Iterator[Hold]:
             sums[span, path][kind == Row.UNLOCK] += ns
     for (_, path), (waited, held) in sums.items():
         yield Hold(waited, held, (path,))
+
+
+def lock_waits(history: History, lock_class: LockClass) -> Iterator[int]:
+    """Yield how many ns each acquisition of a lock of the class waited, whoever made it."""
+    rows = history.rows
+    index = rows.of(Row.LOCK)
+    index = index[rows["tag"][index] == lock_class]
+    return (ns for _, ns in rows.take(index, "b"))
 
 
 def _entered(history: History) -> dict[int, tuple[list[int], list[int]]]:

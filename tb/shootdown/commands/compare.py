@@ -14,16 +14,19 @@ from hostmm.subscribers.kinds import SUBSCRIBERS
 from hostmm.trace import shipped
 from shootdown.builds import SIMULATORS
 from shootdown.comparison import Costs, Difference, Effect, costs_of, differences, effects
+from shootdown.comparison_table import COLUMNS, markdown, rows
 from shootdown.config import DEFAULT_CPUS, DEFAULT_TRACE, MODEL, RunConfig
 from shootdown.errors import UsageError
 from shootdown.outcome import Outcome
 from shootdown.plots import plot_latencies
 from shootdown.runs import fresh_folder, perform_all
+from shootdown.wholefile import write_whole
 
 __all__ = ["add_parser"]
 
 OUT = Path("out/compare")
 PLOTS = "plots"
+VERDICT = "Verdict (p50 and p99; ranges over the seeds apart, and no tried cost speaks against it)"
 _FACTORS = (0.25, 4.0)
 _SHOWN_IN_A_LINE = 4
 _CARRIERS = {"model": MODEL, "sim": SIMULATORS[0]}
@@ -62,6 +65,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         help="all: link and IPI costs, and memory latency, times 1/4 and 4 too (default all)",
     )
     add("--carrier", choices=tuple(_CARRIERS), default="model", help="default model")
+    add("--markdown", type=Path, help="write the table and the verdict to this file, too")
     add("--out", type=Path, default=OUT, help=f"folder of the results (default {OUT})")
     parser.set_defaults(command=_compare)
 
@@ -147,9 +151,13 @@ def _compare(chosen: argparse.Namespace) -> int:
         found = [d for policy in others for d in differences(outcomes, first, policy)]
         (folder / "compare.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
         _plot(outcomes, folder / PLOTS)
+    if chosen.markdown is not None:
+        verdict = "".join(f"* {line}\n" for line in _verdict(first, found))
+        write_whole(chosen.markdown, f"{markdown(outcomes)}\n{verdict}")
     console = Console(width=None if Console().is_terminal else 160)
+    _print_figures(console, outcomes)
     _print_table(console, first, found)
-    for line in _verdict(first, found):
+    for line in (VERDICT, *_verdict(first, found)):
         console.print(line, highlight=False, soft_wrap=True)
     unexpected = [(o, v) for o in outcomes for v in o.unexpected]
     for outcome, violation in unexpected[:10]:
@@ -177,6 +185,16 @@ def _plot(outcomes: Sequence[Outcome], folder: Path) -> None:
         name = f"{Path(trace).stem}-{subscriber}-{cpus}cpu"
         title = f"{Path(trace).stem}, {subscriber}, {cpus} CPUs, {mine[0].config.simulator}"
         plot_latencies(mine, folder / name, title=title)
+
+
+def _print_figures(console: Console, outcomes: Sequence[Outcome]) -> None:
+    title = "p50 / p99 in us (shootdowns: cycles), middle over the seeds"
+    table = Table(title=title, title_justify="left")
+    for column in COLUMNS:
+        table.add_column(column)
+    for row in rows(outcomes):
+        table.add_row(*row)
+    console.print(table)
 
 
 def _print_table(console: Console, first: str, found: Sequence[Difference]) -> None:
@@ -217,7 +235,6 @@ def _print_table(console: Console, first: str, found: Sequence[Difference]) -> N
 
 def _verdict(first: str, found: Sequence[Difference]) -> Iterator[str]:
     """Say of each policy and setting where it gains, where it only moves the wait, and where it costs."""
-    yield "Verdict (p50 and p99; ranges over the seeds apart, and no tried cost speaks against it)"
     for policy in dict.fromkeys(difference.policy for difference in found):
         mine = [difference for difference in found if difference.policy == policy]
         for setting in dict.fromkeys(difference.setting for difference in mine):
