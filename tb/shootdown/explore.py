@@ -9,17 +9,17 @@ every other thread overtakes it there. Three ways to choose schedules:
 ``bounded``    every set of up to d steps, one after the other: exhaustive up to a bound on preemptions
 
 The verdict of a schedule depends on the order of what happened, not on when. So only the first schedule that leads
-to an order is checked; the others take its verdict.
+to an order is checked, for every invariant at once; the others take its verdict.
 """
 
+import gc
 import hashlib
 import itertools
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Self
 
 import numpy as np
 from msgspec.structs import replace
@@ -30,7 +30,8 @@ from hostmm.machine import Machine
 from hostmm.model import Model
 from secmmu.layouts import Event
 from shootdown.carriers import drive_model
-from shootdown.checks import check
+from shootdown.checks import check, examined
+from shootdown.collector import no_collection
 from shootdown.config import MODEL, RunConfig
 from shootdown.execute import prepare
 from shootdown.history import History
@@ -43,7 +44,7 @@ __all__ = [
     "bounded",
     "count_steps",
     "explore",
-    "explore_all",
+    "halves",
     "pct",
     "seeds",
 ]
@@ -55,11 +56,15 @@ COUNTS = "counts"
 """What stands beside the invariants for a reference count or mapcount that is wrong at the end."""
 _STUCK = "I22"
 """The invariant that a run breaks whose threads wait for ever."""
-_PROCESSES = 2
+_COLLECTED = 64
+"""Schedules from one collection of garbage to the next."""
 
 
-_Verdict: TypeAlias = frozenset[tuple[str, bool]]
-"""Invariants that a run broke, each with whether the policy is known to allow it."""
+class _Verdict(NamedTuple):
+    """Invariants that a run broke, each with whether the policy is known to allow it, and those it could have broken."""
+
+    broken: frozenset[tuple[str, bool]]
+    exercised: frozenset[str] = frozenset()
 
 
 class Schedule(NamedTuple):
@@ -77,10 +82,12 @@ class Search:
     ----------
     config : RunConfig
         The program, the policy, the subscriber.
-    schedules, orders : int
-        Schedules run, and orders of events among them.
-    hits : Counter
-        For each invariant, how many schedules broke it.
+    schedules : int
+        Schedules run.
+    seen : set of bytes
+        The orders of events among them, as digests.
+    exercised, hits : Counter
+        For each invariant, how many schedules had something that it speaks of, and how many broke it.
     unexpected : Counter
         How many of them in a way that the policy is not known for.
     first : dict
@@ -89,18 +96,34 @@ class Search:
 
     config: RunConfig
     schedules: int = 0
-    orders: int = 0
+    seen: set[bytes] = field(default_factory=set)
+    exercised: Counter[str] = field(default_factory=Counter)
     hits: Counter[str] = field(default_factory=Counter)
     unexpected: Counter[str] = field(default_factory=Counter)
     first: dict[str, RunConfig] = field(default_factory=dict)
 
+    @property
+    def orders(self) -> int:
+        """Orders of events among the schedules."""
+        return len(self.seen)
+
     def note(self, run: RunConfig, verdict: "_Verdict") -> None:
         """Count one schedule."""
         self.schedules += 1
-        for invariant in {name for name, _ in verdict}:
+        self.exercised.update(verdict.exercised)
+        for invariant in {name for name, _ in verdict.broken}:
             self.hits[invariant] += 1
-            self.unexpected[invariant] += (invariant, False) in verdict
+            self.unexpected[invariant] += (invariant, False) in verdict.broken
             self.first.setdefault(invariant, run)
+
+    def add(self, later: Self) -> None:
+        """Add what later schedules of the same program came to."""
+        self.schedules += later.schedules
+        self.seen |= later.seen
+        self.exercised.update(later.exercised)
+        self.hits.update(later.hits)
+        self.unexpected.update(later.unexpected)
+        self.first = {**later.first, **self.first}
 
 
 def seeds(count: int, *, first: int = 1) -> Iterator[Schedule]:
@@ -114,6 +137,16 @@ def pct(count: int, *, steps: int, depth: int, first: int = 1) -> Iterator[Sched
         rng = random.Random(seed)
         drawn = {rng.randint(1, steps) for _ in range(depth)}
         yield Schedule(seed, tuple(sorted(drawn)))
+
+
+def halves(
+    count: int, *, steps: int, depth: int = 2, begin: int = 0, end: int | None = None
+) -> Iterator[Schedule]:
+    """Yield schedules ``begin`` to ``end`` (all) of ``count``, the first half of which are by seed, the others by PCT."""
+    half, end = count // 2, count if end is None else end
+    yield from seeds(max(min(end, half) - begin, 0), first=1 + begin)
+    begin = max(begin, half)
+    yield from pct(max(end - begin, 0), steps=steps, depth=depth, first=1 + begin - half)
 
 
 def bounded(*, steps: int, bound: int, seed: int = 1) -> Iterator[Schedule]:
@@ -137,28 +170,16 @@ def explore(
     """Run a program in every given order; stop early once each invariant in ``until`` has been broken."""
     search, verdicts = Search(config), dict[bytes, _Verdict]()
     wanted = set(until)
-    for schedule in schedules:
-        run = replace(config, simulator=MODEL, seed=schedule.seed, preempt=schedule.preempt)
-        search.note(run, _verdict(run, verdicts))
-        if wanted and wanted <= set(search.first):
-            break
-    search.orders = len(verdicts)
+    with no_collection():
+        for schedule in schedules:
+            run = replace(config, simulator=MODEL, seed=schedule.seed, preempt=schedule.preempt)
+            search.note(run, _verdict(run, verdicts))
+            if wanted and wanted <= set(search.first):
+                break
+            if not search.schedules % _COLLECTED:
+                gc.collect()
+    search.seen = set(verdicts)
     return search
-
-
-def explore_all(configs: Iterable[RunConfig], count: int, *, depth: int = 2) -> list[Search]:
-    """Explore each program with ``count`` schedules, half of them by seed and half by PCT, in two processes."""
-    with ProcessPoolExecutor(_PROCESSES) as pool:
-        return list(
-            pool.map(_explore_one, configs, itertools.repeat(count), itertools.repeat(depth))
-        )
-
-
-def _explore_one(config: RunConfig, count: int, depth: int) -> Search:
-    steps, half = count_steps(config), count // 2
-    return explore(
-        config, itertools.chain(seeds(half), pct(count - half, steps=steps, depth=depth))
-    )
 
 
 def _play(config: RunConfig) -> Machine:
@@ -172,13 +193,15 @@ def _verdict(run: RunConfig, verdicts: dict[bytes, _Verdict]) -> _Verdict:
     try:
         machine = _play(run)
     except DeadlockError:
-        return frozenset({(_STUCK, False)})
-    columns = machine.timeline.columns()
-    order = _order(columns)
+        return _Verdict(frozenset({(_STUCK, False)}), frozenset({_STUCK}))
+    history = History(machine.timeline, machine.policy)
+    order = _order(history.rows.columns)
     if order not in verdicts:
-        history = History(machine.timeline, machine.policy)
         broken = {(v.invariant, v.expected) for v in check(history)}
-        verdicts[order] = frozenset(broken | _miscounts(machine))
+        exercised = {name for name, count in examined(history).items() if count}
+        verdicts[order] = _Verdict(
+            frozenset(broken | _miscounts(machine)), frozenset(exercised | {COUNTS})
+        )
     return verdicts[order]
 
 

@@ -1,5 +1,6 @@
 """Exploration on the model: which schedules there are, that a hit replays, and that faults are found."""
 
+import itertools
 import shlex
 
 import pytest
@@ -9,7 +10,7 @@ from hostmm.policies import POLICIES
 from hostmm.scenarios.litmus import races
 from shootdown.cli import main
 from shootdown.config import RunConfig
-from shootdown.explore import Schedule, bounded, count_steps, explore, explore_all, pct, seeds
+from shootdown.explore import Schedule, bounded, count_steps, explore, halves, pct, seeds
 from shootdown.litmus import missing
 from shootdown.runs import perform_on_model
 
@@ -78,13 +79,26 @@ def test_a_fault_is_found_with_a_budget_that_the_correct_host_passes(mutant, nam
     assert invariant in explore(replace(config, mutant=mutant), schedules).hits
 
 
-def test_two_processes_find_what_one_finds():
-    """The result does not depend on who does the work."""
-    configs = [race("race-raw"), race("race-cow")]
-    together = explore_all(configs, 10)
-    assert [s.config for s in together] == configs
-    assert [s.schedules for s in together] == [10, 10]
-    assert together[0].hits["I4"] > 0
+def test_halves_are_by_seed_and_by_pct_and_can_be_cut():
+    """The parts of a search are the search."""
+    whole = list(halves(11, steps=30))
+    assert whole == [*seeds(5), *pct(6, steps=30, depth=2)]
+    cuts = (0, 2, 5, 9, 11)
+    parts = [halves(11, steps=30, begin=a, end=b) for a, b in itertools.pairwise(cuts)]
+    assert [schedule for part in parts for schedule in part] == whole
+    assert len(set(whole)) == 11
+
+
+def test_parts_of_a_search_add_up():
+    """Counts, orders and the first run that broke each invariant."""
+    config, steps = race("race-raw"), 26
+    whole = explore(config, halves(20, steps=steps))
+    assert whole.exercised["I4"] == 20
+    assert whole.exercised["I26"] == 0
+    assert whole.hits["I4"] > 0
+    total = explore(config, halves(20, steps=steps, end=8))
+    total.add(explore(config, halves(20, steps=steps, begin=8)))
+    assert total == whole
 
 
 @pytest.mark.parametrize("policy", ["v2.6.27", "v4.13", "v6.6"])

@@ -1,36 +1,75 @@
 """Policy x invariant, measured in its reduced form, against the table of the contract."""
 
 import json
+from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 from msgspec.structs import replace
 
 from hostmm.policies import POLICIES
-from shootdown.catalogue.matrix import ROWS, SECTION_7, Measured, measure_cell
+from shootdown.catalogue import matrix
+from shootdown.catalogue.matrix import ROWS, SECTION_7, Measured, cells, measure, parts
 from shootdown.catalogue.played import play
 from shootdown.cli import main
 from shootdown.config import RunConfig
+from shootdown.explore import explore, halves
 
-CELLS = [(row, kind, policy) for row in ROWS for kind in row.kinds for policy in POLICIES]
+CELLS = cells(POLICIES)
 
 
-@pytest.mark.parametrize(("row", "kind", "policy"), CELLS, ids=lambda x: getattr(x, "name", x))
-def test_a_cell_is_as_the_table_says(row, kind, policy):
+@pytest.mark.parametrize("cell", CELLS, ids=lambda c: f"{c.row.name}-{c.kind}-{c.policy}")
+def test_a_cell_is_as_the_table_says(cell):
     """By its scripts; where they keep it, the row's fault breaks it."""
-    cell = measure_cell(row, policy, kind, 0)
-    assert cell.letter == cell.expected, cell
-    assert cell.as_expected, cell
-    assert (cell.mutant_found is None) == (cell.letter != "Y")
+    (found,) = measure([cell], 0)
+    assert found.letter == found.expected, found
+    assert found.as_expected, found
+    assert (found.mutant_found is None) == (found.letter != "Y")
+
+
+def of(name, policies, kind="B"):
+    return [cell for cell in cells(policies) if (cell.row.name, cell.kind) == (name, kind)]
 
 
 def test_schedules_are_explored_beside_the_scripts():
-    """The count of runs behind a Y."""
-    (row,) = (row for row in ROWS if row.name == "I6")
-    cell = measure_cell(row, "v6.6", "B", 12)
-    assert (cell.letter, cell.runs) == ("Y", 14)
-    seed = measure_cell(row, "seed", "B", 0)
-    assert (seed.letter, seed.invariant) == ("N", "I6")
-    assert "--policy seed" in seed.replay
+    """The count of runs behind a Y: schedules in which the invariant could have broken."""
+    kept, broken = measure(of("I6", ("v6.6", "seed")), 12)
+    assert (kept.letter, kept.runs, kept.schedules, kept.mutant_found) == ("Y", 14, 12, True)
+    assert kept.exercised == {"I6": 12}
+    assert 1 < kept.orders <= 12
+    assert (broken.letter, broken.invariant) == ("N", "I6")
+    assert "--policy seed" in broken.replay
+
+
+def test_one_search_serves_every_row_that_names_the_race():
+    """A race is explored as often as the cell that wants most of it, and once."""
+    fork, freed = of("I6", ["v6.6"])[0], of("I1", ["v6.6"])[0]
+    counts = Counter()
+    for part in parts({fork: 2500, freed: 800}):
+        assert part.end - part.begin <= 1000
+        counts[part.config.scenario] += part.end - part.begin
+    assert counts == {"race-fork": 2500} | {
+        name: 100 for name in freed.row.races if name != "race-fork"
+    }
+    assert not parts({fork: 0})
+
+
+def test_only_what_exercises_the_row_counts():
+    """A raw frame is copied on write, and nothing is written out there."""
+    (cell,) = of("I7, I8", ["v9"])
+    raw = replace(cell.races[0], scenario="race-raw")
+    search = explore(raw, halves(4, steps=20))
+    found = cell.result([""], dict.fromkeys(cell.races[:1], search), mutant=True)
+    assert (found.schedules, found.runs, found.exercised) == (4, 1, {"I7": 0, "I8": 0})
+
+
+def test_processes_change_nothing(monkeypatch):
+    """Nor does the size of the parts."""
+    wanted = of("I6", ("v6.6", "v3.7"), "A")
+    whole = measure(wanted, 10)
+    monkeypatch.setattr(matrix, "_PART", 4)
+    with ProcessPoolExecutor(2) as pool:
+        assert measure(wanted, 10, each=pool.map) == whole
 
 
 def test_the_table_has_a_letter_for_each_policy():
@@ -65,8 +104,8 @@ def test_the_command_prints_and_writes(tmp_path, monkeypatch, capsys):
     assert main(["matrix", "--schedules", "0", "--policy", "seed"]) == 0
     out = capsys.readouterr().out
     assert "I6 B seed: I6; replay: shootdown run shared --policy seed" in out
-    cells = json.loads((tmp_path / "out/matrix/results.json").read_text())
-    assert len(cells) == len(CELLS) // len(POLICIES)
+    found = json.loads((tmp_path / "out/matrix/results.json").read_text())
+    assert len(found) == len(CELLS) // len(POLICIES)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,17 @@
 
 A cell says N where a directed script or a schedule breaks one of the row's invariants, else Y with the count of runs
 behind it. A Y means something only where the same search, with the row's fault switched on, finds it.
+
+Each race is searched once for a policy and a kind of device, and every schedule is judged by every check. So one
+search serves all rows that name the race; of a row count those schedules in which its invariants could have broken.
 """
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -15,10 +22,10 @@ from hostmm.scenarios.litmus import Litmus
 from shootdown.catalogue.played import play
 from shootdown.config import MODEL, RunConfig
 from shootdown.expectations import NOT_APPLICABLE
-from shootdown.explore import Schedule, count_steps, explore, pct, seeds
+from shootdown.explore import Search, count_steps, explore, halves
 from shootdown.litmus import missing
 
-__all__ = ["ROWS", "SECTION_7", "Measured", "Row", "measure_cell"]
+__all__ = ["ROWS", "SECTION_7", "Cell", "Measured", "Part", "Row", "cells", "measure", "parts"]
 
 KINDS = {"B": "sva", "A": "sva-a"}
 """Kinds of device: one that honours brackets, one that follows the CPUs' flushes."""
@@ -49,13 +56,22 @@ ROWS = (
         "I1",
         ("I1",),
         ("L6",),
-        ("race-zap", "race-unmap", "race-reclaim"),
+        (
+            *("race-zap", "race-unmap", "race-reclaim", "race-cow"),
+            *("race-order", "race-fork", "race-clean", "race-dirty"),
+        ),
         "untold",
     ),
-    Row("I4/I5 COW", ("I4", "I5"), ("L1", "L2"), ("race-cow", "race-order"), "untold"),
+    Row("I4/I5 COW", ("I4", "I5"), ("L1", "L2"), ("race-cow", "race-order", "race-fork"), "untold"),
     Row("I4 without struct page", ("I4",), ("S1",), ("race-raw",), "untold"),
     Row("I6", ("I6",), ("L3", "L3-short"), ("race-fork",), "untold"),
-    Row("I7, I8", ("I7", "I8"), ("L5", "hmm-file_write"), ("race-clean", "race-dirty"), "untold"),
+    Row(
+        "I7, I8",
+        ("I7", "I8"),
+        ("L5", "hmm-file_write"),
+        ("race-clean", "race-dirty", "race-reclaim"),
+        "untold",
+    ),
     Row(
         "I9", ("I9",), ("bug-hot", "S4", "hot-late"), ("race-young",), "unasked", kinds={"B": "kvm"}
     ),
@@ -71,6 +87,13 @@ ROWS = (
 )
 """The rows that are measured. I11 needs a device that keeps what it has cached, I12 a driver that sleeps: whether a
 driver may is what the row of the contract says, so it is played under every policy, older ones than the driver too."""
+
+_PART = 1000
+"""Schedules that one process explores at a time."""
+_AT_A_TIME = 50
+"""Schedules of a mutant between two looks at whether it has been found."""
+DECIDED = 60
+"""Schedules of a cell that a script has broken."""
 
 SECTION_7 = {
     ("I1", "B"): "YYYYYYY",
@@ -98,9 +121,20 @@ design, which counts as N here.
 
 @dataclass(frozen=True)
 class Measured:
-    """A cell: ``runs`` directed and explored; the first run that broke it, by ``invariant``, and how many did.
+    """A cell, measured.
 
-    ``absent`` says that nothing of the row can be played under the policy.
+    Attributes
+    ----------
+    runs : int
+        Directed runs, and schedules in which an invariant of the row could have broken.
+    broken : int
+        How many of them broke one; the first one broke ``invariant``, and ``replay`` repeats it.
+    absent : bool
+        Nothing of the row can be played under the policy.
+    schedules, orders : int
+        Schedules explored, and orders of events among them.
+    exercised : dict
+        For each invariant of the row, the schedules in which it could have broken.
     """
 
     row: str
@@ -112,6 +146,9 @@ class Measured:
     replay: str = ""
     absent: bool = False
     mutant_found: bool | None = None
+    schedules: int = 0
+    orders: int = 0
+    exercised: dict[str, int] = field(default_factory=dict)
 
     @property
     def letter(self) -> str:
@@ -129,55 +166,157 @@ class Measured:
         return self.letter == self.expected and self.mutant_found is not False
 
 
-def _configs(row: Row, policy: str, subscriber: str, names: tuple[str, ...]) -> Iterator[RunConfig]:
-    if all((policy, invariant) in NOT_APPLICABLE for invariant in row.invariants):
-        return
-    for name in names:
-        scenario = find(name)
-        assert isinstance(scenario, Litmus)
-        if missing(scenario.script, policy) is None:
-            yield RunConfig(policy=policy, subscriber=subscriber, scenario=name, simulator=MODEL)
+@dataclass(frozen=True)
+class Part:
+    """Schedules ``begin`` to ``end`` of ``count`` of one race."""
+
+    config: RunConfig
+    count: int
+    begin: int
+    end: int
+
+    def explore(self) -> Search:
+        """Run them."""
+        steps = count_steps(self.config)
+        return explore(self.config, halves(self.count, steps=steps, begin=self.begin, end=self.end))
 
 
-def measure_cell(row: Row, policy: str, kind: str, schedules: int) -> Measured:
-    """Run a cell: its scripts, and ``schedules`` schedules of its races; where nothing breaks, its mutant."""
-    subscriber = row.kinds[kind]
-    scripts = list(_configs(row, policy, subscriber, row.scripts))
-    races = list(_configs(row, policy, subscriber, row.races))
-    runs = broken = 0
-    first: tuple[str, str] | None = None
-    for config in scripts:
-        runs += 1
-        found = [name for name in play(config).broken if name in row.invariants]
-        if found:
-            broken += 1
-            first = first or (found[0], config.replay_command())
-    each = schedules // max(len(races), 1)
-    for config in races if each else ():
-        search = explore(config, _schedules(config, each))
-        runs += search.schedules
-        for name in row.invariants:
-            broken += search.hits[name]
-            if search.hits[name] and first is None:
-                first = (name, search.first[name].replay_command())
-    untested = broken or not runs
-    found_mutant = None if untested else _finds_mutant(row, [*scripts, *races], max(each, 1))
-    invariant, replay = first or ("", "")
-    absent = not runs
-    return Measured(row.name, policy, kind, runs, broken, invariant, replay, absent, found_mutant)
+@dataclass(frozen=True)
+class Cell:
+    """One row under one policy, with one kind of device."""
 
+    row: Row
+    policy: str
+    kind: str
 
-def _schedules(config: RunConfig, count: int) -> list[Schedule]:
-    half = count // 2
-    return [*seeds(half), *pct(count - half, steps=count_steps(config), depth=2)]
+    @cached_property
+    def scripts(self) -> list[RunConfig]:
+        """Its directed runs, as far as the policy has what they play."""
+        return list(self._configs(self.row.scripts))
 
+    @cached_property
+    def races(self) -> list[RunConfig]:
+        """Its races."""
+        return list(self._configs(self.row.races))
 
-def _finds_mutant(row: Row, configs: list[RunConfig], each: int) -> bool:
-    """Whether the row's fault is found by what the row runs."""
-    for config in configs:
-        search = explore(
-            replace(config, mutant=row.mutant), _schedules(config, each), until=row.invariants[:1]
+    def _configs(self, names: Iterable[str]) -> Iterator[RunConfig]:
+        subscriber = self.row.kinds[self.kind]
+        if all((self.policy, invariant) in NOT_APPLICABLE for invariant in self.row.invariants):
+            return
+        for name in names:
+            scenario = find(name)
+            assert isinstance(scenario, Litmus)
+            if missing(scenario.script, self.policy) is None:
+                yield RunConfig(
+                    policy=self.policy, subscriber=subscriber, scenario=name, simulator=MODEL
+                )
+
+    def directed(self) -> list[str]:
+        """Play the scripts; return, for each, the first invariant of the row that it broke, or nothing."""
+        found = []
+        for config in self.scripts:
+            broken = [name for name in play(config).broken if name in self.row.invariants]
+            found.append(broken[0] if broken else "")
+        return found
+
+    def finds_mutant(self, counts: Mapping[RunConfig, int]) -> bool:
+        """Whether the row's fault breaks the row in what the row runs: its races if explored, else its scripts."""
+        for config in self.races:
+            faulty, count = replace(config, mutant=self.row.mutant), counts.get(config, 0)
+            for begin in range(0, count, _AT_A_TIME):
+                part = Part(faulty, count, begin, min(begin + _AT_A_TIME, count))
+                if any(part.explore().hits[name] for name in self.row.invariants):
+                    return True
+        return not any(counts.get(config) for config in self.races) and any(
+            name in self.row.invariants
+            for config in self.scripts
+            for name in play(replace(config, mutant=self.row.mutant)).broken
         )
-        if any(search.hits[name] for name in row.invariants):
-            return True
-    return False
+
+    def result(
+        self, directed: Sequence[str], searches: Mapping[RunConfig, Search], *, mutant: bool | None
+    ) -> Measured:
+        """Put together what its runs came to."""
+        row, found = self.row, [searches[c] for c in self.races if c in searches]
+        breaks = [
+            *((name, config) for name, config in zip(directed, self.scripts, strict=True) if name),
+            *((n, s.first[n]) for s in found for n in row.invariants if n in s.first),
+        ]
+        invariant, replay = (breaks[0][0], breaks[0][1].replay_command()) if breaks else ("", "")
+        return Measured(
+            row.name,
+            self.policy,
+            self.kind,
+            runs=len(directed) + sum(_most(s.exercised, row.invariants) for s in found),
+            broken=sum(map(bool, directed)) + sum(_most(s.hits, row.invariants) for s in found),
+            invariant=invariant,
+            replay=replay,
+            absent=not (self.scripts or self.races),
+            mutant_found=mutant,
+            schedules=sum(search.schedules for search in found),
+            orders=sum(search.orders for search in found),
+            exercised={name: sum(s.exercised[name] for s in found) for name in row.invariants},
+        )
+
+
+def _most(counts: Mapping[str, int], names: Iterable[str]) -> int:
+    """Return the greatest count: schedules in which several invariants broke, or could have, count once."""
+    return max(counts.get(name, 0) for name in names)
+
+
+def cells(policies: Iterable[str]) -> list[Cell]:
+    """Return every cell of some policies, row by row."""
+    return [Cell(row, p, kind) for row in ROWS for kind in row.kinds for p in policies]
+
+
+def parts(wanted: Mapping[Cell, int]) -> list[Part]:
+    """Return what must be explored so that each cell has as many schedules as it wants, or a few more.
+
+    A cell divides them among its races; a race is searched as often as the cell that wants most of it.
+    """
+    counts: dict[RunConfig, int] = {}
+    for cell, schedules in wanted.items():
+        for config in cell.races if schedules else ():
+            each = -(-schedules // len(cell.races))
+            counts[config] = max(counts.get(config, 0), each)
+    return [
+        Part(config, count, begin, min(begin + _PART, count))
+        for config, count in counts.items()
+        for begin in range(0, count, _PART)
+    ]
+
+
+def measure(
+    wanted: Sequence[Cell],
+    schedules: int,
+    *,
+    each: Callable[..., Iterable[Any]] = map,
+) -> list[Measured]:
+    """Measure cells, each by its scripts and ``schedules`` schedules of its races, and by its mutant where it says Y.
+
+    A cell that a script breaks is decided; it is explored with 60 schedules at most, for its rate.
+
+    Parameters
+    ----------
+    each : callable
+        A ``map`` that may work in processes of its own; what it returns is in order, whoever did it.
+    """
+    directed = list(each(Cell.directed, wanted))
+    goals = {
+        cell: min(schedules, DECIDED) if any(found) else schedules
+        for cell, found in zip(wanted, directed, strict=True)
+    }
+    planned, searches = parts(goals), dict[RunConfig, Search]()
+    for part, search in zip(planned, each(Part.explore, planned), strict=True):
+        searches.setdefault(part.config, Search(part.config)).add(search)
+    counts = {part.config: part.count for part in planned}
+    plain = [
+        cell.result(found, searches, mutant=None)
+        for cell, found in zip(wanted, directed, strict=True)
+    ]
+    kept = [cell for cell, one in zip(wanted, plain, strict=True) if one.letter == "Y"]
+    found_by = dict(zip(kept, each(Cell.finds_mutant, kept, itertools.repeat(counts)), strict=True))
+    return [
+        dataclasses.replace(one, mutant_found=found_by.get(cell))
+        for cell, one in zip(wanted, plain, strict=True)
+    ]

@@ -1,17 +1,19 @@
 """``shootdown matrix``: policy x invariant as measured, against docs/contract.md 7."""
 
 import argparse
-import itertools
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 
 from hostmm.policies import POLICIES
-from shootdown.catalogue.matrix import ROWS, Measured, measure_cell
+from shootdown.catalogue.matrix import ROWS, Measured, cells, measure
 from shootdown.errors import UsageError
 from shootdown.runs import fresh_folder
 
@@ -22,13 +24,19 @@ FULL = 100_000
 """Schedules of a cell in the full form."""
 _REDUCED = 60
 _PROCESSES = 2
+_SAID_EVERY_S = 60.0
+_T = TypeVar("_T")
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser("matrix", help="measure policy x invariant")
     add = parser.add_argument
-    add("--full", action="store_true", help=f"{FULL} schedules a cell: takes days on two cores")
+    add(
+        "--full",
+        action="store_true",
+        help=f"{FULL} schedules a cell: takes many hours on two cores",
+    )
     add("--schedules", type=int, help=f"schedules a cell (default {_REDUCED}; 0: scripts alone)")
     add("--policy", action="append", help=f"repeatable; {', '.join(POLICIES)}; default: all")
     add("--out", type=Path, default=OUT, help=f"folder of the results (default {OUT})")
@@ -44,31 +52,47 @@ def _run(chosen: argparse.Namespace) -> int:
     schedules = usual if chosen.schedules is None else chosen.schedules
     if schedules < 0:
         raise UsageError(f"schedules must be 0 or more, not {schedules}")
-    places = [(row, policy, kind) for row in ROWS for kind in row.kinds for policy in policies]
+    begun = time.monotonic()
     with fresh_folder(chosen.out) as folder:
         with ProcessPoolExecutor(_PROCESSES) as pool:
-            cells = list(
-                pool.map(measure_cell, *zip(*places, strict=True), itertools.repeat(schedules))
-            )
-        text = msgspec.json.format(msgspec.json.encode(cells))
+            measured = measure(cells(policies), schedules, each=_in_processes(pool))
+        text = msgspec.json.format(msgspec.json.encode(measured))
         (folder / "results.json").write_bytes(text)
-    _print(cells, policies, chosen.out)
-    return 0 if all(cell.as_expected for cell in cells) else 1
+    _print(measured, policies, chosen.out, time.monotonic() - begun)
+    return 0 if all(cell.as_expected for cell in measured) else 1
 
 
-def _print(cells: Sequence[Measured], policies: Sequence[str], out: Path) -> None:
+def _in_processes(pool: ProcessPoolExecutor) -> Callable[..., Iterator[Any]]:
+    """Return a ``map`` over the pool that says on a terminal, or once a minute, how far it has come."""
+
+    def each(work: Callable[..., _T], first: Sequence[Any], *more: Iterable[Any]) -> Iterator[_T]:
+        said = 0.0
+        for done, result in enumerate(pool.map(work, first, *more), 1):
+            terminal = sys.stderr.isatty()
+            if terminal or time.monotonic() - said > _SAID_EVERY_S or done == len(first):
+                said = time.monotonic()
+                text = f"matrix: {work.__qualname__}: {done} of {len(first)}"
+                print(text, file=sys.stderr, end="\r" if terminal else "\n", flush=True)
+            yield result
+
+    return each
+
+
+def _print(
+    measured: Sequence[Measured], policies: Sequence[str], out: Path, seconds: float
+) -> None:
     console = Console(width=None if Console().is_terminal else 160)
     title = "Policy x invariant: Y and the runs behind it; N, how many broke it"
     table = Table(title=title, title_justify="left")
     for column in ("invariant", "device", *policies):
         table.add_column(column)
-    by_place = {(cell.row, cell.kind, cell.policy): cell for cell in cells}
+    by_place = {(cell.row, cell.kind, cell.policy): cell for cell in measured}
     for row in ROWS:
         for kind, subscriber in row.kinds.items():
             found = [by_place[row.name, kind, policy] for policy in policies]
             table.add_row(row.name, f"{kind} ({subscriber})", *(_text(cell) for cell in found))
     console.print(table)
-    for cell in cells:
+    for cell in measured:
         name = f"{cell.row} {cell.kind} {cell.policy}"
         if cell.broken:
             line = f"{name}: {cell.invariant}; replay: {cell.replay}"
@@ -80,7 +104,7 @@ def _print(cells: Sequence[Measured], policies: Sequence[str], out: Path) -> Non
                 highlight=False,
                 soft_wrap=True,
             )
-    console.print(f"Results: {out / 'results.json'}", highlight=False)
+    console.print(f"{seconds:.0f} s; results: {out / 'results.json'}", highlight=False)
 
 
 def _text(cell: Measured) -> str:
