@@ -81,11 +81,14 @@ def test_bad_input(words: str, message: str) -> None:
 def test_from_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two policies, two seeds, the smallest trace: a verdict, figures and plots, the same each time."""
     words = "--policies v9,seed --traces shell --cpus 1 --subscribers sva --seeds 2 --costs usual"
-    chosen = parsed(*words.split(), "--out", str(tmp_path / "out"))
+    page = tmp_path / "page.md"
+    chosen = parsed(*words.split(), "--out", str(tmp_path / "out"), "--markdown", str(page))
     assert chosen.command(chosen) == 0
     shown = capsys.readouterr().out
     assert "seed against v9 (shell, 1 CPU, sva, on model): gains: do_wp_page ptl_hold_ns" in shown
     assert "4 runs on model" in shown
+    assert "| shell | sva | 1 | usual | seed |" in page.read_text()
+    assert "* seed against v9 (shell, 1 CPU, sva, on model): gains" in page.read_text()
     found = json.loads((tmp_path / "out" / "compare.json").read_text())
     held = [d for d in found if (d["path"], d["figure"]) == ("do_wp_page", "ptl_hold_ns")]
     assert held[0]["direction"] == -1

@@ -12,6 +12,7 @@ from shootdown.comparison import (
     differences,
     effects,
 )
+from shootdown.comparison_table import COLUMNS, markdown, rows
 from shootdown.results import EndToEnd
 from tests.tb.test_report import flat, outcome, path
 
@@ -99,6 +100,26 @@ def test_the_whole_run_is_compared():
         ("reclaim_ns", "p50", 1),
         ("reclaim_ns", "p99", 1),
     }
+
+
+def test_a_row_is_the_middle_over_the_seeds():
+    """Of a policy in a setting at one cost; times in us, and nothing where a seed has too few samples."""
+    outcomes = []
+    for scale in (1.0, 4.0):
+        for one, ns in zip(runs("v9", [1, 1, 1], scale), (1500, 9000, 2500), strict=True):
+            whole = EndToEnd(ptl_wait_ns=flat(ns), reclaim_ns=replace(flat(ns), p99=None))
+            whole = replace(whole, ptl_waited_ns=10 * ns, shootdown_cycles=flat(ns))
+            outcomes.append(replace(one, run=replace(one.run, end_to_end=whole)))
+    usual, dear = (dict(zip(COLUMNS, row, strict=True)) for row in rows(outcomes))
+    assert usual["policy"] == "v9"
+    assert (usual["costs"], dear["costs"]) == ("usual", "link, IPI x 4")
+    assert usual["PT lock waited for"] == "2.50 / 2.50 (sum 25.00)"
+    assert usual["reclaim of a page"] == "2.50 / -"
+    assert usual["shootdown"] == "2500 / 2500"
+    assert usual["CPU fault"] == "- / -"
+    lines = markdown(outcomes).splitlines()
+    assert len(lines) == 4
+    assert {line.count("|") for line in lines} == {len(COLUMNS) + 1}
 
 
 def difference(where, figure, before, after, *, survives=True):

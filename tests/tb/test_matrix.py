@@ -59,8 +59,8 @@ def test_only_what_exercises_the_row_counts():
     (cell,) = of("I7, I8", ["v9"])
     raw = replace(cell.races[0], scenario="race-raw")
     search = explore(raw, halves(4, steps=20))
-    found = cell.result([""], dict.fromkeys(cell.races[:1], search), mutant=True)
-    assert (found.schedules, found.runs, found.exercised) == (4, 1, {"I7": 0, "I8": 0})
+    found = cell.result(["", ""], dict.fromkeys(cell.races[:1], search), mutant=True)
+    assert (found.schedules, found.runs, found.exercised) == (4, 2, {"I7": 0, "I8": 0})
 
 
 def test_processes_change_nothing(monkeypatch):

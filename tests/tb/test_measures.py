@@ -11,6 +11,7 @@ from shootdown.measures import (
     RTL,
     PathSamples,
     device_counters,
+    end_to_end,
     measure,
     page_counters,
     path_samples,
@@ -140,6 +141,23 @@ def test_lock_taken_before_the_path_and_dropped_inside() -> None:
         with scene.notify(Notification.INVALIDATE_PAGE, MM, VPN):
             pass
     assert [hold.hold_ns for hold in samples(scene, "do_wp_page").ptl] == [70]
+
+
+def test_locks_of_the_whole_run() -> None:
+    """Holds of notifying passes; waits of everybody, and their sum."""
+    scene = Scene()
+    with scene.path("zap_pte_range"):
+        scene.lock(LockClass.PTL, 9, waited=5)
+        with scene.notify(Notification.INVALIDATE_PAGE, MM, VPN):
+            scene.unlock(LockClass.PTL, 9, held=40)
+    scene.lock(LockClass.PTL, 9, waited=600)
+    scene.unlock(LockClass.PTL, 9, held=7)
+    scene.lock(LockClass.RMAP, 8, waited=70)
+    scene.unlock(LockClass.RMAP, 8, held=300)
+    found = end_to_end(scene.history())
+    assert (found.ptl_hold_ns.n, found.ptl_hold_ns.p50) == (1, 40)
+    assert (found.ptl_wait_ns.n, found.ptl_wait_ns.max, found.ptl_waited_ns) == (2, 600, 605)
+    assert (found.rmap_hold_ns.p50, found.rmap_wait_ns.p50, found.rmap_waited_ns) == (300, 70, 70)
 
 
 def test_two_holds_of_one_pass_are_one_sample() -> None:
