@@ -48,7 +48,7 @@ class Row:
     scripts: tuple[str, ...]
     races: tuple[str, ...]
     mutant: str
-    kinds: Mapping[str, str] = field(default_factory=lambda: KINDS)
+    kinds: Mapping[str, str] = field(default_factory=lambda: KINDS, hash=False)
 
 
 ROWS = (
