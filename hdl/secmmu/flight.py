@@ -6,8 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
 from secmmu.counters import AGE_BITS
-from secmmu.internals import AccessLayout, ContextLayout
-from secmmu.layouts import EPOCH_BITS
+from secmmu.internals import AccessLayout
 
 __all__ = [
     "AnswerSignature",
@@ -16,7 +15,6 @@ __all__ = [
     "FlightLayout",
     "Source",
     "Wait",
-    "WaitingLayout",
     "changes_context",
     "place_bits",
 ]
@@ -29,6 +27,7 @@ class Wait(enum.Enum, shape=4):
     ``PARKED``     to be looked up again: after an older one of its id, or for an output, a slot or its W data
     ``GOING``      it is on its way to stage D
     ``WANT``       a walk is to be asked for
+    ``FETCHED``    the same, and it is the next to ask
     ``ASKING``     it is being asked for
     ``WALK``       the answer of a walk
     ``HELD``       a release
@@ -51,6 +50,7 @@ class Wait(enum.Enum, shape=4):
     STALLED = 9
     REFUSE = 10
     REFUSING = 11
+    FETCHED = 12
 
 
 class Source(enum.Enum, shape=2):
@@ -103,21 +103,6 @@ class CandidateLayout(data.StructLayout):
     def __init__(self, config: SecmmuConfig) -> None:
         super().__init__(
             {"valid": 1, "fresh": 1, "place": place_bits(config), "flight": FlightLayout(config)}
-        )
-
-
-class WaitingLayout(data.StructLayout):
-    """What is kept of a waiter: the access, its context row, the epoch of its last lookup.
-
-    Parameters
-    ----------
-    config : SecmmuConfig
-        What :class:`FlightLayout` takes.
-    """
-
-    def __init__(self, config: SecmmuConfig) -> None:
-        super().__init__(
-            {"flight": FlightLayout(config), "row": ContextLayout(), "epoch": EPOCH_BITS}
         )
 
 

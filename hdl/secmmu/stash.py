@@ -9,7 +9,7 @@ from secmmu.config import SecmmuConfig
 from secmmu.flight import stash_bits, stashes
 from secmmu.internals import WriteBeatLayout
 from secmmu.picks import encoded, lowest
-from secmmu.waiters import StashedLayout
+from secmmu.waiting import StashedLayout
 
 __all__ = ["Stash"]
 

@@ -9,6 +9,7 @@ from secmmu.internals import (
     EndSignature,
     KillLayout,
     TranslationLayout,
+    below,
     killed_asid,
     span_last,
     span_mask,
@@ -168,7 +169,14 @@ class Uses(wiring.Component):
         chosen = Signal(slots)
         gains = Signal(slots)
         taking = Signal(slots)
-        m.d.comb += gains.eq(Mux(self.begin, chosen, 0))
+        new = self.translation
+        self._last = Signal.like(new.vpn)
+        m.d.comb += [
+            gains.eq(Mux(self.begin, chosen, 0)),
+            self._last.eq(
+                new.vpn if config.mutant == "rtl-no-span-compare" else span_last(new.vpn, new.grain)
+            ),
+        ]
         joined = self._choose(m, keys, busy, closed, chosen, gains, taking)
         for i, key in enumerate(keys):
             self._count(m, i, gains[i], busy, reads, writes)
@@ -295,18 +303,16 @@ class Uses(wiring.Component):
         # A slot may hold bursts of both kinds when the G bit has changed between them.
         shared = Signal(name=f"shared{i}")
         private = Signal(name=f"private{i}")
+        last = Signal.like(key.vpn, name=f"last{i}")
         with m.If(gain):
             with m.If(~joined | (new.grain >= key.grain)):
-                m.d.sync += key.eq(new)
+                m.d.sync += [key.eq(new), last.eq(self._last)]
             m.d.sync += [
                 # The use is the access's own even where the entry is another asid's, shared.
                 key.asid.eq(self.page.asid),
                 shared.eq(new.shared | (joined & shared)),
                 private.eq(~new.shared | (joined & private)),
             ]
-        last = span_last(key.vpn, key.grain)
-        if self.config.mutant == "rtl-no-span-compare":
-            last = key.vpn
         named = [
             killed_asid(kill, asid=key.asid, group=key.group, shared=Const(kind, 1))
             for kind in (0, 1)
@@ -314,6 +320,6 @@ class Uses(wiring.Component):
         m.d.comb += self.closing[i].eq(
             self.busy_next[i]
             & ((named[0] & private) | (named[1] & shared))
-            & (key.vpn <= kill.last)
-            & (last >= kill.first)
+            & ~below(kill.last, key.vpn)
+            & ~below(last, kill.first)
         )

@@ -5,6 +5,7 @@ from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
+from secmmu.exits import Exits
 from secmmu.flight import (
     AnswerSignature,
     CandidateLayout,
@@ -12,94 +13,23 @@ from secmmu.flight import (
     FlightLayout,
     Source,
     Wait,
-    changes_context,
     place_bits,
     stash_bits,
 )
-from secmmu.internals import (
-    ContextLayout,
-    KillLayout,
-    RefusalLayout,
-    WalkRequestLayout,
-    WalkSignature,
-)
-from secmmu.layouts import EPOCH_BITS, PAGE_BITS, FaultLayout, ResumeLayout
+from secmmu.internals import ContextLayout, KillLayout, RefusalLayout, WalkSignature
+from secmmu.layouts import EPOCH_BITS, FaultLayout, ResumeLayout
 from secmmu.picks import encoded, lowest
+from secmmu.waiting import (
+    READ,
+    WRITE,
+    PlaceLayout,
+    StashedLayout,
+    WriteRefusalLayout,
+    waiting,
+)
+from secmmu.walk_asker import WalkAsker
 
-__all__ = ["StashedLayout", "Waiters", "WriteRefusalLayout"]
-
-READ, WRITE = 0, 1
-
-
-class StashedLayout(data.StructLayout):
-    """The whole data of a write is in the write buffer now.
-
-    Parameters
-    ----------
-    config : SecmmuConfig
-        ``waiters``.
-    """
-
-    def __init__(self, config: SecmmuConfig) -> None:
-        super().__init__({"valid": 1, "stash": stash_bits(config)})
-
-
-class WriteRefusalLayout(data.StructLayout):
-    """A write to be answered SLVERR, and where its data is.
-
-    Parameters
-    ----------
-    config : SecmmuConfig
-        ``id_bits``, ``waiters``.
-    """
-
-    def __init__(self, config: SecmmuConfig) -> None:
-        super().__init__({"id": config.id_bits, "source": Source, "stash": stash_bits(config)})
-
-
-class PlaceLayout(data.StructLayout):
-    """The registers of one waiter.
-
-    ``behind_valid``  the waiter ``behind`` is older and of the same direction and id
-    ``youngest``      the youngest of its direction and id
-    ``supplied``      its W data may go to the memory now
-    ``refers``        it awaits the answer of ``walk``
-    ``released``      a hold was released meanwhile
-    ``able``          it waited, one cycle ago, for nothing but the answer
-
-    The others are as in :class:`~secmmu.flight.DecisionLayout`.
-
-    Parameters
-    ----------
-    config : SecmmuConfig
-        ``waiters``, ``walks``, ``id_bits``.
-    """
-
-    def __init__(self, config: SecmmuConfig) -> None:
-        places = place_bits(config)
-        super().__init__(
-            {
-                "state": Wait,
-                "write": 1,
-                "id": config.id_bits,
-                "behind_valid": 1,
-                "behind": places,
-                "youngest": 1,
-                "starved": 1,
-                "slotless": 1,
-                "page_fault": 1,
-                "final": 1,
-                "may_stall": 1,
-                "source": Source,
-                "stash": stash_bits(config),
-                "turn": places + 1,
-                "supplied": 1,
-                "refers": 1,
-                "walk": config.walk_bits,
-                "released": 1,
-                "able": 1,
-            }
-        )
+__all__ = ["Waiters"]
 
 
 class Waiters(wiring.Component):
@@ -228,12 +158,13 @@ class Waiters(wiring.Component):
         config = self.config
         count = config.waiters
         self._places = [Signal(PlaceLayout(config), name=f"place{i}") for i in range(count)]
+        self._exits = Exits(config)
         self._freed = Signal(count)
         self._gone = Signal(count)
         self._taken = Signal(count)
         m.d.comb += [
-            self.place_free.eq(encoded(lowest(m, self._in(Wait.FREE)))),
-            self.none.eq(self._in(Wait.FREE).all()),
+            self.place_free.eq(encoded(lowest(m, waiting(self._places, Wait.FREE)))),
+            self.none.eq(waiting(self._places, Wait.FREE).all()),
         ]
         for at in (READ, WRITE):
             starving = [
@@ -255,40 +186,30 @@ class Waiters(wiring.Component):
         self._await_data(m)
         self._go(m)
         self._ask(m)
-        self._report(m)
-        self._refuse(m)
+        self._leave(m)
         return m
-
-    def _in(self, state: Wait) -> Value:
-        """Return the set of waiters in ``state``."""
-        return Cat(place.state == state for place in self._places)
 
     def _of(self, place: Value, field: str) -> Value:
         """Return a register of the waiter whose number is ``place``."""
         return Array(each[field] for each in self._places)[place]
 
     def _keep(self, m: Module) -> None:
-        """Build the memories: one write port, a read port for each way out."""
+        """Build the memory of the accesses, for those that go on."""
         config = self.config
-        self._flights, self._rows, self._epochs = (
-            memory.Memory(shape=shape, depth=config.waiters, init=[])
-            for shape in (FlightLayout(config), ContextLayout(), EPOCH_BITS)
+        m.submodules.flights = self._flights = memory.Memory(
+            shape=FlightLayout(config), depth=config.waiters, init=[]
         )
-        m.submodules.flights = self._flights
-        m.submodules.rows = self._rows
-        m.submodules.epochs = self._epochs
-        for kept, value in (
-            (self._flights, self.last.flight),
-            (self._rows, self.row),
-            (self._epochs, self.epoch),
-        ):
-            port = kept.write_port()
-            m.d.comb += [
-                # Also where nobody stays: the place is free then.
-                port.en.eq(self.last.valid & ~self.aside),
-                port.addr.eq(Mux(self.last.fresh, self.place_free, self.last.place)),
-                port.data.eq(value),
-            ]
+        self._looked_up = Signal()
+        self._looked_up_place = Signal(place_bits(config))
+        port = self._flights.write_port()
+        m.d.comb += [
+            # Also where nobody stays: the place is free then.
+            self._looked_up.eq(self.last.valid & ~self.aside),
+            self._looked_up_place.eq(Mux(self.last.fresh, self.place_free, self.last.place)),
+            port.en.eq(self._looked_up),
+            port.addr.eq(self._looked_up_place),
+            port.data.eq(self.last.flight),
+        ]
 
     def _decide(self, m: Module) -> None:
         """Take over what stage D decides."""
@@ -329,10 +250,9 @@ class Waiters(wiring.Component):
     def _line_up(self, m: Module) -> None:
         """Keep the order of each id: who waits behind whom."""
         access = self.last.flight
-        answered = Cat(
-            (place.state == Wait.REFUSING)
-            & Mux(place.write, self.refused[WRITE], self.refused[READ])
-            for place in self._places
+        refused = self._exits.refused
+        self._answered = waiting(self._places, Wait.REFUSING) & Cat(
+            Mux(place.write, refused[WRITE], refused[READ]) for place in self._places
         )
         ahead = Signal(self.config.waiters)
         gone = self._gone
@@ -349,7 +269,7 @@ class Waiters(wiring.Component):
                     for place in self._places
                 )
             ),
-            gone.eq(self._freed | answered),
+            gone.eq(self._freed | self._answered),
             self.behind.eq(
                 Mux(self.last.fresh, ahead.any(), self._of(self.last.place, "behind_valid"))
             ),
@@ -404,14 +324,14 @@ class Waiters(wiring.Component):
         aside = Signal()
         number = Signal(place_bits(config))
         walk = Signal(config.walk_bits)
-        going = self._in(Wait.GOING)
-        answered, again, waiting = [], [], []
+        going = waiting(self._places, Wait.GOING)
+        answered, again, let_go = [], [], []
         for place in self._places:
             output = self.output_free.bit_select(place.write, 1)
             clear = ~place.behind_valid
             walked = (place.state == Wait.WALK) & self.walk.answered.bit_select(place.walk, 1)
             answered.append(walked & place.able & output)
-            waiting.append(walked & ~(place.able & output))
+            let_go.append(walked & ~(place.able & output))
             follows = clear | going.bit_select(place.behind, 1)
             slot = ~place.slotless | self.room.bit_select(place.write, 1)
             again.append((place.state == Wait.PARKED) & follows & place.supplied & output & slot)
@@ -443,7 +363,7 @@ class Waiters(wiring.Component):
         for i, place in enumerate(self._places):
             with m.If(picks[i]):
                 m.d.sync += place.state.eq(Wait.GOING)
-            with m.Elif(waiting[i]):
+            with m.Elif(let_go[i]):
                 m.d.sync += [place.state.eq(Wait.PARKED), place.refers.eq(0)]
         port = self._flights.read_port(domain="comb")
         m.d.comb += [
@@ -466,182 +386,69 @@ class Waiters(wiring.Component):
         ]
 
     def _ask(self, m: Module) -> None:
-        """Ask for walks: what stage D has just seen miss, unless an older waiter wants one."""
-        config, request = self.config, self.walk.request
-        asks = Signal()
-        asker = Signal(place_bits(config))
-        payload = Signal(WalkRequestLayout(config))
-        wants = Signal(config.waiters)
-        oldest = Signal(place_bits(config))
-        free = Signal()
-        changes = Signal()
-        direct = Signal()
-        flights = self._flights.read_port(domain="comb")
-        rows = self._rows.read_port(domain="comb")
+        """Ask for walks, and keep those that were asked for until their answers are taken."""
+        config, decision = self.config, self.decision
+        m.submodules.asker = asker = WalkAsker(config)
+        wiring.connect(m, asker.request, wiring.flipped(self.walk.request))
+        missed = decision.valid & (decision.state == Wait.WANT)
         m.d.comb += [
-            changes.eq(changes_context(self.kill)),
-            wants.eq(self._in(Wait.WANT)),
-            oldest.eq(encoded(lowest(m, wants))),
-            flights.addr.eq(oldest),
-            rows.addr.eq(oldest),
-            # A context row read before an invalidation of its asid is not walked with.
-            request.valid.eq(asks & ~changes),
-            request.payload.eq(payload),
-            free.eq(~asks | request.ready | changes),
-            direct.eq(free & (~wants.any() | changes)),
+            asker.last.eq(self.last),
+            asker.row.eq(self.row),
+            asker.looked_up.eq(self._looked_up),
+            asker.place.eq(self._looked_up_place),
+            asker.missed.eq(missed),
+            asker.wants.eq(waiting(self._places, Wait.WANT)),
+            asker.kill.eq(self.kill),
         ]
-        flight, row = Signal(FlightLayout(config)), Signal(ContextLayout())
-        missed = self.decision.valid & (self.decision.state == Wait.WANT)
-        with m.If(direct):
-            m.d.comb += [flight.eq(self.last.flight), row.eq(self.row)]
-        with m.Else():
-            m.d.comb += [flight.eq(flights.data), row.eq(rows.data)]
-        with m.If(free):
-            m.d.sync += [
-                asks.eq(Mux(direct, missed, wants.any())),
-                asker.eq(Mux(direct, self.decision.place, oldest)),
-                payload.vpn.eq(flight.access.addr[PAGE_BITS:]),
-                payload.asid.eq(flight.access.asid),
-                payload.group.eq(row.global_group),
-                payload.root_ppn.eq(row.root_ppn),
-                payload.mode.eq(row.mode),
-                payload.write.eq(flight.write),
-            ]
-        referred = []
+        referred: Value = Const(0)
         for i, place in enumerate(self._places):
-            with m.If(direct & missed & (self.decision.place == i)):
-                m.d.sync += place.state.eq(Wait.ASKING)
-            with m.If((place.state == Wait.WANT) & changes):
-                m.d.sync += place.state.eq(Wait.PARKED)
-            with m.Elif(free & ~direct & wants[i] & (oldest == i)):
-                m.d.sync += place.state.eq(Wait.ASKING)
-            with m.If(place.state == Wait.ASKING):
-                self._be_given(m, place, changes)
+            state = place.state
+            lost = (state == Wait.WANT) | (state == Wait.FETCHED) | (state == Wait.ASKING)
+            with m.If(asker.direct & missed & (decision.place == i)):
+                m.d.sync += state.eq(Wait.ASKING)
+            with m.If(lost & asker.changes):
+                m.d.sync += state.eq(Wait.PARKED)
+            with m.Elif(asker.fetches[i]):
+                m.d.sync += state.eq(Wait.FETCHED)
+            with m.Elif((state == Wait.FETCHED) & asker.asks & ~asker.direct):
+                m.d.sync += state.eq(Wait.ASKING)
+            with m.Elif((state == Wait.ASKING) & self.walk.request.ready):
+                m.d.sync += [
+                    state.eq(Wait.WALK),
+                    place.refers.eq(1),
+                    place.walk.eq(self.walk.number),
+                    place.released.eq(self.release),
+                ]
             with m.If(place.refers & self.release):
                 m.d.sync += place.released.eq(1)
-            referred.append(Mux(place.refers, 1 << place.walk, 0)[: config.walks])
-        m.d.comb += self.walk.referred.eq(_union(referred))
+            referred = referred | Mux(place.refers, 1 << place.walk, 0)[: config.walks]
+        m.d.comb += self.walk.referred.eq(referred)
 
-    def _be_given(self, m: Module, place: data.View, changes: Signal) -> None:
-        """Take the walk's number for the one that asks."""
-        with m.If(changes):
-            m.d.sync += place.state.eq(Wait.PARKED)
-        with m.Elif(self.walk.request.ready):
-            m.d.sync += [
-                place.state.eq(Wait.WALK),
-                place.refers.eq(1),
-                place.walk.eq(self.walk.number),
-                place.released.eq(self.release),
-            ]
-
-    def _report(self, m: Module) -> None:
-        """Report faults, one at a time; let the host decide on those that stall."""
-        config, fault = self.config, self.fault
-        reports = Signal(config.waiters)
-        number = Signal(place_bits(config))
-        stalled = Signal(range(config.stalls + 1))
-        stalls = Signal()
-        self._flight_out = self._flights.read_port(domain="comb")
-        epochs = self._epochs.read_port(domain="comb")
-        self._loads_fault = Signal()
-        access = self._flight_out.data.access
+    def _leave(self, m: Module) -> None:
+        """Tell the host of faults; refuse."""
+        m.submodules.exits = exits = self._exits
+        wiring.connect(m, exits.fault, wiring.flipped(self.fault))
+        wiring.connect(m, wiring.flipped(self.resume), exits.resume)
+        wiring.connect(m, exits.read_refusal, wiring.flipped(self.read_refusal))
+        wiring.connect(m, exits.write_refusal, wiring.flipped(self.write_refusal))
         m.d.comb += [
-            reports.eq(
-                Cat((place.state == Wait.REPORT) & ~place.behind_valid for place in self._places)
-            ),
-            number.eq(encoded(lowest(m, reports))),
-            self._loads_fault.eq(reports.any() & ~fault.valid),
-            epochs.addr.eq(number),
-            stalls.eq(
-                self._of(number, "may_stall")
-                & ~self._of(number, "final")
-                & (stalled != config.stalls)
-                & ~self.stop
-            ),
-            self.resume.ready.eq(1),
+            exits.last.eq(self.last),
+            exits.epoch.eq(self.epoch),
+            exits.looked_up.eq(self._looked_up),
+            exits.place.eq(self._looked_up_place),
+            *(exits.places[i].eq(place) for i, place in enumerate(self._places)),
+            exits.stop.eq(self.stop),
+            self.refused.eq(exits.refused),
         ]
-        with m.If(self._loads_fault):
-            m.d.comb += self._flight_out.addr.eq(number)
-            m.d.sync += [
-                fault.valid.eq(1),
-                fault.payload.va.eq(access.addr),
-                fault.payload.asid.eq(access.asid),
-                fault.payload.id.eq(access.id),
-                fault.payload.write.eq(self._flight_out.data.write),
-                fault.payload.cause.eq(
-                    Cat(1, self._flight_out.data.write, 1, self._of(number, "page_fault"))
-                ),
-                fault.payload.stalled.eq(stalls),
-                fault.payload.place.eq(number),
-                fault.payload.epoch.eq(epochs.data),
-            ]
-        with m.Elif(fault.ready):
-            m.d.sync += fault.valid.eq(0)
-        leaves = Signal(config.waiters)
+        stays = Mux(self.fault.payload.stalled, Wait.STALLED, Wait.REFUSE)
         for i, place in enumerate(self._places):
-            with m.If(self._loads_fault & (number == i)):
+            with m.If(exits.reports[i]):
                 m.d.sync += place.state.eq(Wait.REPORTING)
-            with m.If((place.state == Wait.REPORTING) & fault.ready):
-                m.d.sync += place.state.eq(Mux(fault.payload.stalled, Wait.STALLED, Wait.REFUSE))
-            resumes = self.resume.valid & (self.resume.payload.place == i)
-            m.d.comb += leaves[i].eq((place.state == Wait.STALLED) & (resumes | self.stop))
-            with m.If(leaves[i]):
-                retry = resumes & self.resume.payload.retry
-                m.d.sync += place.state.eq(Mux(retry, Wait.PARKED, Wait.REFUSE))
-        gains = fault.valid & fault.ready & fault.payload.stalled
-        if config.stalls:
-            m.d.sync += stalled.eq(
-                stalled + gains - sum((bit for bit in leaves), Const(0, place_bits(config) + 1))
-            )
-
-    def _refuse(self, m: Module) -> None:
-        """Hand refused accesses to those who answer for them."""
-        config = self.config
-        loads = self._loads_fault
-        for at, out in ((READ, self.read_refusal), (WRITE, self.write_refusal)):
-            due = Signal(config.waiters, name=f"due{at}")
-            number = Signal(place_bits(config), name=f"refused{at}")
-            load = Signal(name=f"load{at}")
-            m.d.comb += [
-                due.eq(
-                    Cat(
-                        (place.state == Wait.REFUSE)
-                        & (place.write == at)
-                        # Data that comes from the device is dropped in its turn.
-                        & (place.supplied | (place.source != Source.TURN))
-                        for place in self._places
-                    )
-                ),
-                number.eq(encoded(lowest(m, due))),
-                load.eq(due.any() & ~out.valid & ~loads),
-                self.refused[at].eq(out.valid & out.ready),
-            ]
-            with m.If(load):
-                m.d.comb += self._flight_out.addr.eq(number)
-                m.d.sync += [
-                    out.valid.eq(1),
-                    out.payload.id.eq(self._flight_out.data.access.id),
-                ]
-                if at == READ:
-                    m.d.sync += out.payload.len.eq(self._flight_out.data.access.len)
-                else:
-                    m.d.sync += [
-                        out.payload.source.eq(self._of(number, "source")),
-                        out.payload.stash.eq(self._of(number, "stash")),
-                    ]
-            with m.Elif(out.ready):
-                m.d.sync += out.valid.eq(0)
-            for i, place in enumerate(self._places):
-                with m.If(load & due[i] & (number == i)):
-                    m.d.sync += place.state.eq(Wait.REFUSING)
-                with m.If((place.state == Wait.REFUSING) & (place.write == at) & self.refused[at]):
-                    m.d.sync += place.state.eq(Wait.FREE)
-            loads = loads | load
-
-
-def _union(sets: list[Value]) -> Value:
-    """Return the union of sets."""
-    union: Value = Const(0)
-    for each in sets:
-        union = union | each
-    return union
+            with m.If((place.state == Wait.REPORTING) & exits.reported):
+                m.d.sync += place.state.eq(stays)
+            with m.If(exits.leaves[i]):
+                m.d.sync += place.state.eq(Mux(exits.retries[i], Wait.PARKED, Wait.REFUSE))
+            with m.If(exits.refuses[i]):
+                m.d.sync += place.state.eq(Wait.REFUSING)
+            with m.If(self._answered[i]):
+                m.d.sync += place.state.eq(Wait.FREE)

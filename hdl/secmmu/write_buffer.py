@@ -10,7 +10,7 @@ from secmmu.internals import WriteBeatLayout
 from secmmu.queue import Queue
 from secmmu.stash import Stash
 from secmmu.use_order import position_bits, slot_bits
-from secmmu.waiters import StashedLayout
+from secmmu.waiting import StashedLayout
 
 __all__ = ["BegunLayout", "DropLayout", "WriteBuffer"]
 

@@ -8,7 +8,7 @@ from secmmu.config import SecmmuConfig
 from secmmu.internals import WriteResponseLayout
 from secmmu.layouts import Response
 from secmmu.use_order import position_bits
-from secmmu.waiters import WriteRefusalLayout
+from secmmu.waiting import WriteRefusalLayout
 from secmmu.write_buffer import DropLayout
 
 __all__ = ["WriteReturn"]

@@ -46,7 +46,7 @@ GROUPS: Mapping[str, tuple[tuple[str, str], ...]] = {
         (f"{_DATAPATH}.decide.flight.", "write"),
         (f"{_DATAPATH}.decide.", "advance hit dies begin"),
         (f"{_DATAPATH}.decide.decision.", "valid state place"),
-        (f"{_DATAPATH}.waiters.", "asks"),
+        (f"{_DATAPATH}.waiters.asker.", "asking"),
     ),
     "Memory side": ((f"{_MMU}.memory__", f"{_READS} {_WRITES}"),),
     "TLB": (
