@@ -335,7 +335,9 @@ class Waiters(wiring.Component):
             follows = clear | going.bit_select(place.behind, 1)
             slot = ~place.slotless | self.room.bit_select(place.write, 1)
             again.append((place.state == Wait.PARKED) & follows & place.supplied & output & slot)
-            m.d.sync += place.able.eq((place.state == Wait.WALK) & clear & place.supplied)
+            # One that joins an answer which stands already must go at once: the TLB may have lost the entry since.
+            walks = (place.state == Wait.ASKING) | (place.state == Wait.WALK)
+            m.d.sync += place.able.eq(walks & clear & place.supplied)
         first = Signal(config.waiters)
         second = Signal(config.waiters)
         picks = Signal(config.waiters)

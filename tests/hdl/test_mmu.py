@@ -25,6 +25,7 @@ update = mmu_cases(
     timeout_s=SWEEP_SECONDS,
 )
 
+seeded = mmu_cases("mmu_seeded_cases", SMALL)
 soak = mmu_cases("mmu_soak_cases", SMALL)
 vip = mmu_cases("mmu_vip_cases", SMALL)
 smoke = mmu_cases("mmu_smoke_cases", SMALL, simulators=("verilator", "icarus"))
