@@ -22,14 +22,28 @@ MUTANTS = (
     "rtl-no-fill-kill",
     "rtl-no-span-compare",
     "rtl-no-asid-compare",
+    "rtl-no-hit-kill",
+    "rtl-no-filter-mask",
+    "rtl-no-table-kill",
+    "rtl-no-epoch-compare",
+    "rtl-no-hold",
+    "rtl-no-burst-count",
+    "rtl-no-time-out",
 )
 """Named faults that can be built into the RTL, to show that the checks find them.
 
-``rtl-no-drain``        *drained* is sent together with *invalidated*, uses are not waited for
-``rtl-no-walk-kill``    a walk in progress is not killed by an overlapping invalidation: its fill goes in
-``rtl-no-fill-kill``    a fill in the very cycle of an overlapping invalidation survives it
-``rtl-no-span-compare`` a command is compared with the first page of an entry, not with its whole span
-``rtl-no-asid-compare`` a command that names an asid is compared with asid 0 instead (its entries survive)
+``rtl-no-drain``         *drained* is sent together with *invalidated*, uses are not waited for
+``rtl-no-walk-kill``     a walk, and its answer, are not killed by an overlapping invalidation: later misses join it
+``rtl-no-fill-kill``     a fill on its way into the TLB survives an overlapping invalidation
+``rtl-no-span-compare``  a command is compared with the first page of an entry, not with its whole span
+``rtl-no-asid-compare``  a command that names an asid is compared with asid 0 instead (its entries survive)
+``rtl-no-hit-kill``      a hit is used that an invalidation takes in the very cycle of its decision
+``rtl-no-filter-mask``   entries hit until the sweep of an invalidation of many pages has come to them
+``rtl-no-table-kill``    the walk cache keeps pointers to tables that an invalidation may have unlinked
+``rtl-no-epoch-compare`` a drop-in is not compared with the commands accepted since its epoch
+``rtl-no-hold``          held pages are walked for, filled and answered
+``rtl-no-burst-count``   a use slot counts the first of its bursts only, and is free when that has ended
+``rtl-no-time-out``      a command that is given up is answered DRAINED
 """
 
 

@@ -1,6 +1,6 @@
 """Stage D: what becomes of the access whose translation is there, or is known not to be."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -40,7 +40,7 @@ class Decide(wiring.Component):
     Parameters
     ----------
     config : SecmmuConfig
-        Widths, ``contexts``, ``levels``.
+        Widths, ``contexts``, ``levels``, ``mutant``.
 
     Members
     -------
@@ -198,6 +198,7 @@ class Decide(wiring.Component):
         bad = Signal()
         wild = Signal()
         usable = Signal()
+        dies = Const(0) if self.config.mutant == "rtl-no-hit-kill" else self.dies
         m.d.comb += [
             bad.eq(
                 last.flight.crosses
@@ -207,7 +208,7 @@ class Decide(wiring.Component):
             ),
             wild.eq(~(known & last.flight.canonical).any()),
             # An entry that does not permit the access is a miss: its PTE may have been upgraded since (I11).
-            usable.eq(self.hit & ~self.dies & (self.entry.writable | ~last.flight.write)),
+            usable.eq(self.hit & ~dies & (self.entry.writable | ~last.flight.write)),
             decision.final.eq(1),
             decision.page_fault.eq(~bad),
         ]

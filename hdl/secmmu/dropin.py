@@ -1,6 +1,6 @@
 """Software-filled entries, and the log of invalidations that tells which of them come too late."""
 
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -43,7 +43,7 @@ class Dropin(wiring.Component):
     Parameters
     ----------
     config : SecmmuConfig
-        ``log``, ``contexts``, ``levels``, widths, ``observe``.
+        ``log``, ``contexts``, ``levels``, widths, ``observe``, ``mutant``.
 
     Members
     -------
@@ -102,6 +102,9 @@ class Dropin(wiring.Component):
         stale, filled = Signal(), Signal()
         entry, granted = self._judge(m, subject)
         logged = self._log(m, subject.epoch + step)
+        superseded: Value = is_killed(logged, entry.translation, self.config)
+        if self.config.mutant == "rtl-no-epoch-compare":
+            superseded = Const(0)
         overlapped = is_killed(self.kill, entry.translation, self.config) | self.hold.held
         taken = self.dropin.valid & self.dropin.ready
         with m.FSM() as fsm:
@@ -122,7 +125,7 @@ class Dropin(wiring.Component):
                     m.next = "Answer"
                 with m.Elif(step == age):
                     m.next = "Fill"
-                with m.Elif(is_killed(logged, entry.translation, self.config)):
+                with m.Elif(superseded):
                     m.next = "Answer"
                 with m.If(overlapped):
                     m.d.sync += stale.eq(1)

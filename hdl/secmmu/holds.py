@@ -46,7 +46,7 @@ class Holds(wiring.Component):
     Parameters
     ----------
     config : SecmmuConfig
-        ``filters``, ``contexts``, widths.
+        ``filters``, ``contexts``, widths, ``mutant``.
 
     Members
     -------
@@ -116,7 +116,9 @@ class Holds(wiring.Component):
             self.overflowed.eq(hold.place & ~growing.any() & ~free.any()),
         ]
         whole = self._count_overflows(m, hold.release & ~same.any())
-        for check in (self.page, self.span, self.dropin):
+        # With the mutant walks do not ask.
+        walks = () if config.mutant == "rtl-no-hold" else (self.page, self.span)
+        for check in (*walks, self.dropin):
             m.d.comb += check.held.eq(self._is_held(check, filters, whole))
         return m
 

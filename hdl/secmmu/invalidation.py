@@ -374,7 +374,9 @@ class Invalidation(wiring.Component):
         )
         tag, stamp = tags.read_port(domain="comb"), stamps.read_port(domain="comb")
         expired = Cat(row.expired for row in rows)
-        ended = Signal(config.commands)
+        ended, timed_out = Signal(config.commands), Signal()
+        if config.mutant != "rtl-no-time-out":
+            m.d.comb += timed_out.eq((chosen & expired).any())
         m.d.comb += [
             ready.eq(Cat(row.active & row.invalidated & (row.quiet | row.expired) for row in rows)),
             # What is offered stays until it is taken.
@@ -383,8 +385,8 @@ class Invalidation(wiring.Component):
             stamp.addr.eq(tag.addr),
             drained.valid.eq(ready.any()),
             drained.payload.tag.eq(tag.data),
-            drained.payload.phase.eq(Mux((chosen & expired).any(), Phase.TIMED_OUT, Phase.DRAINED)),
-            self.timed_out.eq(self.latency.valid & (chosen & expired).any()),
+            drained.payload.phase.eq(Mux(timed_out, Phase.TIMED_OUT, Phase.DRAINED)),
+            self.timed_out.eq(self.latency.valid & timed_out),
             ended.eq(Mux(drained.ready, chosen, 0)),
             self.latency.valid.eq(drained.valid & drained.ready),
             self.latency.began.eq(stamp.data),

@@ -79,7 +79,7 @@ class Upkeep(wiring.Component):
     Parameters
     ----------
     config : SecmmuConfig
-        Geometry, widths, ``filters``.
+        Geometry, widths, ``filters``, ``mutant``.
 
     Members
     -------
@@ -173,6 +173,9 @@ class Upkeep(wiring.Component):
         tags = self._read(m, chosen)
         hidden = [self._hides(stage) for stage in stages]
         found = Signal.like(self.matched)
+        masks = Signal(SharingLayout())
+        if config.mutant != "rtl-no-filter-mask":
+            m.d.comb += masks.eq(filters.masks)
         for lane in range(lanes_of(config)):
             self._compare(m, found, tags, stages[1], lane)
         m.d.comb += [
@@ -182,8 +185,8 @@ class Upkeep(wiring.Component):
             filters.asid.eq(self.asid),
             filters.group.eq(self.group),
             filters.vpn.eq(self.vpn),
-            self.masks.own.eq(filters.masks.own | Cat(own for own, _ in hidden).any()),
-            self.masks.shared.eq(filters.masks.shared | Cat(shared for _, shared in hidden).any()),
+            self.masks.own.eq(masks.own | Cat(own for own, _ in hidden).any()),
+            self.masks.shared.eq(masks.shared | Cat(shared for _, shared in hidden).any()),
             self.overflowed.eq(filters.overflowed),
         ]
         m.d.sync += self.matched.eq(Mux(stages[1].sweeps, filters.matched, found))

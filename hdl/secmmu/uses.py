@@ -47,7 +47,7 @@ class Uses(wiring.Component):
     Parameters
     ----------
     config : SecmmuConfig
-        ``use_slots``, ``id_bits``, ``outstanding``.
+        ``use_slots``, ``id_bits``, ``outstanding``, ``mutant``.
 
     Members
     -------
@@ -294,6 +294,8 @@ class Uses(wiring.Component):
             left.eq(count - lost[0] - lost[1]),
             self.busy_next[i].eq(left != 0),
         ]
+        if config.mutant == "rtl-no-burst-count":
+            gain &= ~self.busy_next[i]
         m.d.sync += count.eq(left + gain)
 
     def _keep_key(self, m: Module, i: int, key: data.View, gain: Value, joined: Value) -> None:

@@ -80,7 +80,7 @@ class WalkCache(wiring.Component):
     Parameters
     ----------
     config : SecmmuConfig
-        ``levels``, ``asid_bits``, ``walk_cache``.
+        ``levels``, ``asid_bits``, ``walk_cache``, ``mutant``.
 
     Members
     -------
@@ -175,8 +175,11 @@ class WalkCache(wiring.Component):
         for i, row in enumerate(rows):
             overlaps = ~below(row.vpn, kill.first[bits:]) & ~below(kill.last[bits:], row.vpn)
             spoken_of = may_kill_asid(kill, asid=row.asid, group=row.group)
+            takes = ~kill.leaf_only | kill.context
+            if config.mutant == "rtl-no-table-kill":
+                takes = kill.context
             m.d.comb += [
-                dying[i].eq(overlaps & spoken_of & (~kill.leaf_only | kill.context)),
+                dying[i].eq(overlaps & spoken_of & takes),
                 same[i].eq(kept[i] & (row.asid == key.asid) & (row.vpn == key.vpn[bits:])),
             ]
             with m.If(here & (slot == i)):

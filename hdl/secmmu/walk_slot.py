@@ -132,9 +132,10 @@ class WalkSlot(wiring.Component):
         touched = Signal(config.levels + 1)
         touching = self._touching(m, walk.vpn)
         space = Signal()
+        noticed = Const(config.mutant != "rtl-no-walk-kill")
         m.d.comb += [
             space.eq(may_kill_asid(self.kill, asid=walk.asid, group=walk.group)),
-            touched.eq(before | Mux(space & self._is_noticed(), touching, 0)),
+            touched.eq(before | Mux(space & noticed, touching, 0)),
             self.doomed.eq(before[0]),
         ]
         m.d.sync += before.eq(touched)
@@ -182,10 +183,6 @@ class WalkSlot(wiring.Component):
             m.d.sync += unfilled.eq(0)
         with m.If(self.begin):
             m.d.sync += held.eq(0)
-
-    def _is_noticed(self) -> Value:
-        """Return whether the walk takes notice of invalidations, as all but the mutant's do."""
-        return ~self.running if self.config.mutant == "rtl-no-walk-kill" else Const(1)
 
     def _touching(self, m: Module, vpn: Value) -> Signal:
         """Return, for each grain, whether the invalidation's pages overlap the leaf of that grain that holds ``vpn``."""

@@ -6,7 +6,7 @@ from typing import Any
 import cocotb
 
 from secmmu.layouts import CommandKind
-from shootdown.agents.control import Command, Dropin
+from shootdown.agents.control import Dropin
 from shootdown.agents.translation import PAGE, leaf
 from shootdown.cases.mmu_bench import Bench
 from shootdown.cases.mmu_mapped import BASE, KINDS, MIDDLE, Mapped, stalled
@@ -71,15 +71,11 @@ async def a_page_command_beside_a_fill(dut: Any) -> None:
         for offset in FILL_OFFSETS:
             mapped.change(1, va, old)
             await bench.drained(mapped.command("ALL", 0, 0))
-            sent: list[Command] = []
-
-            def unmap(sent: list[Command] = sent, va: int = va, new: int = 2 * old) -> None:
-                mapped.change(1, va, new)
-                sent.append(mapped.command("PAGE", 1, va))
-
-            bench.after(offset, unmap)
-            await bench.load(1, va)
-            await bench.until(lambda sent=sent: sent and sent[0].done, "the command")
+            access = bench.device.read(1, va)
+            await bench.tick(offset)
+            mapped.change(1, va, 2 * old)
+            await bench.drained(mapped.command("PAGE", 1, va))
+            await bench.done(access)
             bench.expect_word(await bench.load(1, va), 2 * old)
     await bench.finish()
 
