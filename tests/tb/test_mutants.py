@@ -44,10 +44,10 @@ SHOWN = re.compile(
 )
 
 
-def words(exposure: Exposure) -> list[str]:
+def words(exposure: Exposure, simulator: str = "verilator") -> list[str]:
     """Return the arguments of the run."""
     return [
-        *("run", "--policy", "v9", "--sim", "icarus", "--scenario", exposure.scenario),
+        *("run", "--policy", "v9", "--sim", simulator, "--scenario", exposure.scenario),
         *exposure.options,
     ]
 
@@ -67,18 +67,23 @@ def test_every_mutant_of_the_host_has_an_exposure() -> None:
 def test_a_mutant_fails_its_run_and_the_replay_in_the_same_cycle(
     mutant: str, tmp_path: Path
 ) -> None:
-    """Status 1, at most three violations in full, and a command that shows them again."""
+    """Status 1, at most three violations in full, and a command that shows them again.
+
+    A fault of the RTL is a model of its own, which Icarus compiles at once but plays slowly: one of them is replayed.
+    """
     exposure = EXPOSED_BY[mutant]
-    run = shootdown([*words(exposure), "--mutant", mutant], tmp_path)
+    simulator = "icarus" if mutant in MUTANTS else "verilator"
+    run = shootdown([*words(exposure, simulator), "--mutant", mutant], tmp_path)
     found = failures(run.stdout)
     assert run.returncode == 1, run.stderr
     assert 1 <= len(found) <= 3
     assert found[0][0] == exposure.invariant
     replay = shlex.split(found[0][4])
     assert replay[0] == "shootdown"
-    again = shootdown([*replay[1:], "--out", "again"], tmp_path)
-    assert again.returncode == 1, again.stderr
-    assert failures(again.stdout) == found
+    if mutant in HOST_MUTANTS or mutant == MUTANTS[0]:
+        again = shootdown([*replay[1:], "--out", "again"], tmp_path)
+        assert again.returncode == 1, again.stderr
+        assert failures(again.stdout) == found
 
 
 @pytest.mark.slow
