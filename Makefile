@@ -44,14 +44,15 @@ bench: $(STAMP) ## Measure emulated cycles per second against the same RTL witho
 
 bench-hw: $(STAMP) ## Measure the MMU's latencies and rates in cycles, beside their targets and the best open RTL
 	@mkdir -p out
-	@$(SHOOTDOWN) figures --json out/figures.json $(addprefix --fpga ,$(wildcard out/fpga.json))
+	@$(SHOOTDOWN) figures --json out/figures.json $(addprefix --fpga ,$(wildcard out/fpga.json)) \
+		$(addprefix --sweep ,$(wildcard out/sweep.xml))
 
 fpga: $(STAMP) ## Fit the MMU on an ECP5-85F and print its area and clock
 	@mkdir -p out
 	@$(SHOOTDOWN) fpga --json out/fpga.json
 
 sweep: $(STAMP) ## Move invalidations of every kind across every race of the MMU, one clock at a time (hours)
-	@SHOOTDOWN_SWEEP_STRIDE=1 $(VENV)/bin/pytest -q tests/hdl/test_mmu.py -k "sweep or update"
+	@SHOOTDOWN_SWEEP_STRIDE=1 $(VENV)/bin/pytest -q tests/hdl/test_mmu.py -k "sweep or update" --junitxml out/sweep.xml
 
 formal: $(STAMP) ## Prove properties of the RTL, and that the proofs find seeded faults
 	@mkdir -p out

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from shootdown.figures import Figure, fpga_figures, measure
+from shootdown.figures import Figure, fpga_figures, measure, sweep_figure
 from shootdown.fpga import Fit
 from tests.tb.cli import shootdown
 
@@ -62,11 +62,28 @@ def test_the_fpga_figures_take_the_best_placement() -> None:
     assert fpga_figures([msgspec.structs.replace(FIT, name="test")]) == []
 
 
+def test_the_sweep_counts_by_its_failed_cases(tmp_path: Path) -> None:
+    report = tmp_path / "sweep.xml"
+    passed, failed = "<testcase name='a'/>", "<testcase name='b'><failure/></testcase>"
+    hung, skipped = "<testcase name='c'><error/></testcase>", "<testcase><skipped/></testcase>"
+    for cases, measured, ran in (
+        ([passed, skipped], 0, 1),
+        ([passed, failed, hung], 2, 3),
+    ):
+        report.write_text(f"<testsuites><testsuite>{''.join(cases)}</testsuite></testsuites>")
+        figure = sweep_figure(report)
+        assert (figure.measured, figure.setup) == (measured, f"{ran} cases")
+        assert figure.passed == (measured == 0)
+
+
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{}")
+    (tmp_path / "none.xml").write_text("<testsuites/>")
     for words, message in (
         (["figures", "--fpga", "none.json"], "cannot read none.json: No such file or directory"),
         (["figures", "--fpga", "bad.json"], "bad.json does not hold what fpga --json writes: "),
+        (["figures", "--sweep", "bad.json"], "bad.json is no JUnit report: "),
+        (["figures", "--sweep", "none.xml"], "none.xml tells of no case that ran: make sweep"),
         (["fpga", "--preset", "huge"], "preset must be one of tiny, default, test, not 'huge'"),
         (["fpga", "--seeds", "0"], "--seeds must be from 1 to 3, not 0"),
         (["verilog", "--preset", "x", "-o", "a.v"], "preset must be one of tiny, default, test"),
@@ -75,4 +92,4 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
         assert run.returncode == 2
         assert run.stderr.startswith(f"shootdown: {message}")
         assert run.stderr.count("\n") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["bad.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.json", "none.xml"]

@@ -286,14 +286,14 @@ def test_only_unexpected_violations_without_waves_are_recorded(
 @pytest.mark.slow
 def test_part_of_a_run_is_the_same_run(tmp_path: Path) -> None:
     """A repeated part shows what the whole run showed in those cycles, and nothing before them."""
-    config = RunConfig(policy="seed", scenario="L1", waves=True)
+    config = RunConfig(policy="seed", scenario="L1", simulator="icarus", waves=True)
     whole, part = tmp_path / "whole", tmp_path / "part"
     runs.perform(config, whole)
     cycle = Outcome.load(whole / "outcome.json").run.violations[0].cycle
     runs.record_part(config, (cycle - 200, cycle + 50), part)
-    assert [file.name for file in part.iterdir()] == ["dump.fst"]
+    assert [file.name for file in part.iterdir()] == ["dump.vcd"]
     seen = []
-    for dump in (whole / "dump.fst", part / "dump.fst"):
+    for dump in (whole / "dump.vcd", part / "dump.vcd"):
         begin, end = cycle_time(dump, cycle - 190), cycle_time(dump, cycle + 50)
         seen.append(
             {
@@ -304,7 +304,7 @@ def test_part_of_a_run_is_the_same_run(tmp_path: Path) -> None:
         )
     assert seen[0] == seen[1]
     assert seen[0]["sim_top.emulator.emulated.mmu.memory__rvalid"]
-    assert cycle_time(part / "dump.fst", 0) == cycle_time(whole / "dump.fst", cycle - 200)
+    assert cycle_time(part / "dump.vcd", 0) == cycle_time(whole / "dump.vcd", cycle - 200)
 
 
 def test_command_without_a_display(

@@ -8,7 +8,16 @@ from pathlib import Path
 import msgspec
 
 from shootdown.errors import UsageError
-from shootdown.figures import LATENCIES, PEER, PEER_FPGA, SETUPS, Figure, fpga_figures, measure
+from shootdown.figures import (
+    LATENCIES,
+    PEER,
+    PEER_FPGA,
+    SETUPS,
+    Figure,
+    fpga_figures,
+    measure,
+    sweep_figure,
+)
 from shootdown.files import write_whole
 from shootdown.fpga import Fit
 
@@ -21,19 +30,22 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         "figures", help="measure the MMU's latencies and rates in cycles, beside their targets"
     )
     parser.add_argument("--fpga", type=Path, metavar="FILE", help="add what fpga --json wrote")
+    parser.add_argument("--sweep", type=Path, metavar="FILE", help="add what make sweep wrote")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
     parser.set_defaults(command=_figures)
 
 
 def _figures(chosen: argparse.Namespace) -> int:
-    fits = [] if chosen.fpga is None else _read_fits(chosen.fpga)
+    beside = [] if chosen.fpga is None else fpga_figures(_read_fits(chosen.fpga))
+    if chosen.sweep is not None:
+        beside.append(sweep_figure(chosen.sweep))
     figures = []
     for setup in SETUPS:
         for latency in LATENCIES:
             print(f"figures: {setup}, memory of {latency} cycles", file=sys.stderr, flush=True)
             with tempfile.TemporaryDirectory(prefix="shootdown-") as folder:
                 figures += measure(setup, latency, Path(folder))
-    figures += fpga_figures(fits)
+    figures += beside
     _print_table(figures)
     if chosen.json is not None:
         text = msgspec.json.format(msgspec.json.encode(figures), indent=2).decode()
