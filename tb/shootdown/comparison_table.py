@@ -1,12 +1,16 @@
 """What a comparison measured, policy by policy: one row for the runs of a setting that differ in their seed alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
+from hostmm.policies import PATHS
 from shootdown.comparison import END_TO_END, costs_of, setting_of
 from shootdown.outcome import Outcome
-from shootdown.results import Distribution
+from shootdown.results import Distribution, EndToEnd, PathResult
 
-__all__ = ["COLUMNS", "markdown", "rows"]
+__all__ = ["COLUMNS", "PATH_COLUMNS", "markdown", "path_rows", "rows"]
+
+_Source: TypeAlias = EndToEnd | PathResult
 
 _HEADS = {
     "ptl_hold_ns": "PT lock held",
@@ -18,31 +22,63 @@ _HEADS = {
     "reclaim_ns": "reclaim of a page",
     "shootdown_cycles": "shootdown",
 }
+_PATH_HEADS = {
+    **dict(list(_HEADS.items())[:4]),
+    "notified_ns": "callbacks of a pass",
+    "clear_to_drained_ns": "clear to drained",
+    "shootdown_cycles": "shootdown",
+}
 _SUMS = {"ptl_wait_ns": "ptl_waited_ns", "rmap_wait_ns": "rmap_waited_ns"}
 _CYCLES = ("shootdown_cycles",)
-COLUMNS = ("trace", "device", "CPUs", "costs", "policy", *_HEADS.values())
+_WHERE = ("trace", "device", "CPUs", "costs")
+COLUMNS = (*_WHERE, "policy", *_HEADS.values())
 """Times are p50 / p99 in us, shootdowns in cycles, each the middle over the seeds; of waits there is the sum, too."""
+PATH_COLUMNS = (*_WHERE, "path", "policy", *_PATH_HEADS.values())
+"""The same path by path, of passes that notify."""
 assert set(_HEADS) == set(END_TO_END)
 
 
 def rows(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, ...]]:
-    """Yield the cells of each row, in the order of the runs."""
+    """Yield the cells of each row about whole runs, in the order of the runs."""
+    for mine in _groups(outcomes, by_policy=True):
+        sources = [outcome.run.end_to_end for outcome in mine]
+        yield (*_where(mine), mine[0].config.policy, *(_cell(sources, n, _SUMS) for n in _HEADS))
+
+
+def path_rows(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, ...]]:
+    """Yield the cells of each row about a path that notified, setting by setting, path by path."""
+    for setting in _groups(outcomes, by_policy=False):
+        policies = _groups(setting, by_policy=True)
+        for path in PATHS:
+            for mine in policies:
+                found = [o.run.paths[path] for o in mine if path in o.run.paths]
+                if len(found) == len(mine) and any(one.notifications for one in found):
+                    cells = (_cell(found, name, {}) for name in _PATH_HEADS)
+                    yield (*_where(mine), path, mine[0].config.policy, *cells)
+
+
+def _groups(outcomes: Sequence[Outcome], *, by_policy: bool) -> list[list[Outcome]]:
+    """Put together what differs in the seed alone, or in the policy too."""
     groups: dict[tuple[object, ...], list[Outcome]] = {}
     for outcome in outcomes:
-        key = (setting_of(outcome), costs_of(outcome), outcome.config.policy)
-        groups.setdefault(key, []).append(outcome)
-    for mine in groups.values():
-        setting, costs = setting_of(mine[0]), costs_of(mine[0])
-        where = (setting.trace, setting.subscriber, str(setting.cpus), costs.name)
-        yield (*where, mine[0].config.policy, *(_cell(mine, name) for name in _HEADS))
+        policy = outcome.config.policy if by_policy else None
+        groups.setdefault((setting_of(outcome), costs_of(outcome), policy), []).append(outcome)
+    return list(groups.values())
 
 
-def _cell(outcomes: Sequence[Outcome], name: str) -> str:
-    found: list[Distribution] = [getattr(outcome.run.end_to_end, name) for outcome in outcomes]
-    text = " / ".join(_shown(name, [getattr(one, p) for one in found]) for p in ("p50", "p99"))
-    if name in _SUMS:
-        total = _shown(name, [getattr(outcome.run.end_to_end, _SUMS[name]) for outcome in outcomes])
-        text += f" (sum {total})"
+def _where(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    setting, costs = setting_of(outcomes[0]), costs_of(outcomes[0])
+    return setting.trace, setting.subscriber, str(setting.cpus), costs.name
+
+
+def _cell(sources: Sequence[_Source], name: str, sums: Mapping[str, str]) -> str:
+    found: list[Distribution | None] = [getattr(source, name) for source in sources]
+    text = " / ".join(
+        _shown(name, [getattr(one, percentile) if one else None for one in found])
+        for percentile in ("p50", "p99")
+    )
+    if name in sums:
+        text += f" (sum {_shown(name, [getattr(source, sums[name]) for source in sources])})"
     return text
 
 
@@ -56,6 +92,14 @@ def _shown(name: str, values: Sequence[int | None]) -> str:
 
 
 def markdown(outcomes: Sequence[Outcome]) -> str:
-    """Return the table as a page has it."""
-    lines = [COLUMNS, ("---",) * len(COLUMNS), *rows(outcomes)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    """Return both tables as a page has them."""
+    return f"{_table(COLUMNS, rows, outcomes)}\n{_table(PATH_COLUMNS, path_rows, outcomes)}"
+
+
+def _table(
+    columns: Sequence[str],
+    lines: Callable[[Sequence[Outcome]], Iterator[tuple[str, ...]]],
+    outcomes: Sequence[Outcome],
+) -> str:
+    whole = [columns, ("---",) * len(columns), *lines(outcomes)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in whole)

@@ -12,7 +12,7 @@ from shootdown.comparison import (
     differences,
     effects,
 )
-from shootdown.comparison_table import COLUMNS, markdown, rows
+from shootdown.comparison_table import COLUMNS, PATH_COLUMNS, markdown, path_rows, rows
 from shootdown.results import EndToEnd
 from tests.tb.test_report import flat, outcome, path
 
@@ -117,9 +117,22 @@ def test_a_row_is_the_middle_over_the_seeds():
     assert usual["reclaim of a page"] == "2.50 / -"
     assert usual["shootdown"] == "2500 / 2500"
     assert usual["CPU fault"] == "- / -"
-    lines = markdown(outcomes).splitlines()
-    assert len(lines) == 4
-    assert {line.count("|") for line in lines} == {len(COLUMNS) + 1}
+    whole, _, by_path = markdown(outcomes).partition("\n\n")
+    for text, columns in ((whole, COLUMNS), (by_path, PATH_COLUMNS)):
+        lines = text.splitlines()
+        assert len(lines) == 4
+        assert {line.count("|") for line in lines} == {len(columns) + 1}
+
+
+def test_a_path_has_a_row_for_each_policy_that_notifies_there():
+    """Locks of its own passes."""
+    outcomes = [*runs("v9", [900, 700, 800], 1.0), *runs("seed", [100, 300, 200], 1.0)]
+    found = [dict(zip(PATH_COLUMNS, row, strict=True)) for row in path_rows(outcomes)]
+    assert [(one["path"], one["policy"]) for one in found] == [
+        ("page_mkclean_one", "v9"),
+        ("page_mkclean_one", "seed"),
+    ]
+    assert [one["PT lock held"] for one in found] == ["0.80 / 0.80", "0.20 / 0.20"]
 
 
 def difference(where, figure, before, after, *, survives=True):
