@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from secmmu.config import MUTANTS
-from shootdown.formal import drain, tlb, walk
+from shootdown.formal import drain, tlb, walk, whole
 from shootdown.formal.sby import Proof
 
 __all__ = ["PROOFS"]
@@ -43,6 +43,10 @@ def _drain(claim: str) -> Callable[[str | None], Any]:
 
 def _walk(claim: str) -> Callable[[str | None], Any]:
     return lambda mutant: walk.WalkHarness(claim, mutant)
+
+
+def _whole(claim: str) -> Callable[[str | None], Any]:
+    return lambda mutant: whole.WholeHarness(claim, mutant)
 
 
 PROOFS = {
@@ -119,6 +123,24 @@ PROOFS = {
             depth=12,
             mutants=("hasty",),
             search=8,
+        ),
+        Proof(
+            name="ports",
+            says="whole MMU: the ports of device, memory, walker and host keep the rules of AXI",
+            harness=_whole("ports"),
+            depth=10,
+            at_end=True,
+            mutants=("impatient", "crossing", "curt", "hurried", "forward", "shy"),
+            search=10,
+        ),
+        Proof(
+            name="completion",
+            says="whole MMU: what is taken in the first 3 cycles is answered within 45 when all others answer at once",
+            harness=_whole("completion"),
+            depth=whole.ANSWERED_WITHIN + 1,
+            at_end=True,
+            mutants=("forgetful",),
+            search=whole.ANSWERED_WITHIN + 1,
         ),
     )
 }

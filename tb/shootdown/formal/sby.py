@@ -26,15 +26,23 @@ _SCRIPT = """\
 [options]
 mode {mode}
 depth {depth}
-expect pass,fail,unknown
+{options}expect pass,fail,unknown
 [engines]
-smtbmc z3
+smtbmc {engine}
 [script]
 read_rtlil harness.il
-prep -top harness
+prep -top harness {prepare}
 [files]
 harness.il
 """
+_GATES = """-flatten
+opt_clean -purge
+memory_map -formal
+opt -full
+techmap
+opt
+abc -g AND,XOR,MUX
+opt_clean -purge"""
 _STEP = re.compile(r"Checking assertions in step (\d+)")
 
 
@@ -62,6 +70,9 @@ class Proof:
         Cycles from reset that are searched; with ``induction`` the length of the induction, too.
     induction : bool
         Whether it holds in every reachable state (k-induction), not just up to ``depth``.
+    at_end : bool
+        The harness asserts in the last cycle what must have held in all before it, so that one question is enough. For
+        the large ones: what no assertion depends on is left out, and the solver gets gates.
     mutants : tuple of str
         Faults that it must find, or it proves nothing.
     search : int
@@ -73,6 +84,7 @@ class Proof:
     harness: Callable[[str | None], Any]
     depth: int
     induction: bool = False
+    at_end: bool = False
     mutants: tuple[str, ...] = ()
     search: int = 0
 
@@ -111,6 +123,19 @@ def _emit(harness: Any) -> str:
     return convert(m, name="harness", ports=ports, emit_src=False)
 
 
+def _script(proof: Proof) -> str:
+    mode = "prove" if proof.induction else "bmc"
+    if not proof.at_end:
+        return _SCRIPT.format(mode=mode, depth=proof.depth, options="", engine="z3", prepare="")
+    return _SCRIPT.format(
+        mode=mode,
+        depth=proof.depth,
+        options=f"skip {proof.depth - 1}\n",
+        engine="--nomem --stbv --nopresat z3 -- --noincr --noprogress",
+        prepare=_GATES,
+    )
+
+
 def prove(proof: Proof, folder: Path, *, mutant: str | None = None, timeout_s: float) -> Verdict:
     """Run a proof in ``folder``, which is replaced.
 
@@ -126,8 +151,7 @@ def prove(proof: Proof, folder: Path, *, mutant: str | None = None, timeout_s: f
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "harness.il").write_text(_emit(proof.harness(mutant)))
-    mode = "prove" if proof.induction else "bmc"
-    (folder / "proof.sby").write_text(_SCRIPT.format(mode=mode, depth=proof.depth))
+    (folder / "proof.sby").write_text(_script(proof))
     sby, yosys, smtbmc = tools
     command = [sby, "--yosys", yosys, "--smtbmc", smtbmc, "-f", "-d", "sby", "proof.sby"]
     log = folder / "log.txt"
