@@ -2,21 +2,45 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from shootdown.cli import main
+from shootdown.commands import formal
 from shootdown.formal.proofs import PROOFS
-from shootdown.formal.sby import Answer, prove
+from shootdown.formal.sby import Answer, Verdict, prove
 
 TIMEOUT_S = 600
 
 
-def test_every_proof_says_what_it_proves_and_most_have_a_fault_to_find():
+def test_every_proof_says_what_it_proves_and_of_what_and_has_a_fault_to_find():
     for name, proof in PROOFS.items():
         assert proof.name == name
         assert proof.depth > 0
         assert len(proof.says) > 20
-        assert bool(proof.mutants) == bool(proof.search)
+        assert proof.configuration
+        assert proof.mutants
+        assert proof.search > 0
+
+
+@pytest.mark.parametrize("missed", [False, True])
+def test_the_table_counts_the_faults_that_were_found(missed, monkeypatch, tmp_path, capsys):
+    def answer(proof, folder, *, mutant, timeout_s):
+        finds = mutant is not None and not (missed and mutant == "curt")
+        return Verdict(Answer.REFUTED if finds else Answer.PROVEN, None, folder)
+
+    monkeypatch.setattr(formal, "prove", answer)
+    options = ["--proof", "ports", "--proof", "stale", "--json", str(tmp_path / "formal.json")]
+    assert main(["formal", *options]) == (1 if missed else 0)
+    head, ports, stale = capsys.readouterr().out.splitlines()
+    assert head.split() == ["proof", "configuration", "method", "answer", "seconds", "faults"]
+    assert "bounded, 10 cycles" in ports
+    assert ports.split()[-1] == ("5/6" if missed else "6/6")
+    assert "2-induction" in stale
+    assert stale.split()[-1] == "3/3"
+    results = msgspec.json.decode((tmp_path / "formal.json").read_bytes())
+    wrong = [result["mutant"] for result in results if not result["as_expected"]]
+    assert wrong == (["curt"] if missed else [])
 
 
 @pytest.mark.slow

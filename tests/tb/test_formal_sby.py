@@ -31,6 +31,7 @@ def proof(*, limit=9, bound=9, depth=3, induction=True):
     return Proof(
         name="saturates",
         says="the counter stays within its bound",
+        configuration="four bits",
         harness=lambda mutant: Saturating(limit=15 if mutant else limit, bound=bound),
         depth=depth,
         induction=induction,

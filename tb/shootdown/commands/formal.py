@@ -21,6 +21,7 @@ class Result:
     """One run of the solver, and whether it says what it must."""
 
     proof: str
+    configuration: str
     mutant: str | None
     answer: str
     depth: int
@@ -31,18 +32,36 @@ class Result:
 
     @property
     def line(self) -> str:
-        """What is printed of it."""
-        if self.mutant is not None:
-            found = (
-                f"found in cycle {self.step}" if self.as_expected else f"NOT FOUND ({self.answer})"
+        """What is told of it when it is over."""
+        subject = self.proof if self.mutant is None else f"  fault {self.mutant}"
+        outcome = self.answer if self.as_expected else f"{self.answer}, WHICH IS WRONG"
+        return f"{subject:<30} {outcome:<28} {self.seconds:6.0f} s"
+
+
+_COLUMNS = "{:<17} {:<38} {:<22} {:<8} {:>7} {:>7}"
+
+
+def _table(results: list[Result]) -> str:
+    """Return one line for each proof: on what it was proven, how, and how many of its faults were found."""
+    lines = [_COLUMNS.format("proof", "configuration", "method", "answer", "seconds", "faults")]
+    for sound in (result for result in results if result.mutant is None):
+        faults = [other for other in results if other.proof == sound.proof and other.mutant]
+        found = sum(fault.as_expected for fault in faults)
+        method = f"bounded, {sound.depth} cycles"
+        if sound.induction:
+            method = f"{sound.depth}-induction"
+        seconds = sum(other.seconds for other in results if other.proof == sound.proof)
+        lines.append(
+            _COLUMNS.format(
+                sound.proof,
+                sound.configuration,
+                method,
+                sound.answer,
+                f"{seconds:.0f}",
+                f"{found}/{len(faults)}",
             )
-            return f"  {self.mutant:<26} {found:<34} {self.seconds:6.0f} s"
-        scope = (
-            "in every state, by induction"
-            if self.induction
-            else f"for {self.depth} cycles from reset"
         )
-        return f"{self.proof:<28} {f'{self.answer} {scope}':<34} {self.seconds:6.0f} s"
+    return "\n".join(lines)
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -88,7 +107,8 @@ def _formal(chosen: argparse.Namespace) -> int:
         print(f"{name}: {proof.says}", file=sys.stderr, flush=True)
         for mutant in (None, *proof.mutants):
             results.append(_run(proof, mutant, chosen.out, chosen.timeout))
-            print(results[-1].line, flush=True)
+            print(results[-1].line, file=sys.stderr, flush=True)
+    print(_table(results))
     if chosen.json is not None:
         text = msgspec.json.format(
             msgspec.json.encode([asdict(result) for result in results]), indent=2
@@ -105,6 +125,7 @@ def _run(proof: Proof, mutant: str | None, out: Path, timeout_s: float) -> Resul
     )
     return Result(
         proof=proof.name,
+        configuration=proof.configuration,
         mutant=mutant,
         answer=verdict.answer.value,
         depth=asked.depth,

@@ -9,6 +9,7 @@ from secmmu.internals import GROUP_BITS, TranslationLayout, is_killed, span_last
 from secmmu.invalidation import Invalidation
 from secmmu.layouts import CommandLayout, Phase
 from secmmu.uses import PageLayout, Uses
+from shootdown.formal.rules import so_far
 from shootdown.formal.spec import CONTEXTS, dooms
 
 __all__ = ["CONFIG", "DrainHarness"]
@@ -195,7 +196,7 @@ class DrainHarness(wiring.Component):
         answered = unit.drained.valid & (drained.tag == 1) & (drained.phase == Phase.DRAINED)
         m.d.comb += [
             Assume(~(begins & (using | over))),
-            Assert(~(answered & waits)),
+            Assert(so_far(m, ~(answered & waits))),
         ]
 
     def _claim_progress(self, m: Module) -> None:

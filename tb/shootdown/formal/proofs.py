@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from secmmu.config import MUTANTS
-from shootdown.formal import drain, tlb, walk, whole
+from shootdown.formal import drain, lite, tlb, walk, whole
 from shootdown.formal.sby import Proof
 
 __all__ = ["PROOFS"]
@@ -32,7 +32,9 @@ def _associative(claim: str) -> Callable[[str | None], Any]:
 
 
 def _pages(claim: str) -> Callable[[str | None], Any]:
-    return lambda mutant: tlb.TlbHarness(replace(tlb.PAGES, mutant=_built_in(mutant)), claim)
+    return lambda mutant: tlb.TlbHarness(
+        replace(tlb.PAGES, mutant=_built_in(mutant)), claim, any_asid=mutant == "any-asid"
+    )
 
 
 def _drain(claim: str) -> Callable[[str | None], Any]:
@@ -54,6 +56,7 @@ PROOFS = {
     for proof in (
         Proof(
             name="stale",
+            configuration="TLB, 2 entries; invalidation unit",
             says=f"TLB and invalidation unit: {_STALE}",
             harness=_associative("stale"),
             depth=2,
@@ -63,6 +66,7 @@ PROOFS = {
         ),
         Proof(
             name="isolation",
+            configuration="TLB, 2 entries; invalidation unit",
             says=f"TLB and invalidation unit: {_ISOLATION}",
             harness=_associative("isolation"),
             depth=2,
@@ -72,28 +76,37 @@ PROOFS = {
         ),
         Proof(
             name="stale-pages",
+            configuration="TLB, 2 sets + 2; invalidation unit",
             says=f"TLB with a page array: {_STALE}",
             harness=_pages("stale"),
             depth=12,
-            mutants=("rtl-no-asid-compare",),
+            at_end=True,
+            mutants=("rtl-no-asid-compare", "rtl-no-fill-kill"),
             search=12,
         ),
         Proof(
             name="isolation-pages",
+            configuration="TLB, 2 sets + 2; invalidation unit",
             says=f"TLB with a page array: {_ISOLATION}",
             harness=_pages("isolation"),
             depth=12,
+            at_end=True,
+            mutants=("any-asid",),
+            search=12,
         ),
         Proof(
             name="drained",
+            configuration="invalidation unit, 2 commands; uses",
             says="a command is not answered DRAINED before a use that it overlaps has ended",
             harness=_drain("drained"),
-            depth=6,
+            depth=8,
+            at_end=True,
             mutants=("rtl-no-drain", "rtl-no-span-compare", "rtl-no-asid-compare"),
             search=7,
         ),
         Proof(
             name="command-progress",
+            configuration="invalidation unit, 2 commands; uses",
             says="with nothing in flight a command is INVALIDATED within 5 cycles and DRAINED within 6",
             harness=_drain("progress"),
             depth=12,
@@ -102,6 +115,7 @@ PROOFS = {
         ),
         Proof(
             name="permission",
+            configuration="walker, 1 walk, Sv39",
             says="the walker grants nothing that the leaf it read does not permit",
             harness=_walk("permission"),
             depth=12,
@@ -110,6 +124,7 @@ PROOFS = {
         ),
         Proof(
             name="walk-progress",
+            configuration="walker, 1 walk, Sv39",
             says="a walk is answered within 12 cycles when memory answers in the next one",
             harness=_walk("progress"),
             depth=16,
@@ -118,14 +133,27 @@ PROOFS = {
         ),
         Proof(
             name="walk-axi",
-            says="the walker's port keeps the rules of AXI",
+            configuration="walker, 1 walk, Sv39, Svadu",
+            says="the walker's port keeps the rules of AXI, A/D updates included",
             harness=_walk("axi"),
             depth=12,
+            at_end=True,
+            mutants=("hasty",),
+            search=8,
+        ),
+        Proof(
+            name="lite",
+            configuration="register file",
+            says="the register file's port keeps the rules of AXI4-Lite, and answers within 6 cycles",
+            harness=lite.LiteHarness,
+            depth=14,
+            at_end=True,
             mutants=("hasty",),
             search=8,
         ),
         Proof(
             name="ports",
+            configuration="whole MMU, 2 ids, 2 waiters",
             says="whole MMU: the ports of device, memory, walker and host keep the rules of AXI",
             harness=_whole("ports"),
             depth=10,
@@ -135,7 +163,8 @@ PROOFS = {
         ),
         Proof(
             name="completion",
-            says="whole MMU: what is taken in the first 3 cycles is answered within 45 when all others answer at once",
+            configuration="whole MMU, 2 ids, 2 waiters",
+            says="whole MMU: what is taken in the first 3 cycles is answered within 60 when all others answer at once",
             harness=_whole("completion"),
             depth=whole.ANSWERED_WITHIN + 1,
             at_end=True,

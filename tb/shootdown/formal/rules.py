@@ -5,7 +5,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, ValueLike
 from secmmu.axi import Burst
 from secmmu.layouts import PAGE_BITS
 
-__all__ = ["ADDRESS", "ReadLedger", "WriteLedger", "channel", "stays", "within_page"]
+__all__ = ["ADDRESS", "ReadLedger", "WriteLedger", "channel", "so_far", "stays", "within_page"]
 
 ADDRESS = ("id", "addr", "len", "size", "burst", "lock", "cache", "prot", "user")
 """What an address beat says."""
@@ -16,6 +16,14 @@ WIDEST = 3
 def channel(port: object, prefix: str, fields: tuple[str, ...]) -> Cat:
     """Return the payload of a channel."""
     return Cat(getattr(port, prefix + field) for field in fields)
+
+
+def so_far(m: Module, rule: Value) -> Value:
+    """Return whether a rule holds and has held in every cycle: in the last one it is all that a solver has to ask."""
+    held, holds = Signal(init=1), Signal()
+    m.d.comb += holds.eq(held & rule)
+    m.d.sync += held.eq(holds)
+    return holds
 
 
 def stays(m: Module, valid: Value, ready: Value, payload: ValueLike) -> Value:

@@ -64,6 +64,8 @@ class Proof:
         As on the command line.
     says : str
         The property, in one sentence.
+    configuration : str
+        What it is proven of, in a few words.
     harness : callable
         Makes the component that asserts it, with a named fault built in (None: with none).
     depth : int
@@ -81,6 +83,7 @@ class Proof:
 
     name: str
     says: str
+    configuration: str
     harness: Callable[[str | None], Any]
     depth: int
     induction: bool = False

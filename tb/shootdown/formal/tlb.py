@@ -11,7 +11,11 @@ from secmmu.config import SecmmuConfig
 from secmmu.internals import GROUP_BITS, EntryLayout, is_killed, span_last, span_mask
 from secmmu.invalidation import Invalidation
 from secmmu.layouts import CommandLayout
+from secmmu.page_array import PageArray
 from secmmu.tlb import Tlb
+from secmmu.upkeep import page_tag
+from shootdown.formal.parts import with_parts
+from shootdown.formal.rules import so_far
 from shootdown.formal.spec import dooms
 
 __all__ = ["ASSOCIATIVE", "PAGES", "TlbHarness"]
@@ -26,9 +30,12 @@ _SMALL: dict[str, Any] = {
     "observe": False,
 }
 ASSOCIATIVE = SecmmuConfig(tlb_sets=0, large_entries=2, **_SMALL)
-PAGES = SecmmuConfig(tlb_sets=2, tlb_ways=1, large_entries=1, filters=1, **_SMALL)
+PAGES = SecmmuConfig(tlb_sets=2, tlb_ways=1, large_entries=2, filters=1, **_SMALL)
 LARGEST_GRAIN = 3
 """1 GiB: the largest leaf of a table of three levels."""
+FREE_PAGE_BITS = 0b1_000000000_000000011
+"""Without invariants: two of the lowest index, and one of the next."""
+FREE_GROUP_BITS = 1 | 1 << GROUP_BITS
 FRAME = 1
 """Frame of the watched entry. The TLB does not look at frames, so one stands for all."""
 
@@ -40,12 +47,24 @@ class _AnyAsidCam(Cam):
         return Const(1)
 
 
+def _any_asid_tag(*entry: Any) -> dict[str, Value]:
+    """Return a tag without the asid."""
+    return {**page_tag(*entry), "asid": Const(0)}
+
+
 class _AnyAsidTlb(Tlb):
     associative = _AnyAsidCam
+
+    def elaborate(self, platform: object) -> Module:
+        pages = with_parts(PageArray, page_tag=_any_asid_tag)
+        found: Module = with_parts(Tlb, PageArray=pages).elaborate(self, platform)
+        return found
 
 
 class TlbHarness(wiring.Component):
     """Any commands, lookups and fills; the entry of :data:`FRAME` is filled once at most.
+
+    Without ``invariants`` pages and frames have few bits that are not 0, so that a solver can follow for some cycles.
 
     Asserted is, by ``claim``:
 
@@ -61,7 +80,7 @@ class TlbHarness(wiring.Component):
     any_asid : bool
         The TLB has the fault that entries answer to every asid.
     invariants : bool
-        Assert what makes the induction close, too.
+        Assert what makes the induction close, too; if not, that the claim has held so far.
     """
 
     def __init__(
@@ -96,9 +115,10 @@ class TlbHarness(wiring.Component):
         """Wire the two, watch, and assert."""
         m = Module()
         m.submodules.tlb, m.submodules.unit = tlb, unit = self.tlb, self.unit
+        self._drive_inputs(m)
         self._fix_groups(m)
         m.d.comb += [
-            unit.command.payload.eq(self.command),
+            unit.command.payload.eq(self._command),
             unit.command.valid.eq(self.command_valid),
             Cat(unit.invalidated.ready, unit.drained.ready).eq(self.answers_ready),
             unit.young.answered.eq(tlb.young.answered),
@@ -108,9 +128,9 @@ class TlbHarness(wiring.Component):
             tlb.lookup.advance.eq(self.advance),
             tlb.lookup.en.eq(self.en),
             tlb.lookup.asid.eq(self.asid),
-            tlb.lookup.vpn.eq(self.vpn),
+            tlb.lookup.vpn.eq(self._vpn),
             tlb.fill.en.eq(self.fill),
-            tlb.fill.entry.eq(self.filling),
+            tlb.fill.entry.eq(self._filling),
         ]
         self._watch(m)
         standing = self._follow(m)
@@ -119,11 +139,31 @@ class TlbHarness(wiring.Component):
             self._tie_state(m, standing)
         return m
 
+    def _drive_inputs(self, m: Module) -> None:
+        """Take the inputs as they are, or only their free bits."""
+        self._command = Signal(CommandLayout())
+        self._vpn = Signal.like(self.vpn)
+        self._filling = Signal.like(self.filling)
+        self._given_groups = Signal.like(self.groups)
+        page, frame, group = (
+            (-1, -1, -1) if self.invariants else (FREE_PAGE_BITS, FRAME, FREE_GROUP_BITS)
+        )
+        m.d.comb += [
+            self._command.eq(self.command),
+            self._command.first.eq(self.command.first & page),
+            self._command.last.eq(self.command.last & page),
+            self._vpn.eq(self.vpn & page),
+            self._filling.eq(self.filling),
+            self._filling.translation.vpn.eq(self.filling.translation.vpn & page),
+            self._filling.ppn.eq(self.filling.ppn & frame),
+            self._given_groups.eq(self.groups & group),
+        ]
+
     def _fix_groups(self, m: Module) -> None:
         """Let each asid have any group, the same all the time."""
         kept, started = Signal.like(self.groups), Signal()
-        m.d.sync += [kept.eq(Mux(started, kept, self.groups)), started.eq(1)]
-        groups = Mux(started, kept, self.groups)
+        groups = Mux(started, kept, self._given_groups)
+        m.d.sync += [kept.eq(groups), started.eq(1)]
         self._groups = groups[:GROUP_BITS], groups[GROUP_BITS:]
         told = Signal.like(self.unit.context_asid)
         m.d.sync += told.eq(self.unit.context_asid)
@@ -134,8 +174,8 @@ class TlbHarness(wiring.Component):
 
     def _watch(self, m: Module) -> None:
         """Assume sound fills; take the watched one, and note which commands overlap it."""
-        filling, unit = self.filling.translation, self.unit
-        chosen = self.fill & (self.filling.ppn == FRAME)
+        filling, unit = self._filling.translation, self.unit
+        chosen = self.fill & (self._filling.ppn == FRAME)
         m.d.comb += [
             Assume(self._is_sound(filling)),
             Assume(~(self.seen & chosen)),
@@ -149,7 +189,7 @@ class TlbHarness(wiring.Component):
             self.watched.eq(subject),
             self.doomed.eq(
                 self.doomed
-                | (exists & unit.accepted & dooms(self.command, subject.translation, self._group))
+                | (exists & unit.accepted & dooms(self._command, subject.translation, self._group))
             ),
             self.dead.eq(
                 self.dead | (exists & is_killed(unit.kill, subject.translation, self.tlb.config))
@@ -166,10 +206,10 @@ class TlbHarness(wiring.Component):
 
     def _follow(self, m: Module) -> tuple[Value, Value]:
         """Keep the accesses beside the TLB's pipeline; return the asid and page of the one that stands at its end."""
-        asid, vpn = self.asid, self.vpn
+        asid, vpn = self.asid, self._vpn
         for number in range(self.tlb.config.lookup_latency):
             before = asid, vpn
-            asid, vpn = Signal.like(self.asid), Signal.like(self.vpn)
+            asid, vpn = Signal.like(self.asid), Signal.like(self._vpn)
             with m.If(self.advance):
                 m.d.sync += [asid.eq(before[0]), vpn.eq(before[1])]
             if number == 0:
@@ -184,7 +224,8 @@ class TlbHarness(wiring.Component):
         group = translation.shared & (self._group(asid) == translation.group)
         within = (translation.vpn <= vpn) & (vpn <= span_last(translation.vpn, translation.grain))
         claims = {"stale": ~self.doomed, "isolation": self.seen & (own | group) & within}
-        m.d.comb += Assert(~answers | claims[self.claim])
+        rule = ~answers | claims[self.claim]
+        m.d.comb += Assert(rule if self.invariants else so_far(m, rule))
 
     def _tie_state(self, m: Module, standing: tuple[Value, Value]) -> None:
         """Assert what holds between the registers of the associative part and what is watched."""

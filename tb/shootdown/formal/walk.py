@@ -1,5 +1,7 @@
 """Proofs about the walker: what it grants, that it answers, and that its port keeps the rules of AXI."""
 
+from dataclasses import replace
+
 from amaranth.hdl import Assert, Assume, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
@@ -9,6 +11,7 @@ from secmmu.internals import KillLayout, Outcome, WalkRequestLayout, span_mask
 from secmmu.layouts import PPN_BITS, PteLayout
 from secmmu.pte import PteJudge, PteVerdict
 from secmmu.walker import Walker
+from shootdown.formal.rules import ADDRESS, WriteLedger, channel, so_far, stays
 from shootdown.formal.spec import CONTEXTS
 
 __all__ = ["CONFIG", "WalkHarness"]
@@ -75,7 +78,8 @@ class WalkHarness(wiring.Component):
     ``permission``  what is filled or answered GRANTED is what the last word read from memory says, and that word is a
                     leaf that lets a user read, and write where the walk was for a write (privileged spec 4.3.2)
     ``progress``    a walk is answered within 12 cycles, when memory answers in the next one and nothing is invalidated
-    ``axi``         an address that is offered stays as it is until it is taken
+    ``axi``         what is offered stays as it is until it is taken; each read and each write is one word; a write has
+                    one beat of data (Svadu)
 
     Parameters
     ----------
@@ -87,9 +91,10 @@ class WalkHarness(wiring.Component):
 
     def __init__(self, claim: str, fault: str | None) -> None:
         self.claim = claim
-        self.walker = (_HastyWalker if fault == "hasty" else Walker)(CONFIG)
+        config = replace(CONFIG, svadu=claim == "axi")
+        self.walker = (_HastyWalker if fault == "hasty" else Walker)(config)
         if fault in _JUDGES:
-            self.walker.judge = _JUDGES[fault](CONFIG)
+            self.walker.judge = _JUDGES[fault](config)
         super().__init__(
             {
                 "request": In(WalkRequestLayout(CONFIG)),
@@ -101,6 +106,9 @@ class WalkHarness(wiring.Component):
                 "rresp": In(2),
                 "fill_ready": In(1),
                 "lets_go": In(1),
+                "write_ready": In(2),
+                "bvalid": In(1),
+                "bresp": In(2),
             }
         )
 
@@ -179,19 +187,27 @@ class WalkHarness(wiring.Component):
         ]
 
     def _claim_axi(self, m: Module, asked: Value, referred: Signal, reading: Signal) -> None:
-        """Keep the address that was offered and not taken."""
+        """Ask for the rules on every channel that the walker drives, A/D updates among them."""
         bus = self.walker.bus
-        offered, held = Signal(), Signal()
-        names = ("arid", "araddr", "arlen", "arsize", "arburst", "arlock", "aruser")
-        now = Cat(getattr(bus, name) for name in names)
-        before = Signal(len(now))
-        m.d.comb += held.eq(bus.arvalid & ~self.arready)
-        m.d.sync += [offered.eq(held), before.eq(now)]
+        writes = WriteLedger(m, bus, depth=1)
+        one_word = Cat(
+            ~valid | ((length == 0) & (size == WORD_SIZE) & (address[:WORD_SIZE] == 0))
+            for valid, length, size, address in (
+                (bus.arvalid, bus.arlen, bus.arsize, bus.araddr),
+                (bus.awvalid, bus.awlen, bus.awsize, bus.awaddr),
+            )
+        )
+        rules = [
+            stays(m, bus.arvalid, bus.arready, channel(bus, "ar", ADDRESS)),
+            stays(m, bus.awvalid, bus.awready, channel(bus, "aw", ADDRESS)),
+            stays(m, bus.wvalid, bus.wready, channel(bus, "w", ("data", "strb", "last"))),
+            one_word.all(),
+            writes.allows_data(bus),
+            writes.fits,
+        ]
         m.d.comb += [
-            Assert(~offered | (bus.arvalid & (before == now))),
-            # One word of eight bytes, which stays within its page.
-            Assert(
-                ~bus.arvalid
-                | ((bus.arlen == 0) & (bus.arsize == WORD_SIZE) & (bus.araddr[:WORD_SIZE] == 0))
-            ),
+            Cat(bus.awready, bus.wready).eq(self.write_ready),
+            bus.bresp.eq(self.bresp),
+            bus.bvalid.eq(self.bvalid & writes.answerable[0]),
+            Assert(so_far(m, Cat(rules).all())),
         ]
