@@ -164,7 +164,7 @@ PROOFS = {
         Proof(
             name="completion",
             configuration="whole MMU, 2 ids, 2 waiters",
-            says="whole MMU: what is taken in the first 3 cycles is answered within 60 when all others answer at once",
+            says="whole MMU: what is taken in the first 2 cycles is answered within 40 when all others answer at once",
             harness=_whole("completion"),
             depth=whole.ANSWERED_WITHIN + 1,
             at_end=True,

@@ -49,7 +49,7 @@ WORD_SIZE = 3
 ROW_BITS = 4
 PTE_BITS = 10
 FREE_BITS = 90
-OPEN_CYCLES, ANSWERED_WITHIN = 3, 60
+OPEN_CYCLES, ANSWERED_WITHIN = 2, 40
 """In the proof of completion: cycles in which anything may come, and cycles from reset in which all is answered."""
 STREAMS = ("invalidated", "drained", "dropped", "fault")
 HOST = ("command", "dropin", "resume")
@@ -94,7 +94,7 @@ class WholeHarness(wiring.Component):
 
     ``ports``       on the device's, the memory's and the host's side the MMU keeps the rules of AXI: what is offered
                     stays; no burst leaves its page; every answer is owed, in order, with as many beats; WLAST and RLAST
-    ``completion``  everybody else answers at once: what is taken in the first 3 cycles is answered within 60
+    ``completion``  everybody else answers at once: what is taken in the first 2 cycles is answered within 40
 
     Parameters
     ----------
