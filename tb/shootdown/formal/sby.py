@@ -41,7 +41,7 @@ memory_map -formal
 opt -full
 techmap
 opt
-abc -fast -g AND,XOR,MUX
+abc -g AND,XOR,MUX
 opt_clean -purge"""
 _STEP = re.compile(r"Checking assertions in step (\d+)")
 

@@ -1,14 +1,23 @@
 """Proofs about the whole MMU: its ports keep the rules of AXI, and everything that it takes it answers."""
 
+from dataclasses import replace
+
 from amaranth.hdl import Assert, Assume, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 
 from secmmu.axi import Burst
-from secmmu.config import SecmmuConfig
+from secmmu.config import MUTANTS, SecmmuConfig
 from secmmu.contexts import Contexts
 from secmmu.internals import ContextLayout
-from secmmu.layouts import PAGE_BITS, VPN_BITS, WORD_BITS, Phase
+from secmmu.layouts import (
+    EPOCH_BITS,
+    PAGE_BITS,
+    VPN_BITS,
+    WORD_BITS,
+    CommandKind,
+    Phase,
+)
 from secmmu.mmu import Secmmu
 from shootdown.formal.parts import with_parts
 from shootdown.formal.rules import (
@@ -46,10 +55,12 @@ CONFIG = SecmmuConfig(
 )
 SV39 = 8
 WORD_SIZE = 3
+PPN_LOW, FRESH_BIT = 10, 28
+"""Where the frame begins in a PTE; its bit that says when the PTE was read, in the proof of freshness."""
 ROW_BITS = 4
 PTE_BITS = 10
 FREE_BITS = 90
-OPEN_CYCLES, ANSWERED_WITHIN = 2, 40
+OPEN_CYCLES, ANSWERED_WITHIN = 1, 36
 """In the proof of completion: cycles in which anything may come, and cycles from reset in which all is answered."""
 STREAMS = ("invalidated", "drained", "dropped", "fault")
 HOST = ("command", "dropin", "resume")
@@ -94,22 +105,25 @@ class WholeHarness(wiring.Component):
 
     ``ports``       on the device's, the memory's and the host's side the MMU keeps the rules of AXI: what is offered
                     stays; no burst leaves its page; every answer is owed, in order, with as many beats; WLAST and RLAST
-    ``completion``  everybody else answers at once: what is taken in the first 2 cycles is answered within 40
+    ``fresh``       with INVALIDATED of a command of kind ALL, no address is first presented on the memory side that comes
+                    of a PTE read, or of a drop-in made, before the command's handshake
+    ``completion``  everybody else answers at once: what is offered in the first cycle is answered within 36
 
     Parameters
     ----------
     claim : str
         What is asserted.
     fault : str or None
-        One of :data:`shootdown.formal.whole_faults.FAULTS`: the MMU has it.
+        One of :data:`shootdown.formal.whole_faults.FAULTS`, or of the RTL's own: the MMU has it.
     """
 
     def __init__(self, claim: str, fault: str | None) -> None:
         self.claim = claim
+        config = replace(CONFIG, mutant=fault if fault in MUTANTS else None)
         self.eager = claim == "completion"
         self._rows = [Signal(ContextLayout(), name=f"row{i}") for i in range(CONTEXTS)]
         parts = {"Contexts": lambda config: _Rows(config, self._rows), **faulty(fault)}
-        self.mmu = with_parts(Secmmu, **parts)(CONFIG)
+        self.mmu = with_parts(Secmmu, **parts)(config)
         super().__init__({"rows": In(ROW_BITS * CONTEXTS), "free": In(FREE_BITS)})
 
     def elaborate(self, platform: object) -> Module:
@@ -131,8 +145,11 @@ class WholeHarness(wiring.Component):
         self._drive_device(m)
         self._drive_memory(m)
         self._drive_host(m)
-        claim = {"ports": self._claim_ports, "completion": self._claim_completion}[self.claim]
-        claim(m)
+        {
+            "ports": self._claim_ports,
+            "fresh": self._claim_fresh,
+            "completion": self._claim_completion,
+        }[self.claim](m)
         return m
 
     def _take(self, width: int = 1) -> Value:
@@ -284,6 +301,37 @@ class WholeHarness(wiring.Component):
         for name in STREAMS:
             port = getattr(mmu, name)
             rules.append(stays(m, port.valid, port.ready, port.payload.as_value()))
+        m.d.comb += Assert(so_far(m, Cat(rules).all()))
+
+    def _claim_fresh(self, m: Module) -> None:
+        """Let a bit of every frame say whether its PTE is from before the watched command, which alone has tag 1."""
+        mmu = self.mmu
+        command, dropin, walk = mmu.command, mmu.dropin, mmu.walk
+        accepted, dropped = command.valid & command.ready, dropin.valid & dropin.ready
+        watched = command.payload.kind == CommandKind.ALL
+        renewed, read_before, answered = Signal(), Signal(), Signal()
+        count, number = Signal(EPOCH_BITS), Signal(EPOCH_BITS)
+        with m.If(accepted):
+            m.d.sync += count.eq(count + 1)
+            with m.If(watched & ~renewed):
+                m.d.sync += [renewed.eq(1), number.eq(count)]
+        with m.If(walk.arvalid & walk.arready):
+            m.d.sync += read_before.eq(~renewed)
+        new_read, new_dropin = walk.rdata[FRESH_BIT], dropin.payload.pte.as_value()[FRESH_BIT]
+        later = renewed & (dropin.payload.epoch > number)
+        said = mmu.invalidated.valid & (mmu.invalidated.payload.tag == 1)
+        m.d.sync += answered.eq(answered | said)
+        m.d.comb += [
+            Assume(command.payload.tag == (watched & ~renewed)),
+            Assume(~walk.rvalid | (renewed & read_before) | (new_read == renewed)),
+            Assume(~dropped | (new_dropin == later)),
+        ]
+        rules = []
+        for prefix in ("ar", "aw"):
+            valid, waited = getattr(mmu.memory, f"{prefix}valid"), Signal()
+            m.d.sync += waited.eq(valid & ~getattr(mmu.memory, f"{prefix}ready"))
+            new = getattr(mmu.memory, f"{prefix}addr")[FRESH_BIT + PAGE_BITS - PPN_LOW]
+            rules.append(~(valid & ~waited & (answered | said)) | new)
         m.d.comb += Assert(so_far(m, Cat(rules).all()))
 
     def _claim_completion(self, m: Module) -> None:

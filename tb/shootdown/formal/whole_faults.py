@@ -103,5 +103,5 @@ FAULTS: dict[str, dict[str, Any]] = {
 
 
 def faulty(fault: str | None) -> dict[str, Any]:
-    """Return the parts that make the fault; none for None."""
-    return {} if fault is None else FAULTS[fault]
+    """Return the parts that make the fault; none for None, or for what the RTL's configuration names."""
+    return {} if fault is None else FAULTS.get(fault, {})
