@@ -117,6 +117,7 @@ PATHS = (
     *SEED_PATHS,
     "try_to_migrate_one",
     "migrate_vma_collect",
+    "try_to_unmap_flush",
     *_RANGE_PATHS,
     "madvise_free_single_vma",
     *_KSM_PATHS,
@@ -127,7 +128,7 @@ PATHS = (
     "hugetlb_cow",
     "copy_hugetlb_page_range",
 )
-"""Every path that some policy notifies of. ``unmap_region`` is munmap, ``zap_page_range`` madvise."""
+"""Every path that only some kernels have, or that some policy notifies of. ``unmap_region`` is munmap, ``zap_page_range`` madvise."""
 
 QUIET_PATHS = (
     "dup_mmap",
@@ -158,12 +159,16 @@ class Policy:
     unhashes_before_release : bool
         The end of an address space takes each subscriber off the chain before it calls its release, so that what
         happens meanwhile is not notified (until 3.5; 3ad3d901bbcf).
+    arch_exit_first : bool
+        ``exit_mmap`` calls ``arch_exit_mmap`` before the subscribers' release, not behind it (2.6.27 alone).
     rmap_sleeps : bool
         The locks of the reverse maps are mutexes (from 3.0 on), not spinlocks.
     end_invalidates : bool
         Range end calls ``invalidate_range`` first (3.19 to 6.5).
     flush_invalidates : bool
         Every flush of the CPUs' TLBs calls ``invalidate_range`` (6.6; 6bbd42e2df8f).
+    kernel_flush_invalidates : bool
+        When kernel page tables are freed, whoever walks the CPUs' tables is told (no kernel here; 2025).
     rechecks_young : bool
         ``try_to_unmap_one`` tests young (CPU and, at ``YOUNG``, device) once more before it unmaps.
     asks_old_only : bool
@@ -210,9 +215,11 @@ class Policy:
     stops_at_first: bool = False
     takes_all_locks: bool = False
     unhashes_before_release: bool = False
+    arch_exit_first: bool = False
     rmap_sleeps: bool = False
     end_invalidates: bool = False
     flush_invalidates: bool = False
+    kernel_flush_invalidates: bool = False
     rechecks_young: bool = True
     asks_old_only: bool = False
     notifies_without_page: bool = True
@@ -316,6 +323,7 @@ V2_6_27 = replace(
     name="v2.6.27",
     takes_all_locks=True,
     unhashes_before_release=True,
+    arch_exit_first=True,
     cow_unmaps_first=False,
     frees_inside=False,
     gather_pages=506,
@@ -366,6 +374,7 @@ V4_13 = replace(
         "clear_refs_write": _BRACKET,
         "hugetlb_cow": _BRACKET | {Point.CLEARED: _IVR},
         "copy_hugetlb_page_range": _BRACKET,
+        "try_to_unmap_flush": _UNTOLD,
         "__split_huge_pmd": _BRACKET | {Point.CLEARED: _IVR},
         "collapse_huge_page": _BRACKET,
         "mremap": _BRACKET,
@@ -382,7 +391,7 @@ V6_6 = replace(
     V4_13,
     name="v6.6",
     points=dict.fromkeys((*V4_13.points, "try_to_migrate_one", "migrate_vma_collect"), _BRACKET)
-    | {"page_referenced_one": _ASKS},
+    | {"page_referenced_one": _ASKS, "try_to_unmap_flush": _UNTOLD},
     end_invalidates=False,
     flush_invalidates=True,
     flushes_pfnmap_locked=True,

@@ -15,8 +15,8 @@ from hostmm.mm.pages import clear_page_dirty, is_anon
 from hostmm.paths.huge_split import split_huge_page
 from hostmm.paths.page_referenced import page_referenced
 from hostmm.paths.try_to_unmap import SwapResult, try_to_unmap
+from hostmm.paths.unmap_batch import UnmapBatch
 from hostmm.scheduler import Steps
-from hostmm.timeline import Row
 from hostmm.writeback import submit_page
 
 if TYPE_CHECKING:
@@ -36,20 +36,21 @@ def shrink(machine: "Machine", priority: int) -> Steps:
     least = min(_BATCH, max(4, machine.frames.total // 32))
     if machine.lru.active > machine.lru.inactive:
         yield from _shrink_active(machine, max(least, machine.lru.active >> priority))
-    freed, written = 0, []
+    freed, written, batch = 0, [], UnmapBatch(machine)
     count = max(least, machine.lru.inactive >> priority)
     for page in _isolate(machine, active=False, count=count):
         yield "lru"
-        verdict = yield from _try_to_free(machine, page, merciless=priority <= _MERCILESS)
+        verdict = yield from _try_to_free(machine, page, batch, merciless=priority <= _MERCILESS)
         freed += verdict == "freed"
         if verdict == "written":
             written.append(page)
+    yield from batch.finish()
     if written:
         yield "io_wait"
     for page in written:
         page.under_writeback = False
         yield "lru"
-        freed += yield from _free_written(machine, page)
+        freed += yield from _free_written(machine, page, batch)
     return freed
 
 
@@ -57,12 +58,14 @@ def shrink_page(machine: "Machine", page: Page) -> Steps:
     """Try to free one page, as if a scan of the inactive list had come to it; returns whether it did."""
     machine.lru.remove(page)
     machine.frames.get(page)
-    verdict = yield from _try_to_free(machine, page, merciless=False)
+    batch = UnmapBatch(machine)
+    verdict = yield from _try_to_free(machine, page, batch, merciless=False)
+    yield from batch.finish()
     if verdict != "written":
         return verdict == "freed"
     yield "io_wait"
     page.under_writeback = False
-    return (yield from _free_written(machine, page))
+    return (yield from _free_written(machine, page, batch))
 
 
 def _isolate(machine: "Machine", *, active: bool, count: int) -> list[Page]:
@@ -90,7 +93,7 @@ def _shrink_active(machine: "Machine", count: int) -> Steps:
         _put_back(machine, page, active=used)
 
 
-def _try_to_free(machine: "Machine", page: Page, *, merciless: bool) -> Steps:
+def _try_to_free(machine: "Machine", page: Page, batch: UnmapBatch, *, merciless: bool) -> Steps:
     """One page of ``shrink_page_list``; returns "freed", "written" (its I/O has begun) or "kept"."""
     if page.lock.held or page.under_writeback:
         _put_back(machine, page, active=False)
@@ -100,18 +103,19 @@ def _try_to_free(machine: "Machine", page: Page, *, merciless: bool) -> Steps:
     if referenced and page.mapcount and not merciless:
         verdict = SwapResult.FAIL
     else:
-        verdict = yield from _unmap(machine, page)
+        verdict = yield from _unmap(machine, page, batch)
     if verdict is not SwapResult.SUCCESS:
         machine.sched.release(page.lock)
         _put_back(machine, page, active=verdict is SwapResult.FAIL)
         return "kept"
     if page.dirty:
+        yield from batch.flush_dirty()
         yield from _page_out(machine, page)
         return "written"
-    return "freed" if _remove_mapping(machine, page) else "kept"
+    return "freed" if _remove_mapping(machine, page, batch) else "kept"
 
 
-def _unmap(machine: "Machine", page: Page) -> Steps:
+def _unmap(machine: "Machine", page: Page, batch: UnmapBatch) -> Steps:
     """Give the page a place to go to, and make nobody map it."""
     if page.huge:
         yield from split_huge_page(machine, page)
@@ -123,7 +127,7 @@ def _unmap(machine: "Machine", page: Page) -> Steps:
         machine.swap.add_to_swap(page)
     if not page.mapcount:
         return SwapResult.SUCCESS
-    return (yield from try_to_unmap(machine, page))
+    return (yield from try_to_unmap(machine, page, batch=batch))
 
 
 def _page_out(machine: "Machine", page: Page) -> Steps:
@@ -139,16 +143,16 @@ def _page_out(machine: "Machine", page: Page) -> Steps:
     machine.sched.release(page.lock)
 
 
-def _free_written(machine: "Machine", page: Page) -> Steps:
+def _free_written(machine: "Machine", page: Page, batch: UnmapBatch) -> Steps:
     """Free a page whose I/O is done, unless somebody uses it again; returns whether it was freed."""
     if page.lock.held or page.mapcount or page.dirty:
         _put_back(machine, page, active=bool(page.mapcount))
         return False
     yield Acquire(page.lock)
-    return _remove_mapping(machine, page)
+    return _remove_mapping(machine, page, batch)
 
 
-def _remove_mapping(machine: "Machine", page: Page) -> bool:
+def _remove_mapping(machine: "Machine", page: Page, batch: UnmapBatch) -> bool:
     """Take a clean, unmapped, locked page out of its cache and free it, if only the cache and we refer to it."""
     cached = page.swap_slot is not None or isinstance(page.mapping, AddressSpace)
     kept = not cached and not page.lazyfree
@@ -163,6 +167,5 @@ def _remove_mapping(machine: "Machine", page: Page) -> bool:
         del page.mapping.pages[page.index]
         machine.frames.put(page)
     machine.sched.release(page.lock)
-    machine.sched.log(Row.RECLAIMED, pfn=page.pfn)
-    machine.frames.put(page)
+    batch.free(page)
     return True

@@ -124,6 +124,7 @@ class Row(enum.IntEnum):
     ``DMA_DROP``          the access was given up (its address is gone): as DMA_SUBMIT
     ``FAULT_BEGIN/END``   a fault (CPU's or device's) is handled: mm, vpn; ``tag`` 1 device; ``a`` 1 write
     ``TEARDOWN``          exit_mmap is about to clear its first PTE: mm
+    ``ARCH_EXIT``         ``arch_exit_mmap``, the architecture's part of exit_mmap, is called: mm
     ``RECLAIMED``         pfn is about to be freed by reclaim
     ``ADDED``             something that the trace does not hold was added: ``tag`` 1 nonlinear, 2 xip
     ``SUBSCRIBE``         a subscriber is registered with (``tag`` 1) or leaves (0) a notifier chain: mm; ``a`` has
@@ -190,6 +191,7 @@ class Row(enum.IntEnum):
     PMD_CLEAR = 101
     DROP_IN = 102
     RESUME = 103
+    ARCH_EXIT = 104
     REGISTER = 120
 
 

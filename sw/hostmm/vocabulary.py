@@ -42,6 +42,7 @@ WORDS = {
     "RS RE": "callbacks invalidate_range_start and _end",
     "IVR": "callback invalidate_range (6.6: arch_invalidate_secondary_tlbs)",
     "CHG": "callback change_pte",
+    "ARCH": "arch_exit_mmap, the architecture's part",
     "REL UNHASH": "callback release; a subscriber left the chain",
     "word.2M": "it was a 2 MiB leaf or a whole table, not a PTE",
     "{a b}*3": "a b three times",
@@ -72,6 +73,7 @@ _SIMPLE = {
     Row.COPY: "COPY",
     Row.FILL: "ZERO",
     Row.RSS: "RSS",
+    Row.ARCH_EXIT: "ARCH",
 }
 _PAIRS = {Row.PAGE_DIRTY: ("CLN", "DRT"), Row.MAPCOUNT: ("RM-", "RM+")}
 

@@ -2,14 +2,19 @@
 
 import numpy as np
 
+from hostmm.audit import audit
 from hostmm.driver import Driver
 from hostmm.machine import Machine, MachineConfig
 from hostmm.mm.space import Vma
 from hostmm.model import Model
-from hostmm.policies import V9
+from hostmm.policies import V6_6, V9
+from hostmm.scenarios.base import store
+from hostmm.subscribers.sva import Sva
+from hostmm.syscalls import mmap
 from hostmm.timeline import Row
 
 MEMORY_BYTES = 16 << 20
+BASE = 0x1000
 
 
 class Host:
@@ -70,3 +75,45 @@ class Host:
             assert entry & 1, f"vpn {vpn:#x} is not mapped"
             table = entry >> 10
         return table << 12
+
+
+class Mapped(Host):
+    """A host with a bound address space that maps written pages at :data:`BASE`: the first holds ``first``, the next 1 more.
+
+    ``kind`` is the kind of their file, disk or tmpfs; None: they are anonymous.
+    """
+
+    def __init__(self, policy=V6_6, *, pages=1, first=7, kind=None):
+        super().__init__(policy=policy)
+        self.mm = self.machine.new_mm()
+        self.file = self.machine.new_file("f", tmpfs=kind == "tmpfs") if kind else None
+        self.pages = pages
+        self.first = first
+
+    def play(self, *threads):
+        """Run threads one after the other, then audit."""
+
+        def main():
+            for thread in threads:
+                yield from thread
+            yield from audit(self.machine)
+
+        self.run(main())
+
+    def prepare(self):
+        yield from Sva.bind(self.machine, self.mm)
+        vma = self.anonymous(self.mm, BASE, self.pages)
+        if self.file is not None:
+            vma = self.mapping(self.mm, BASE, self.pages, self.file)
+        yield from mmap(self.machine, self.mm, vma)
+        for offset in range(self.pages):
+            yield from store(self.machine, self.mm, BASE + offset, self.first + offset)
+
+    def page(self, offset=0, mm=None):
+        return self.machine.frames.pages[self.translate_now(mm or self.mm, BASE + offset) >> 12]
+
+    def content(self, mm=None):
+        return self.word(self.page(mm=mm).address)
+
+    def contents(self, mm=None):
+        return [self.word(self.page(offset, mm).address) for offset in range(self.pages)]

@@ -3,7 +3,6 @@
 import pytest
 
 from hostmm import syscalls
-from hostmm.audit import audit
 from hostmm.cpu import access
 from hostmm.gup import get_user_page, put_user_page
 from hostmm.locks import Signal, Wait
@@ -11,47 +10,17 @@ from hostmm.mm.pagetable import PTE_W, is_migration_entry
 from hostmm.paths.ksm import RmapItem, try_to_merge_two_pages
 from hostmm.paths.migrate import migrate_page
 from hostmm.paths.truncate import truncate_range
-from hostmm.policies import POLICIES, V6_6, V9
+from hostmm.policies import POLICIES, V9
 from hostmm.scenarios.base import store
 from hostmm.scheduler import Gate
-from hostmm.subscribers.sva import Sva
 from hostmm.timeline import Notification, Row
-from tests.sw.hosts import Host
-
-BASE = 0x1000
+from tests.sw.hosts import BASE, Mapped
 
 policies = pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
 
 
-class Mover(Host):
-    """A host with a bound address space and one page at BASE that holds 7."""
-
-    def __init__(self, policy=V6_6, *, file=False):
-        super().__init__(policy=policy)
-        self.mm = self.machine.new_mm()
-        self.file = self.machine.new_file("f") if file else None
-
-    def play(self, *threads):
-        def main():
-            for thread in threads:
-                yield from thread
-            yield from audit(self.machine)
-
-        self.run(main())
-
-    def prepare(self):
-        yield from Sva.bind(self.machine, self.mm)
-        vma = self.anonymous(self.mm, BASE, 1)
-        if self.file is not None:
-            vma = self.mapping(self.mm, BASE, 1, self.file)
-        yield from syscalls.mmap(self.machine, self.mm, vma)
-        yield from store(self.machine, self.mm, BASE, 7)
-
-    def page(self, mm=None):
-        return self.machine.frames.pages[self.translate_now(mm or self.mm, BASE) >> 12]
-
-    def content(self, mm=None):
-        return self.word(self.page(mm).address)
+class Mover(Mapped):
+    """One page, which migrates."""
 
     def move(self, results=None):
         moved = yield from migrate_page(self.machine, self.page())
@@ -74,9 +43,9 @@ class Mover(Host):
 
 
 @policies
-@pytest.mark.parametrize("file", [False, True])
-def test_a_page_moves_with_its_content_and_its_dirty_flag(policy, file):
-    host, results = Mover(policy, file=file), []
+@pytest.mark.parametrize("kind", [None, "disk"])
+def test_a_page_moves_with_its_content_and_its_dirty_flag(policy, kind):
+    host, results = Mover(policy, kind=kind), []
     host.play(host.prepare())
     before = host.page()
     host.play(host.move(results))
@@ -98,7 +67,7 @@ def test_every_place_of_a_shared_page_follows(policy):
 
     host.play(host.prepare(), fork(), host.move())
     (child,) = children
-    assert host.page() is host.page(child)
+    assert host.page() is host.page(mm=child)
     assert host.page().mapcount == 2
     host.play(store(host.machine, child, BASE, 9))
     assert (host.content(), host.content(child)) == (7, 9)
@@ -180,16 +149,16 @@ def test_fork_copies_the_entry_and_both_get_the_new_page(policy):
 
     host.race("copy_page", fork(), results)
     assert results == [True]
-    assert host.page() is host.page(children[0])
+    assert host.page() is host.page(mm=children[0])
     assert not host.mm.tables.get(BASE) & PTE_W
     host.play(store(host.machine, host.mm, BASE, 9))
     assert (host.content(), host.content(children[0])) == (9, 7)
 
 
 @policies
-@pytest.mark.parametrize("file", [False, True])
-def test_an_entry_that_is_unmapped_stays_unmapped(policy, file):
-    host, results = Mover(policy, file=file), []
+@pytest.mark.parametrize("kind", [None, "disk"])
+def test_an_entry_that_is_unmapped_stays_unmapped(policy, kind):
+    host, results = Mover(policy, kind=kind), []
     host.play(host.prepare())
     host.race("copy_page", syscalls.munmap(host.machine, host.mm, BASE, BASE), results)
     assert results == [True]
@@ -242,7 +211,7 @@ def test_a_fault_waits_until_the_page_has_moved():
 
 
 def test_truncation_finds_a_page_that_moved_while_it_waited():
-    host, results = Mover(V9, file=True), []
+    host, results = Mover(V9, kind="disk"), []
     host.play(host.prepare())
     gate = Gate("thread0", "unmap_and_move", "copy_page", Signal("reached"), Signal("opened"))
     host.machine.sched.gates.append(gate)

@@ -3,7 +3,6 @@
 import pytest
 
 from hostmm import syscalls
-from hostmm.audit import audit
 from hostmm.errors import HostError
 from hostmm.gup import get_user_page, put_user_page
 from hostmm.locks import Acquire
@@ -11,38 +10,17 @@ from hostmm.mm.pagetable import PTE_W
 from hostmm.paths.migrate_vma import migrate_vma
 from hostmm.policies import V4_13, V6_6
 from hostmm.scenarios.base import store
-from hostmm.subscribers.sva import Sva
 from hostmm.timeline import Row
-from tests.sw.hosts import Host
+from tests.sw.hosts import BASE, Mapped
 
-BASE = 0x1000
 PAGES = 4
 
 
-class Range(Host):
-    """A bound address space with some pages that hold 10, 11, ..."""
+class Range(Mapped):
+    """Some pages that hold 10, 11, ..., which a driver moves."""
 
-    def __init__(self, policy=V6_6, *, file=False):
-        super().__init__(policy=policy)
-        self.mm = self.machine.new_mm()
-        self.file = self.machine.new_file("f") if file else None
-
-    def play(self, *threads):
-        def main():
-            for thread in threads:
-                yield from thread
-            yield from audit(self.machine)
-
-        self.run(main())
-
-    def prepare(self):
-        yield from Sva.bind(self.machine, self.mm)
-        vma = self.anonymous(self.mm, BASE, PAGES)
-        if self.file is not None:
-            vma = self.mapping(self.mm, BASE, PAGES, self.file)
-        yield from syscalls.mmap(self.machine, self.mm, vma)
-        for offset in range(PAGES):
-            yield from store(self.machine, self.mm, BASE + offset, 10 + offset)
+    def __init__(self, policy=V6_6, *, kind=None):
+        super().__init__(policy, pages=PAGES, first=10, kind=kind)
 
     def move(self, results=None):
         vma = self.mm.find_vma(BASE)
@@ -50,16 +28,10 @@ class Range(Host):
         if results is not None:
             results.append(moved)
 
-    def page(self, offset, mm=None):
-        return self.machine.frames.pages[self.translate_now(mm or self.mm, BASE + offset) >> 12]
 
-    def contents(self, mm=None):
-        return [self.word(self.page(offset, mm).address) for offset in range(PAGES)]
-
-
-@pytest.mark.parametrize("file", [False, True])
-def test_every_page_moves_with_its_content_and_its_dirty_flag(file):
-    host, results = Range(file=file), []
+@pytest.mark.parametrize("kind", [None, "disk"])
+def test_every_page_moves_with_its_content_and_its_dirty_flag(kind):
+    host, results = Range(kind=kind), []
     host.play(host.prepare())
     before = [host.page(offset).pfn for offset in range(PAGES)]
     host.play(host.move(results))

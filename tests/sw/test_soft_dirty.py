@@ -3,45 +3,23 @@
 import pytest
 
 from hostmm import syscalls
-from hostmm.audit import audit
 from hostmm.cpu import access
 from hostmm.errors import HostError
 from hostmm.paths.migrate import migrate_page
 from hostmm.paths.soft_dirty import clear_refs_write, soft_dirty
-from hostmm.policies import POLICIES, V3_7, V6_6
-from hostmm.subscribers.sva import Sva
-from tests.sw.hosts import Host
+from hostmm.policies import V3_7, V4_13, V6_6
+from tests.sw.hosts import BASE, Mapped
 
-BASE = 0x1000
 PAGES = 4
 
-policies = pytest.mark.parametrize("policy", ["v4.13", "v6.6"])
+policies = pytest.mark.parametrize("policy", [V4_13, V6_6], ids=lambda policy: policy.name)
 
 
-class Tracked(Host):
-    """A bound address space with some written pages."""
+class Tracked(Mapped):
+    """Some written pages, which soft-dirty tracks."""
 
     def __init__(self, policy, kind=None):
-        super().__init__(policy=POLICIES[policy] if isinstance(policy, str) else policy)
-        self.mm = self.machine.new_mm()
-        self.file = self.machine.new_file("f", tmpfs=kind == "tmpfs") if kind else None
-
-    def play(self, *threads):
-        def main():
-            for thread in threads:
-                yield from thread
-            yield from audit(self.machine)
-
-        self.run(main())
-
-    def prepare(self):
-        yield from Sva.bind(self.machine, self.mm)
-        vma = self.anonymous(self.mm, BASE, PAGES)
-        if self.file is not None:
-            vma = self.mapping(self.mm, BASE, PAGES, self.file)
-        yield from syscalls.mmap(self.machine, self.mm, vma)
-        for page in range(PAGES):
-            yield from self.access(page, write=True)
+        super().__init__(policy, pages=PAGES, kind=kind)
 
     def access(self, page, *, write):
         assert (yield from access(self.machine, self.mm, BASE + page, 0, write=write))
@@ -107,8 +85,7 @@ def test_what_moves_or_was_moved_counts_as_written():
     host = Tracked(V6_6)
 
     def migrate():
-        page = host.machine.frames.pages[host.translate_now(host.mm, BASE) >> 12]
-        assert (yield from migrate_page(host.machine, page))
+        assert (yield from migrate_page(host.machine, host.page()))
 
     host.play(host.prepare(), host.sweep(), migrate())
     assert host.marks() == [0]

@@ -44,6 +44,13 @@ STEPS = {
         "v4.13": "PGL RLK | RS PTL CFY FC CLR DRT RSS SET(swap) RM- PUT IVR PTU IVR RE",
         "v6.6": "PGL RLK | RS PTL FC CLR IVR DRT RSS SET(swap) RM- PUT PTU RE",
     },
+    "try_to_unmap_one, batched": {
+        "v4.13": "PGL RLK | RS PTL CFY FC clr DRT RSS SET(swap) RM- PUT IVR PTU IVR RE",
+        "v6.6": "PGL RLK | RS PTL FC clr IVR DRT RSS SET(swap) RM- PUT PTU RE",
+    },
+    "try_to_unmap_flush": {
+        "v4.13 v6.6": "PGL | FLUSH",
+    },
     "try_to_unmap_cluster": {
         "v9 v2.6.27": "PGL RLK | PTL CFY FC CLR INVP SET(file) DRT RM- PUT RSS YNG {CFY}*2 FC CLR INVP RM- PUT RSS PTU",
         "seed emm": "PGL RLK | RS PTL FC CLR SET(file) DRT RM- PUT RSS YNG FC CLR RM- PUT RSS PTU RE",
@@ -97,9 +104,9 @@ STEPS = {
         "v6.6": "MM-W MM-W | RLK RLU RS {PTL}*2 {SET(RO,D) GET RM+ SET(RO,D)}*2 PTU RSS PTU RE FLUSH IVR",
     },
     "exit_mmap": {
-        "v9 seed emm": "| REL MM-W PTL {clr RM-}*2 RSS PTU RLK RLU FLUSH {FREE}*5 MMU",
-        "v2.6.27": "| UNHASH REL MM-W PTL {clr RM-}*2 RSS PTU RLK RLU FLUSH {FREE}*5 MMU",
-        "v3.7 v4.13 v6.6": "| REL UNHASH MM-W PTL {clr RM-}*2 RSS PTU RLK RLU FLUSH {FREE}*5 MMU",
+        "v9 seed emm": "| REL ARCH MM-W PTL {clr RM-}*2 RSS PTU RLK RLU FLUSH {FREE}*5 MMU",
+        "v2.6.27": "| ARCH UNHASH REL MM-W PTL {clr RM-}*2 RSS PTU RLK RLU FLUSH {FREE}*5 MMU",
+        "v3.7 v4.13 v6.6": "| REL UNHASH ARCH MM-W PTL {clr RM-}*2 RSS PTU RLK RLU FLUSH {FREE}*5 MMU",
     },
     "write_protect_page": {
         "v3.7": "MM-R PGL | RS PTL FC CLR DRT CHG SET(RO) PTU RE",
@@ -150,6 +157,10 @@ STEPS = {
         "v3.7": "MM-W | RS PTL clr.2M {RM-}*512 RSS FREE PTU RE RLK RLU FLUSH {FREE}*512",
         "v4.13": "MM-W | RS PTL clr.2M {RM-}*512 RSS FREE PTU IVR RE RLK RLU FLUSH IVR {FREE}*512",
         "v6.6": "MM-W | RS PTL clr.2M {RM-}*512 RSS FREE PTU RE RLK RLU FLUSH IVR {FREE}*512",
+    },
+    "madvise_free_single_vma, 2 MiB leaf": {
+        "v4.13": "MM-R | RS PTL clr.2M SET(W).2M PTU IVR RE FLUSH IVR",
+        "v6.6": "MM-R | RS PTL clr.2M SET(W).2M PTU RE FLUSH IVR",
     },
     "mremap, 2 MiB leaf": {
         "v3.7": "MM-W | RS PTL clr.2M SET(W,D).2M PTU FLUSH RE",

@@ -97,6 +97,8 @@ BUGS: dict[str, Bug] = {
     "B34": _driver(drivers.FlushesUntagged),
     "B35": _driver(drivers.ResetsUnfenced),
     "B35-fixed": _driver(drivers.ResetsFenced),
+    "B36": Bug(),
+    "B36-fixed": Bug(_with(kernel_flush_invalidates=True)),
     "B38": _driver(SUBSCRIBER_MUTANTS["pinned-frees-first"]),
     "B39": _driver(drivers.TakesTimeOutForDone),
     "B40": _driver(drivers.StopsWaiting),
@@ -122,7 +124,8 @@ BUGS: dict[str, Bug] = {
     "S7": _driver(drivers.KvmActsAtEnd),
 }
 """The faults of the host by their number in the catalogue; those that follow B45 are
-the trial's and the matrix' (docs/trial.md). ``B32-fixed`` and ``B35-fixed`` are what repairs those."""
+the trial's and the matrix' (docs/trial.md). ``B32-fixed``, ``B35-fixed`` and
+``B36-fixed`` are what repairs those; B36 is in every kernel here."""
 
 
 def change(

@@ -22,8 +22,13 @@ def exit_mmap(machine: "Machine", mm: MmStruct) -> Steps:
     A device fault that was being served when the process died ends before the first PTE goes: it holds mmap_sem,
     as it would hold a reference to the address space in the kernel; one that comes later finds no vma.
     """
+    early = machine.policy.arch_exit_first
     with machine.sched.path("exit_mmap") as result:
+        if early:
+            machine.sched.log(Row.ARCH_EXIT, mm=mm.number)
         yield from mm.notifiers.release()
+        if not early:
+            machine.sched.log(Row.ARCH_EXIT, mm=mm.number)
         yield Acquire(mm.mmap_sem)
         vmas = list(mm.vmas)
         detach(mm, vmas)

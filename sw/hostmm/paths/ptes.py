@@ -22,6 +22,7 @@ from hostmm.timeline import LockClass, Row
 if TYPE_CHECKING:
     from hostmm.machine import Machine
     from hostmm.mm.space import MmStruct, Vma
+    from hostmm.paths.unmap_batch import UnmapBatch
 
 __all__ = [
     "anon_vma_prepare",
@@ -48,9 +49,14 @@ def pte_unmap_unlock(machine: "Machine", ptl: Lock) -> Steps:
 
 
 def ptep_clear_flush(
-    machine: "Machine", mm: "MmStruct", vpn: int, *, ptl: Lock | None = None
+    machine: "Machine",
+    mm: "MmStruct",
+    vpn: int,
+    *,
+    ptl: Lock | None = None,
+    batch: "UnmapBatch | None" = None,
 ) -> Steps:
-    """Clear the PTE and flush the CPUs' TLBs; returns the old word. The page-table lock is held.
+    """Clear the PTE and flush the CPUs' TLBs, or owe that to ``batch``; returns the old word. The lock over it is held.
 
     Who gives that lock reaches the PTE through its table, wherever mremap has put it meanwhile (97113eb39fa7).
     """
@@ -58,7 +64,10 @@ def ptep_clear_flush(
     machine.sched.log(Row.CACHE_FLUSH, mm=mm.number, vpn=vpn)
     yield "pte_clear"
     old = mm.tables.clear(vpn if ptl is None else mm.tables.place(vpn, ptl))
-    yield from flush_tlb_range(machine, mm, vpn, vpn)
+    if batch is not None and batch.defers(mm):
+        yield from batch.add(mm, old)
+    else:
+        yield from flush_tlb_range(machine, mm, vpn, vpn)
     return old
 
 

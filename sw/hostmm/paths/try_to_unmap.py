@@ -20,6 +20,7 @@ from hostmm.paths.ptes import (
 )
 from hostmm.paths.rmap_walk import candidates, rmap_lock, rmap_section
 from hostmm.paths.try_to_unmap_cluster import try_to_unmap_nonlinear
+from hostmm.paths.unmap_batch import UnmapBatch
 from hostmm.policies import Point
 from hostmm.scheduler import Steps
 
@@ -39,21 +40,29 @@ class SwapResult(enum.IntEnum):
 
 @dataclass(frozen=True)
 class _Way:
-    """Under which name the path goes, and whether the page is to move rather than to be reclaimed."""
+    """Under which name the path goes, whether the page is to move rather than to be reclaimed, and who flushes."""
 
     path: str
     migrates: bool = False
+    batch: UnmapBatch | None = None
 
 
-def try_to_unmap(machine: "Machine", page: Page, *, migration: bool = False) -> Steps:
+def try_to_unmap(
+    machine: "Machine",
+    page: Page,
+    *,
+    migration: bool = False,
+    batch: UnmapBatch | None = None,
+) -> Steps:
     """Unmap ``page`` wherever it is mapped; returns a :class:`SwapResult`.
 
     The caller holds the page lock and a reference of its own, so no reference dropped here is the last. An anonymous
     page is in the swap cache, unless it may be dropped (MADV_FREE) or ``migration`` leaves migration entries.
+    Flushes that may wait are owed to ``batch``, if there is one.
     """
     assert page.lock.writer is machine.sched.current, "try_to_unmap needs the page lock"
     split = migration and machine.policy.has("try_to_migrate_one")
-    way = _Way("try_to_migrate_one" if split else "try_to_unmap_one", migration)
+    way = _Way("try_to_migrate_one" if split else "try_to_unmap_one", migration, batch)
     mapping = page.mapping
     result = SwapResult.AGAIN
     if mapping is not None:
@@ -123,7 +132,7 @@ def _must_stay(machine: "Machine", vma: Vma, vpn: int, name: str) -> Steps:
 
 def _unmap(machine: "Machine", page: Page, mm: MmStruct, vpn: int, ptl: Lock, way: _Way) -> Steps:
     """Replace the PTE by what it becomes; returns False where the page was written since MADV_FREE, so it stays."""
-    old = yield from ptep_clear_flush(machine, mm, vpn, ptl=ptl)
+    old = yield from ptep_clear_flush(machine, mm, vpn, ptl=ptl, batch=way.batch)
     place = mm.tables.place(vpn, ptl)
     yield from mm.notifiers.at(way.path, Point.CLEARED, vpn)
     if old & PTE_D and not machine.policy.unmap_forgets_dirty:

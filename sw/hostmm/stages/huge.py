@@ -34,6 +34,11 @@ def _munmap(setting: Setting) -> Steps:
     yield from syscalls.munmap(setting.machine, setting.mm, FIRST, FIRST + _PAGES - 1)
 
 
+def _free(setting: Setting) -> Steps:
+    yield from _collapse(setting)
+    yield from syscalls.madvise_free(setting.machine, setting.mm, FIRST, FIRST + _PAGES - 1)
+
+
 def _mremap(setting: Setting) -> Steps:
     yield from _collapse(setting)
     yield from syscalls.mremap(setting.machine, setting.mm, FIRST, _PAGES, _ELSEWHERE, _PAGES)
@@ -98,6 +103,14 @@ STAGES = (
         _munmap,
         _FRAMES,
         "collapse_huge_page",
+    ),
+    Stage(
+        "madvise_free_single_vma, 2 MiB leaf",
+        "madvise_free_single_vma",
+        "1.14",
+        "MADV_FREE of a 2 MiB leaf, which is never seen as nothing (58ceeb6bec86)",
+        _free,
+        _FRAMES,
     ),
     Stage(
         "mremap, 2 MiB leaf",

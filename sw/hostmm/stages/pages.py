@@ -8,6 +8,7 @@ from hostmm.paths.page_mkclean import page_mkclean
 from hostmm.paths.page_referenced import page_referenced
 from hostmm.paths.try_to_unmap import try_to_unmap
 from hostmm.scheduler import Steps
+from hostmm.shrink import shrink_page
 from hostmm.stages.base import FIRST, Setting, Stage
 from secmmu.layouts import FrameKind
 
@@ -66,6 +67,14 @@ def _try_to_unmap(setting: Setting) -> Steps:
     setting.age(FIRST)
     setting.machine.swap.add_to_swap(setting.page())
     yield from setting.locked(try_to_unmap, setting.page())
+
+
+def _reclaim(setting: Setting) -> Steps:
+    """Reclaim a page that two CPUs may have in their TLBs."""
+    yield from setting.map_written()
+    setting.age(FIRST)
+    freed = yield from shrink_page(setting.machine, setting.page())
+    assert freed, "nobody uses the page"
 
 
 def _try_to_unmap_cluster(setting: Setting) -> Steps:
@@ -146,6 +155,21 @@ STAGES = (
         "1.5",
         "reclaim unmaps an old, dirty anonymous page to swap",
         _try_to_unmap,
+    ),
+    Stage(
+        "try_to_unmap_one, batched",
+        "try_to_unmap_one",
+        "1.5",
+        "the same by a scan of the LRU list, which puts the flush off (TTU_BATCH_FLUSH)",
+        _reclaim,
+        needs="try_to_unmap_flush",
+    ),
+    Stage(
+        "try_to_unmap_flush",
+        "try_to_unmap_flush",
+        "1.5",
+        "one flush for all that the scan has unmapped, before a dirty page is written and before any is freed",
+        _reclaim,
     ),
     Stage(
         "try_to_unmap_cluster",

@@ -435,11 +435,13 @@ def _bugs() -> Iterator[Entry]:
         "I1",
         fixed="B35-fixed",
     )
-    yield none(
+    yield bug(
         36,
         "iommu/sva: Invalidate stale IOTLB entries for kernel address space (2025)",
-        "a page-table page is freed while the device's walk cache points to it",
-        "the host model has no kernel page tables; user tables are freed behind release",
+        "a kernel page-table page is freed while the device's walk cache points to it",
+        ("v6.6", "sva-a", "bug-kernel-table"),
+        "I17",
+        fixed="B36-fixed",
     )
     yield Entry(
         "B37",

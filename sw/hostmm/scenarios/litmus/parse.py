@@ -28,7 +28,7 @@ from hostmm.subscribers.kinds import SUBSCRIBERS
 __all__ = ["LitmusError", "parse", "read"]
 
 _KEYS = ("title", "source", "mm", "page", "device", "memory", "timeout", "forbidden", "shows")
-_KINDS = ("anon", "tmpfs", "file", "pfn", "hole", "nonlinear", "hugetlb")
+_KINDS = ("anon", "tmpfs", "file", "pfn", "hole", "nonlinear", "hugetlb", "kernel")
 _HUGE_PAGES = 512
 _NAME = r"[A-Za-z]\w*"
 _ADDRESS = re.compile(
@@ -201,9 +201,9 @@ class _Parser:
         left = re.sub(r"\b(shared|private|\d+ pages?)\b|= \w+$", "", text).strip()
         if left or not 1 <= spec.pages <= _MOST_PAGES:
             self._fail(f"{left or spec.pages!r} cannot be said of a page", allowed)
-        if kind in ("anon", "pfn", "hole") and spec.shared:
+        if kind in ("anon", "pfn", "hole", "kernel") and spec.shared:
             self._fail(f"a page of kind {kind} is private", allowed)
-        if kind in ("pfn", "hole") and spec.pages != 1:
+        if kind in ("pfn", "hole", "kernel") and spec.pages != 1:
             self._fail(f"a page of kind {kind} stands alone", allowed)
         if kind == "hugetlb" and spec.pages % _HUGE_PAGES:
             self._fail("a run of kind hugetlb is a multiple of 2 MiB", "512 pages")

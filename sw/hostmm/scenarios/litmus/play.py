@@ -12,6 +12,7 @@ import numpy as np
 from hostmm.locks import Signal, Wait
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.space import MmStruct, Vma
+from hostmm.paths.kernel_tables import KERNEL_VPN
 from hostmm.scenarios.base import ALLOWED, FORBIDDEN, Bind, Outcome, Scenario
 from hostmm.scenarios.litmus.parse import read
 from hostmm.scenarios.litmus.script import DENIED, FAULT, PageSpec, Script, Step
@@ -169,6 +170,12 @@ class _Performance:
 
     def _map(self, mm: MmStruct, page: PageSpec, vpn: int) -> None:
         """Map a run of pages in an address space; the first one is what the page's name means."""
+        if page.kind == "kernel":
+            # No vma: it is an address in the upper half.
+            self._stage.vmas[page.name] = Vma(
+                mm, vpn + KERNEL_VPN, vpn + KERNEL_VPN + 1, True, True
+            )
+            return
         first = self._stage.vmas.get(page.name)
         vma = Vma(mm, vpn, vpn + page.pages, True, True, shared=page.shared, pgoff=vpn)
         if page.kind == "pfn":

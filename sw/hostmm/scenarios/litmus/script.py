@@ -29,7 +29,7 @@ class PageSpec:
     Parameters
     ----------
     kind : str
-        ``anon``, ``tmpfs``, ``file``, ``pfn``, ``hole``, ``nonlinear`` or ``hugetlb``.
+        ``anon``, ``tmpfs``, ``file``, ``pfn``, ``hole``, ``nonlinear``, ``hugetlb`` or ``kernel``.
     shared : bool
     pages : int
     value : int

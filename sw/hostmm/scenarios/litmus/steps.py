@@ -12,6 +12,7 @@ from hostmm.mm.pagetable import PTE_V, pte_pfn
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.collapse_huge_page import collapse_huge_page
 from hostmm.paths.gather import MmuGather
+from hostmm.paths.kernel_tables import vmap, vunmap
 from hostmm.paths.ksm import RmapItem, try_to_merge_two_pages
 from hostmm.paths.migrate import migrate_page
 from hostmm.paths.migrate_vma import migrate_vma
@@ -250,12 +251,14 @@ def _migrate(stage: Stage, step: Step) -> Steps:
 
 
 def _evacuate(stage: Stage, step: Step) -> Steps:
-    """Have a driver move pages by their addresses; returns how many moved."""
+    """Have a driver move pages by their addresses; returns how many moved. Huge and raw ones it cannot."""
     assert step.address is not None
     first, last = stage.span(step.address)
     vma = stage.mm(step.address).find_vma(first)
-    assert vma is not None
-    return (yield from migrate_vma(stage.machine, vma, first, last))
+    if vma is None or vma.hugetlb or vma.pfnmap:
+        yield "vma_lookup"
+        return 0
+    return (yield from migrate_vma(stage.machine, vma, first, min(last, vma.end - 1)))
 
 
 def _collapse(stage: Stage, step: Step) -> Steps:
@@ -383,6 +386,14 @@ def _wait(stage: Stage, step: Step) -> Steps:
     yield step.value
 
 
+def _at_page(call: Callable[["Machine", MmStruct, int], Steps]) -> _Play:
+    def play(stage: Stage, step: Step) -> Steps:
+        assert step.address is not None
+        yield from call(stage.machine, stage.mm(step.address), stage.vpn(step.address))
+
+    return play
+
+
 _AT = r"(?P<address>\S+)"
 VERBS: dict[str, Verb] = {
     "store": Verb("store ADDRESS = VALUE", rf"{_AT} *= *(?P<value>\w+)", _store, device=True),
@@ -412,6 +423,8 @@ VERBS: dict[str, Verb] = {
     "revoke": Verb("revoke ADDRESS", _AT, _revoke),
     "reset": Verb("reset DEVICE", r"(?P<name>\w+)", _reset),
     "unplug": Verb("unplug DEVICE", r"(?P<name>\w+)", _unplug),
+    "vmap": Verb("vmap ADDRESS", _AT, _at_page(vmap)),
+    "vunmap": Verb("vunmap ADDRESS", _AT, _at_page(vunmap)),
     "starve": Verb("starve TABLES", r"(?P<value>\d+)", _starve),
     "truncate": Verb("truncate PAGES", _AT, _truncate),
     "fill": Verb("fill ADDRESS", _AT, _fill),
