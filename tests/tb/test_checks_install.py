@@ -1,10 +1,13 @@
 """I2 and I3: no stale translation is installed or used, none at all inside a bracket."""
 
+import pytest
+
+from hostmm.pack import packer
 from hostmm.policies import V9
-from hostmm.timeline import Notification
+from hostmm.timeline import Notification, Row
 from secmmu.config import SWEEP_CYCLES
-from secmmu.layouts import CommandKind, Event
-from tests.tb.timelines import Scene
+from secmmu.layouts import CommandKind, Event, FillArg
+from tests.tb.timelines import Scene, pte
 
 MM, VPN, PFN = 1, 0x10, 0x20
 VA = VPN << 12
@@ -230,3 +233,31 @@ def test_fills_beside_and_behind_a_bracket() -> None:
     scene.fill(150, MM, VPN + 5, 0x30, entry=5)
     scene.fill(220, MM, VPN, PFN, entry=6)
     assert scene.violations() == []
+
+
+RTL_ORDER = (("DROPPED", 1, 1), ("FILL", 4), ("DROPPED", 2, 1), ("FILL", 5))
+MODEL_ORDER = (("FILL", 4), ("DROPPED", 1, 1), ("FILL", 5), ("DROPPED", 2, 1))
+REFUSED_ONE = (("DROPPED", 1, 0), ("DROPPED", 2, 1), ("FILL", 5))
+TWO_FILLS_OF_ONE = (("DROPPED", 1, 0), ("DROPPED", 2, 1), ("FILL", 4), ("FILL", 5))
+
+
+@pytest.mark.parametrize(
+    ("order", "broken"),
+    [(RTL_ORDER, 0), (MODEL_ORDER, 0), (REFUSED_ONE, 0), (TWO_FILLS_OF_ONE, 1)],
+)
+def test_each_fill_is_of_a_drop_in_of_its_own(
+    order: tuple[tuple[str, int] | tuple[str, int, int], ...], broken: int
+) -> None:
+    """Two faults of one page are dropped in before the first entry is in the TLB."""
+    scene = Scene(V9)
+    scene.alloc(PFN)
+    scene.pte_set(MM, VPN, PFN)
+    for tag in (1, 2):
+        scene.at(50 + tag).row(Row.DROP_IN, mm=MM, vpn=VPN, pfn=PFN, tag=tag)
+    for cycle, (kind, number, *taken) in enumerate(order, start=60):
+        if kind == "FILL":
+            arg = packer(FillArg())(asid=MM, entry=number)
+            scene.hardware(cycle, Event.FILL, arg=arg, a=VPN, b=pte(PFN, writable=False))
+        else:
+            scene.hardware(cycle, Event.DROPPED, tag=number, arg=taken[0])
+    assert len(scene.violations("I2")) == broken

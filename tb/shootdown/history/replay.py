@@ -13,6 +13,7 @@ from secmmu.layouts import (
     FillArg,
     PteLayout,
 )
+from shootdown.history.dropins import DropIns
 from shootdown.history.facts import NEVER, Callback, Command, Entry, Freed, Use, Walk
 from shootdown.history.owners import Owners
 from shootdown.history.rows import Rows
@@ -73,7 +74,7 @@ class Replay:
         self._answers: list[Walk] = []
         self._numbered = False
         self._accepted: list[int] = []
-        self._drop_ins: dict[tuple[int, int], int] = {}
+        self._drop_ins = DropIns()
         self._open_uses: dict[tuple[int, int], list[Use]] = defaultdict(list)
         self._by_number: dict[int, Callback] = {}
         self._brackets: list[Callback] = []
@@ -93,6 +94,7 @@ class Replay:
             Row.SUBSCRIBE: self._subscribe,
             Row.INV_ISSUE: self._issue,
             Row.DROP_IN: self._drop_in,
+            Event.DROPPED.value: self._dropped,
             Event.ACCEPTED.value: self._accept,
             Event.INVALIDATED.value: self._invalidated,
             Event.DRAINED.value: self._drained,
@@ -349,7 +351,10 @@ class Replay:
         epoch = values[11]
         later = epoch < len(self._accepted)
         latched = self._accepted[epoch] - 1 if later else values[1]
-        self._drop_ins[values[6], values[7]] = latched
+        self._drop_ins.offer(values[9], values[6], values[7], latched)
+
+    def _dropped(self, values: _Values) -> None:
+        self._drop_ins.answer(values[9], taken=bool(values[5]))
 
     def _end_walk_of(self, values: _Values, vpn: int, outcome: Event) -> Walk | None:
         arg = _access(values[5])
@@ -395,7 +400,7 @@ class Replay:
         if replaced:
             replaced.end, replaced.end_cycle = row, cycle
         if entry.walk is None:
-            entry.latched = self._drop_ins.pop((entry.asid, first), None)
+            entry.latched = self._drop_ins.fill(entry.asid, first)
         self._tlb[entry.index] = entry
         self.entries.append(entry)
         self._filled[entry.asid, arg["level"], first].append(entry)
