@@ -149,12 +149,6 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             what = "no waveforms" if self.waves else "no faults of the RTL"
             raise UsageError(f"simulator {MODEL} has {what}; {', '.join(SIMULATORS)} have")
 
-        if self.simulator != MODEL and SUBSCRIBERS[self.subscriber].stalls:
-            raise UsageError(
-                f"subscriber {self.subscriber} needs accesses that stall, which the RTL does not have; "
-                f"simulator {MODEL} has (--sim {MODEL})"
-            )
-
     @property
     def emulator_outstanding(self) -> int:
         """Bursts that one engine of the hardware can have outstanding."""

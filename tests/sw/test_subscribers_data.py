@@ -7,10 +7,8 @@ from hostmm.audit import audit
 from hostmm.paths.page_referenced import page_referenced
 from hostmm.policies import POLICIES
 from hostmm.subscribers.kinds import SUBSCRIBERS
-from hostmm.subscribers.odp import StallingOdp
 from tests.sw.devices import ANON, FILE, PAGES, PRIVATE, DeviceHost
 
-KINDS = SUBSCRIBERS | {"odp-stall": StallingOdp}
 SLEEPY = ("v3.7", "v4.13", "v6.6")
 FITTING = {
     "sva": tuple(POLICIES),
@@ -31,7 +29,7 @@ def test_the_device_follows_every_change(kind, policy):
     machine, mm = host.machine, host.mm
 
     def main():
-        device = yield from KINDS[kind].bind(machine, mm)
+        device = yield from SUBSCRIBERS[kind].bind(machine, mm)
         yield from _share(host, device)
         yield from _copy_on_write(host, device)
         child = yield from syscalls.fork(machine, mm)

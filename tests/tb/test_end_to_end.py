@@ -85,3 +85,30 @@ def test_the_model_and_the_hardware_agree_on_outcomes(
     scenario = Outcome.load(tmp_path / OUTCOME_FILE).scenario
     assert scenario is not None
     assert on_model(config) == scenario.outcome
+
+
+TOLD = {"DROPPED": 9, "RESUME": 14, "DMA_DROP": 14}
+"""Kinds of row that tell what became of faults, and the column that says more: taken, retried, the address."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subscriber", ["gru", "odp-stall"])
+def test_a_device_whose_accesses_stall_runs_on_the_hardware(
+    subscriber: str, tmp_path: Path
+) -> None:
+    """As on the model: one access goes on after its drop-in or its mapping, one is refused, nothing is violated."""
+    told = {}
+    for simulator in ("verilator", "model"):
+        folder = tmp_path / simulator
+        _, rows = play(
+            folder,
+            policy="v6.6",
+            scenario="race-exit",
+            subscriber=subscriber,
+            simulator=simulator,
+        )
+        assert Outcome.load(folder / OUTCOME_FILE).unexpected == []
+        told[simulator] = [(row[4], row[TOLD[str(row[4])]]) for row in rows if row[4] in TOLD]
+    assert told["verilator"] == told["model"]
+    assert [more for kind, more in told["verilator"] if kind == "RESUME"] == [1, 0]
+    assert (("DROPPED", 1) in told["verilator"]) == (subscriber == "gru")

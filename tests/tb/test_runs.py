@@ -99,9 +99,3 @@ def test_a_policy_named_twice_runs_once():
     chosen = _parser().parse_args(["run", "--policy", "v9", "--policy", "v9", "--cpus", "2"])
     replays, _ = _configs(chosen)
     assert len(replays) == 1
-
-
-def test_a_device_whose_accesses_stall_runs_on_the_model_alone():
-    assert RunConfig(policy="v6.6", subscriber="gru", simulator="model").subscriber == "gru"
-    with pytest.raises(UsageError, match="gru needs accesses that stall"):
-        RunConfig(policy="v6.6", subscriber="gru")

@@ -58,7 +58,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.observed}, not {self.predicted}!"
 
 
-_SINCE = {"odp": "v4.13", "ats": "v4.13"}
+_SINCE = {"odp": "v4.13", "odp-stall": "v4.13", "ats": "v4.13"}
 """Subscribers that are younger than the first policies: with which one they came (``invalidate_range`` and ODP were merged in 3.19)."""
 
 
