@@ -8,12 +8,13 @@ import pytest
 from hostmm.bugs import BUGS as FAULTS
 from hostmm.scenarios.litmus import bugs as scripts
 from secmmu.config import MUTANTS
-from shootdown.catalogue.bugs import BENIGN, BUGS, Entry, judge, try_bug
+from shootdown.catalogue.bugs import BENIGN, BUGS, Entry, judge, try_bug, try_rtl_bug
 from shootdown.catalogue.matrix import ROWS
 from shootdown.catalogue.played import Played, play
 from shootdown.catalogue.trial import TRIAL
 from shootdown.checks import Violation
 from shootdown.cli import main
+from tests.tb.test_mutants import EXPOSED_BY
 
 PAGE = Path(__file__).parents[2] / "docs/bugs.md"
 HOST = [name for name, entry in BUGS.items() if entry.run is not None and not entry.hardware]
@@ -51,6 +52,22 @@ def test_a_bug_is_caught_and_nothing_else_is(name):
     assert verdict.caught in BUGS[name].invariants, verdict
     assert verdict.fixed_passes
     assert verdict.benign_passes
+
+
+@pytest.mark.slow
+def test_a_bug_is_judged_in_a_simulator_as_on_the_model(tmp_path):
+    """What ``--sim`` does for B37, on the RTL that all tests share."""
+    verdict = try_rtl_bug(BUGS["B2"], "verilator", tmp_path)
+    assert verdict.passed, verdict
+    assert verdict.caught == try_bug(BUGS["B2"]).caught
+
+
+def test_the_bug_of_the_rtl_is_a_run_that_the_tests_play():
+    """On the RTL that has its fault, by test_mutants."""
+    entry = BUGS["B37"]
+    exposure = EXPOSED_BY[entry.run.mutant]
+    assert (entry.run.policy, entry.run.scenario) == ("v9", exposure.scenario)
+    assert exposure.invariant in entry.invariants
 
 
 def violation(invariant):
