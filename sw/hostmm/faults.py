@@ -17,11 +17,13 @@ from hostmm.mm.pagetable import (
     PTE_D,
     PTE_R,
     PTE_SOFT_DIRTY,
+    PTE_U,
     PTE_V,
     PTE_W,
     is_file_entry,
     is_migration_entry,
     is_swap_entry,
+    pte_pfn,
     software_value,
 )
 from hostmm.mm.space import MmStruct, Vma
@@ -53,7 +55,7 @@ def touch(machine: "Machine", mm: MmStruct, vpn: int, *, write: bool, low: int =
     Sets A (and D for a write) as the CPU's walker does, notifying nobody. No time passes between the translation
     and the return, so a store that the caller makes at once cannot race an unmap.
     """
-    needed = PTE_V | (PTE_W if write else PTE_R)
+    needed = PTE_V | PTE_U | (PTE_W if write else PTE_R)
     used = PTE_A | (PTE_D if write else 0)
     while True:
         pte = mm.tables.get(vpn)
@@ -100,7 +102,9 @@ def _handle_pte_fault(
     yield from pte_alloc(machine, mm, vpn)
     yield "pte_read"
     pte = mm.tables.get(vpn)
-    if pte & PTE_V:
+    if pte & PTE_V and not pte & PTE_U:
+        yield from _numa_fault(machine, mm, vpn)
+    elif pte & PTE_V:
         yield from _upgrade(machine, mm, vma, vpn, pte, write, low)
     elif is_swap_entry(pte):
         yield from _do_swap_page(machine, mm, vma, vpn, pte, write, low)
@@ -114,6 +118,21 @@ def _handle_pte_fault(
         yield from do_file_fault(machine, mm, vma, vpn, pte, vma.linear_index(vpn), write)
     else:
         yield from _do_anonymous_page(machine, mm, vma, vpn, pte)
+
+
+def _numa_fault(machine: "Machine", mm: MmStruct, vpn: int) -> Steps:
+    """Wait for who has closed a page to move it; open it again if it was left closed (``do_numa_page``)."""
+    page = machine.frames.pages[pte_pfn(mm.tables.huge(vpn) or mm.tables.get(vpn))]
+    yield Acquire(page.lock, shared=True)
+    machine.sched.release(page.lock)
+    ptl = yield from pte_lock(machine, mm, vpn)
+    if ptl is None:
+        return
+    pte = mm.tables.get(vpn)
+    if not mm.tables.huge(vpn) and not pte & PTE_U:
+        yield "pte_write"
+        mm.tables.set(vpn, pte | PTE_U)
+    yield from pte_unmap_unlock(machine, ptl)
 
 
 def _migration_entry_wait(machine: "Machine", pte: int) -> Steps:

@@ -118,6 +118,7 @@ PATHS = (
     "try_to_migrate_one",
     "migrate_vma_collect",
     "try_to_unmap_flush",
+    "migrate_misplaced_transhuge_page",
     *_RANGE_PATHS,
     "madvise_free_single_vma",
     *_KSM_PATHS,
@@ -375,6 +376,7 @@ V4_13 = replace(
         "hugetlb_cow": _BRACKET | {Point.CLEARED: _IVR},
         "copy_hugetlb_page_range": _BRACKET,
         "try_to_unmap_flush": _UNTOLD,
+        "migrate_misplaced_transhuge_page": _BRACKET | {Point.CLEARED: _IVR},
         "__split_huge_pmd": _BRACKET | {Point.CLEARED: _IVR},
         "collapse_huge_page": _BRACKET,
         "mremap": _BRACKET,
@@ -387,10 +389,13 @@ V4_13 = replace(
 )
 """4.13 to 6.5: ``invalidate_page`` is gone, ``invalidate_range`` under the lock serves who walks the CPU's tables."""
 
+_GONE = "migrate_misplaced_transhuge_page"
+_PATHS_6_6 = (*(path for path in V4_13.points if path != _GONE), "try_to_migrate_one")
+
 V6_6 = replace(
     V4_13,
     name="v6.6",
-    points=dict.fromkeys((*V4_13.points, "try_to_migrate_one", "migrate_vma_collect"), _BRACKET)
+    points=dict.fromkeys((*_PATHS_6_6, "migrate_vma_collect"), _BRACKET)
     | {"page_referenced_one": _ASKS, "try_to_unmap_flush": _UNTOLD},
     end_invalidates=False,
     flush_invalidates=True,

@@ -8,16 +8,18 @@ from hostmm import syscalls
 from hostmm.audit import audit
 from hostmm.errors import HostError
 from hostmm.gup import get_user_page, put_user_page
-from hostmm.locks import Acquire
+from hostmm.locks import Acquire, Signal, Wait
 from hostmm.mm.pagetable import PTE_A, PTE_V
 from hostmm.paths.collapse_huge_page import collapse_huge_page
 from hostmm.paths.ksm import RmapItem, try_to_merge_two_pages
 from hostmm.paths.migrate import migrate_page
+from hostmm.paths.migrate_huge import migrate_misplaced_transhuge_page
 from hostmm.paths.page_referenced import page_referenced
 from hostmm.paths.soft_dirty import clear_refs_write, soft_dirty
 from hostmm.paths.try_to_unmap import try_to_unmap
 from hostmm.policies import POLICIES, V2_6_27, V3_7, V6_6
 from hostmm.scenarios.base import store
+from hostmm.scheduler import Gate
 from hostmm.shrink import PRIORITIES, shrink
 from hostmm.subscribers.sva import Sva
 from hostmm.timeline import Row
@@ -420,3 +422,67 @@ def test_whatever_happens_to_the_range_its_content_is_kept(plan, policy):
 def _fork_and_exit(host):
     child = yield from syscalls.fork(host.machine, host.mm)
     yield from syscalls.exit_process(host.machine, child)
+
+
+# --- moved whole ---------------------------------------------------------------------------------------------
+
+
+def balance(host, results):
+    vma = host.mm.find_vma(BASE)
+    moved = yield from migrate_misplaced_transhuge_page(host.machine, vma, BASE)
+    results.append(moved)
+
+
+def test_a_leaf_moves_whole_with_content_and_rights():
+    """Who writes it meanwhile waits, and writes the new page."""
+    host, results = Huge("v4.13"), []
+    host.play(host.prepare(), host.collapse())
+    old, leaf = host.page(), host.tables.huge(BASE)
+    path = "migrate_misplaced_transhuge_page"
+    gate = Gate("thread0", path, "copy_page", Signal("reached"), Signal("opened"))
+    host.machine.sched.gates.append(gate)
+
+    def writer():
+        yield Wait(gate.reached)
+        yield from host.store(3, 7)
+        results.append("stored")
+
+    def opener():
+        yield Wait(gate.reached)
+        yield 100_000
+        results.append("opened")
+        host.machine.sched.fire(gate.opened)
+
+    host.run(balance(host, results), writer(), opener())
+    host.play()
+    assert results[0] == "opened"
+    assert set(results) == {"opened", "stored", True}
+    assert host.page().pfn != old.pfn
+    assert old.pfn not in host.machine.frames.pages
+    assert host.contents() == [0, 7 - 100, 511]
+    assert host.tables.huge(BASE) & 0x3FF == leaf & 0x3FF
+    assert host.page().huge
+    assert host.page().lru
+
+
+def test_a_leaf_with_a_pin_stays():
+    """And is open again."""
+    host, results, pins = Huge("v4.13"), [], []
+
+    def pin():
+        pins.append((yield from get_user_page(host.machine, host.mm, BASE + 3, write=True)))
+
+    host.play(host.prepare(), host.collapse())
+    leaf = host.tables.huge(BASE)
+    host.play(pin(), balance(host, results))
+    assert results == [False]
+    assert host.tables.huge(BASE) == leaf
+    assert host.contents() == [0, 3, 511]
+    host.play(put_user_page(host.machine, pins[0], dirty=True))
+
+
+def test_other_kernels_do_not_move_a_leaf_whole():
+    """It came with 3.8 and went with 5.14."""
+    host = Huge("v6.6")
+    with pytest.raises(HostError, match=r"policy v6\.6 has no path migrate_misplaced"):
+        host.play(host.prepare(), host.collapse(), balance(host, []))

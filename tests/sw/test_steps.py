@@ -153,6 +153,9 @@ STEPS = {
         "v4.13": "| RS PTL CLR.2M IVR SET(table).2M PTU IVR RE",
         "v6.6": "| RS PTL CLR.2M IVR SET(table).2M PTU RE",
     },
+    "migrate_misplaced_transhuge_page": {
+        "v4.13": "PGL | {COPY}*512 RS PTL CLR.2M IVR SET(W,D).2M {RM+}*512 {RM-}*512 PTU IVR RE",
+    },
     "unmap_region, 2 MiB leaf": {
         "v3.7": "MM-W | RS PTL clr.2M {RM-}*512 RSS FREE PTU RE RLK RLU FLUSH {FREE}*512",
         "v4.13": "MM-W | RS PTL clr.2M {RM-}*512 RSS FREE PTU IVR RE RLK RLU FLUSH IVR {FREE}*512",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from hostmm.contexts import DeviceFault
 from hostmm.locks import Acquire, Signal, Wait
 from hostmm.mm.frames import PAGE_BYTES
-from hostmm.mm.pagetable import PTE_A, PTE_V, pte_pfn
+from hostmm.mm.pagetable import PTE_A, PTE_U, PTE_V, PTE_W, pte_pfn
 from hostmm.mm.space import MmStruct
 from hostmm.paths.tlb import LAST_VPN
 from hostmm.scheduler import Steps
@@ -29,6 +29,7 @@ __all__ = [
     "KvmKeepsPfn",
     "KvmLeaks",
     "KvmRefreshesAtStart",
+    "KvmTakesHinted",
     "OverflowsAtTheEnd",
     "ResetsFenced",
     "ResetsUnfenced",
@@ -99,6 +100,17 @@ class KvmKeepsPfn(Kvm):
                 return None
             self._cache[fault.vpn] = kept
         return kept
+
+
+class KvmTakesHinted(Kvm):
+    """Maps, to read, what NUMA balancing has closed, as gup_fast did before 2b4847e73004 (for B10)."""
+
+    def _user_pte(self, fault: DeviceFault) -> Steps:
+        pte = self._mm.tables.get(fault.vpn)
+        if pte & PTE_V and not pte & PTE_U and not fault.write:
+            yield "pte_read"
+            return pte & ~PTE_W
+        return (yield from super()._user_pte(fault))
 
 
 class OverflowsAtTheEnd(SvaA):

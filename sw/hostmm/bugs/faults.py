@@ -69,7 +69,8 @@ BUGS: dict[str, Bug] = {
     "B7": Bug(_with(fork_unpaired=True)),
     "B8": Bug(_points("hugetlb_cow", {})),
     "B9": Bug(_points("clear_refs_write", {})),
-    "B10": Bug(_points("try_to_migrate_one", {})),
+    "B10": Bug(_points("migrate_misplaced_transhuge_page", {}), subscriber=drivers.KvmTakesHinted),
+    "B10-fixed": _driver(drivers.KvmTakesHinted),
     "B11": Bug(_points("collapse_huge_page", {})),
     "B12": Bug(_points("try_to_unmap_one", {Point.UNLOCKED: Notification.INVALIDATE_RANGE})),
     "B13": Bug(_points("try_to_unmap_one", {Point.CLEARED: Notification.INVALIDATE_PAGE})),
@@ -124,7 +125,7 @@ BUGS: dict[str, Bug] = {
     "S7": _driver(drivers.KvmActsAtEnd),
 }
 """The faults of the host by their number in the catalogue; those that follow B45 are
-the trial's and the matrix' (docs/trial.md). ``B32-fixed``, ``B35-fixed`` and
+the trial's and the matrix' (docs/trial.md). ``B10-fixed`` has what B10 needs of the driver; ``B32-fixed``, ``B35-fixed`` and
 ``B36-fixed`` are what repairs those; B36 is in every kernel here."""
 
 

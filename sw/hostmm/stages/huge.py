@@ -3,6 +3,7 @@
 from hostmm import syscalls
 from hostmm.paths.collapse_huge_page import collapse_huge_page
 from hostmm.paths.huge_split import split_huge_pmd
+from hostmm.paths.migrate_huge import migrate_misplaced_transhuge_page
 from hostmm.scheduler import Steps
 from hostmm.stages.base import FIRST, Setting, Stage
 
@@ -27,6 +28,14 @@ def _split(setting: Setting) -> Steps:
     vma = setting.mm.find_vma(FIRST)
     assert vma is not None
     yield from split_huge_pmd(setting.machine, vma, FIRST)
+
+
+def _migrate(setting: Setting) -> Steps:
+    yield from _collapse(setting)
+    vma = setting.mm.find_vma(FIRST)
+    assert vma is not None
+    moved = yield from migrate_misplaced_transhuge_page(setting.machine, vma, FIRST)
+    assert moved, "nobody else holds the pages"
 
 
 def _munmap(setting: Setting) -> Steps:
@@ -93,6 +102,14 @@ STAGES = (
         "1.14",
         "a 2 MiB leaf is split in one bracket",
         _split,
+        _FRAMES,
+    ),
+    Stage(
+        "migrate_misplaced_transhuge_page",
+        "migrate_misplaced_transhuge_page",
+        "1.12",
+        "NUMA balancing moves a 2 MiB leaf, which mprotect's path has closed, to other frames (3.8 to 5.13)",
+        _migrate,
         _FRAMES,
     ),
     Stage(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hostmm.contexts import DeviceFault
 from hostmm.locks import Acquire
 from hostmm.mm.frames import PAGE_BYTES
-from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_V, PTE_W, make_pte, pte_pfn
+from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_U, PTE_V, PTE_W, make_pte, pte_pfn
 from hostmm.mm.space import MmStruct
 from hostmm.scheduler import Steps
 from hostmm.subscribers.base import DeviceSubscriber, permits
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ats"]
 
+_READABLE = PTE_V | PTE_U | PTE_R
 _PATIENCE = 32
 """Page requests in a row for one page after which a device reports an error."""
 
@@ -92,7 +93,7 @@ class Ats(DeviceSubscriber):
             yield Acquire(ptl)
             yield "pte_read"
             pte = self._mm.tables.get(fault.vpn)
-            present = bool(pte & PTE_V and pte & PTE_R) and not self.released
+            present = pte & _READABLE == _READABLE and not self.released
             if present and self._mm.tables.lock(fault.vpn) is ptl:
                 # As the walk of an IOMMU for a request that does not say that it will only read.
                 self._mm.tables.mark(fault.vpn, PTE_A | (PTE_D if pte & PTE_W else 0))

@@ -236,10 +236,11 @@ def _bugs() -> Iterator[Entry]:
     yield bug(
         10,
         "mm: numa: call MMU notifiers on THP migration (2013)",
-        "a page is exchanged under the device (here a base page)",
-        ("v6.6", "sva", "bug-migrate"),
+        "a huge page is exchanged under the device, which may look it up while it is closed to move",
+        ("v4.13", "kvm", "bug-migrate-huge"),
         "I1",
         "I4",
+        fixed="B10-fixed",
     )
     yield bug(
         11,

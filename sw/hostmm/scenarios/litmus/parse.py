@@ -27,9 +27,21 @@ from hostmm.subscribers.kinds import SUBSCRIBERS
 
 __all__ = ["LitmusError", "parse", "read"]
 
-_KEYS = ("title", "source", "mm", "page", "device", "memory", "timeout", "forbidden", "shows")
+_KEYS = (
+    "title",
+    "source",
+    "mm",
+    "page",
+    "device",
+    "memory",
+    "timeout",
+    "patience",
+    "forbidden",
+    "shows",
+)
 _KINDS = ("anon", "tmpfs", "file", "pfn", "hole", "nonlinear", "hugetlb", "kernel")
 _HUGE_PAGES = 512
+_PATIENCE_NS, _MOST_PATIENCE_US = 60_000, 10_000
 _NAME = r"[A-Za-z]\w*"
 _ADDRESS = re.compile(
     rf"(?:(?P<mm>{_NAME})\.)?(?P<page>{_NAME})(?:\+(?P<offset>\d+))?(?:\[(?P<word>\d+)\])?$"
@@ -122,6 +134,7 @@ class _Parser:
             shows=self._shows(self._single.get("shows", "")),
             memory_cycles=self._cycles("memory", 1000),
             timeout_cycles=self._cycles("timeout", 1_000_000),
+            patience_ns=self._patience(),
             text=self._text,
         )
         known = script.registers
@@ -219,6 +232,17 @@ class _Parser:
         if not found or not 1 <= int(found[1]) <= most:
             self._fail(f"{key}: {text!r} is no latency", f"{key}: N cycles, N from 1 to {most}")
         return int(found[1])
+
+    def _patience(self) -> int:
+        text = self._single.get("patience")
+        if text is None:
+            return _PATIENCE_NS
+        found = re.fullmatch(r"(\d+) us", text)
+        if not found or not 1 <= int(found[1]) <= _MOST_PATIENCE_US:
+            self._fail(
+                f"patience: {text!r} is no time", f"patience: N us, N from 1 to {_MOST_PATIENCE_US}"
+            )
+        return int(found[1]) * 1000
 
     # --- the table ---------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from secmmu.layouts import Event, FrameKind
 if TYPE_CHECKING:
     from hostmm.machine import Machine
 
-__all__ = ["PATIENCE_NS", "SUFFIX", "Litmus", "bugs", "hmm", "races", "shipped", "trial"]
+__all__ = ["SUFFIX", "Litmus", "bugs", "hmm", "races", "shipped", "trial"]
 
 SUFFIX = ".litmus"
 """How the name of a script ends."""
@@ -34,8 +34,6 @@ _FIRST_VPN = 0x400
 _APART = 2048
 """Pages from the start of one named run of pages to the next: each has page tables of its own."""
 _POLL_NS, _LONG_POLL_NS = 500, 8000
-PATIENCE_NS = 60_000
-"""How long a row waits for a step that cannot go on, because of a lock, a bracket or a stalled thread."""
 _CPU, _DEVICE, _DENIED = 0, 1, 2
 
 
@@ -240,7 +238,7 @@ class _Performance:
 
     def _settle(self, cues: list[_Cue]) -> Steps:
         waited, pause = 0, _POLL_NS
-        while waited < PATIENCE_NS and not all(cue.settled for cue in cues):
+        while waited < self._script.patience_ns and not all(cue.settled for cue in cues):
             yield pause
             waited, pause = waited + pause, min(2 * pause, _LONG_POLL_NS)
 

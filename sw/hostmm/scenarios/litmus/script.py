@@ -141,6 +141,8 @@ class Script:
         Address spaces that are there from the start, with the CPUs that run each.
     shows : tuple of (policy, subscriber)
         Pairs that are known to show the forbidden outcome; ``*`` stands for any.
+    patience_ns : int
+        How long a row waits for a step that cannot go on: a lock, a bracket, a stalled thread, or much to do.
     memory_cycles, timeout_cycles : int or None
         Latency of the emulated memory, where the test needs a slow one; cycles until the MMU gives up on a command.
     """
@@ -158,6 +160,7 @@ class Script:
     shows: tuple[tuple[str, str], ...]
     memory_cycles: int | None
     timeout_cycles: int | None
+    patience_ns: int
     text: str
 
     @property

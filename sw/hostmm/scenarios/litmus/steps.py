@@ -8,13 +8,14 @@ from hostmm.faults import touch
 from hostmm.filemap import xip_file_write
 from hostmm.locks import Acquire
 from hostmm.mm.frames import PAGE_BYTES, Page
-from hostmm.mm.pagetable import PTE_V, pte_pfn
+from hostmm.mm.pagetable import PTE_V, huge_base, pte_pfn
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.collapse_huge_page import collapse_huge_page
 from hostmm.paths.gather import MmuGather
 from hostmm.paths.kernel_tables import vmap, vunmap
 from hostmm.paths.ksm import RmapItem, try_to_merge_two_pages
 from hostmm.paths.migrate import migrate_page
+from hostmm.paths.migrate_huge import migrate_misplaced_transhuge_page
 from hostmm.paths.migrate_vma import migrate_vma
 from hostmm.paths.page_referenced import page_referenced
 from hostmm.paths.soft_dirty import clear_refs_write, soft_dirty
@@ -244,9 +245,16 @@ def _uncache(stage: Stage, step: Step) -> Steps:
 
 
 def _migrate(stage: Stage, step: Step) -> Steps:
-    """Move a page to another frame; returns 1 where it moved."""
+    """Move a page to another frame, a huge one whole where the kernel does that; returns 1 where it moved."""
     assert step.address is not None
-    page = stage.page(step.address)
+    mm, vpn = stage.mm(step.address), stage.vpn(step.address)
+    page, vma = stage.page(step.address), mm.find_vma(vpn)
+    whole = stage.machine.policy.has("migrate_misplaced_transhuge_page")
+    if whole and vma is not None and not vma.hugetlb and mm.tables.huge(vpn):
+        yield Acquire(mm.mmap_sem, shared=True)
+        moved = yield from migrate_misplaced_transhuge_page(stage.machine, vma, huge_base(vpn))
+        stage.machine.sched.release(mm.mmap_sem)
+        return int(moved)
     return 0 if page is None else int((yield from migrate_page(stage.machine, page)))
 
 
