@@ -24,6 +24,7 @@ __all__ = [
     "FlushesEmptyRange",
     "FlushesPageByPage",
     "FlushesUntagged",
+    "ForgetsYoung",
     "GruCountsTenBits",
     "KvmActsAtEnd",
     "KvmKeepsPfn",
@@ -223,6 +224,18 @@ class ResetsUnfenced(SvaA):
     def _invalidate(self, first: int, last: int, *, hold: bool, callback: int) -> Steps:
         if not self._in_reset:
             yield from super()._invalidate(first, last, hold=hold, callback=callback)
+
+
+class ForgetsYoung(Sva):
+    """Told of a page, takes the accessed bit from the PTE that stands there by then (for S13)."""
+
+    def invalidate_page(self, address: int, *, callback: int) -> Steps:
+        """Invalidate the page, and lose what nobody asked for."""
+        yield from super().invalidate_page(address, callback=callback)
+        vpn = address // PAGE_BYTES
+        if self._mm.tables.get(vpn) & PTE_V:
+            yield "pte_write"
+            self._mm.tables.mark(vpn, clear=PTE_A)
 
 
 class WindowUnmasked(Sva):

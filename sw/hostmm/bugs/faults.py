@@ -121,6 +121,7 @@ BUGS: dict[str, Bug] = {
     "S12": _driver(drivers.KvmLeaks),
     "S11": Bug(_points("page_referenced_one", {})),
     "gru-release-flag": _driver(SUBSCRIBER_MUTANTS["gru-release-flag"]),
+    "S13": _driver(drivers.ForgetsYoung),
     "S15": _driver(drivers.WindowUnmasked),
     "S7": _driver(drivers.KvmActsAtEnd),
 }

@@ -39,12 +39,11 @@ class Shown:
 
 @dataclass(frozen=True)
 class Hunt:
-    """A search that must find nothing of ``watched``, and with the fault ``mutant`` must find it."""
+    """A search that must find nothing of ``watched``, and with the fault ``mutant`` must find some of it."""
 
     run: RunConfig
     watched: tuple[str, ...]
     mutant: str
-    found: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,7 @@ TRIAL = (
         "A device write between the unlock and the call meets a clean PTE, but the caller marks the page dirty again "
         "when page_mkclean has returned, and only then tests and clears the mark. It becomes a loss where the call "
         "does not wait for writes in flight: the paired fault.",
-        hunt=Hunt(_run("seed", "race-clean"), ("I7", "I19"), "host-no-wait", ("I7", "I19")),
+        hunt=Hunt(_run("seed", "race-clean"), ("I7", "I19"), "host-no-wait"),
     ),
     Charge(
         "S9",
@@ -182,7 +181,7 @@ TRIAL = (
         NO_BUG,
         "Every caller holds a reference of its own and the page lock, so the frame is not freed before the call has "
         "returned. Fragile: all rests on the call, and the paired fault is one that does not wait.",
-        hunt=Hunt(_run("seed", "race-reclaim"), ("I1", "I19"), "host-no-wait", ("I1", "I19")),
+        hunt=Hunt(_run("seed", "race-reclaim"), ("I1", "I19"), "host-no-wait"),
     ),
     Charge(
         "S10",
@@ -190,7 +189,7 @@ TRIAL = (
         NO_BUG,
         "What a device may write is mapped dirty, so the page is dirty already; reclaim tests it behind the call. The "
         "paired fault loses the dirty bit of the PTE.",
-        hunt=Hunt(_run("seed", "race-dirty"), ("I8",), "B24", ("I8",)),
+        hunt=Hunt(_run("seed", "race-dirty"), ("I8",), "B24"),
     ),
     Charge(
         "S11",
@@ -198,7 +197,7 @@ TRIAL = (
         NO_BUG,
         "One use by both counts twice, which 2.6.25 takes for yes. The search finds no sign of use "
         "that is lost; the paired fault does not ask the device at all.",
-        hunt=Hunt(_run("seed", "race-young", "kvm"), ("I9",), "S11", ("I9",)),
+        hunt=Hunt(_run("seed", "race-young", "kvm"), ("I9",), "S11"),
     ),
     Charge(
         "S12",
@@ -206,14 +205,15 @@ TRIAL = (
         NO_BUG,
         "At the end of every schedule every reference count and mapcount is compared with what refers to the page. The "
         "paired fault is a driver that takes references and keeps them.",
-        hunt=Hunt(_run("seed", "race-cow", "kvm"), (COUNTS,), "S12", (COUNTS,)),
+        hunt=Hunt(_run("seed", "race-cow", "kvm"), (COUNTS,), "S12"),
     ),
     Charge(
         "S13",
         "a late call may kill a newer entry",
         NO_BUG,
-        "It costs a walk. The paired fault installs what was looked up before an invalidation.",
-        hunt=Hunt(_run("seed", "race-cow", "kvm"), ("I2", "I21"), "B17", ("I4", "I2")),
+        "It costs a walk, and nothing else. The paired fault is a driver that, told of a page, takes the sign of use from "
+        "whatever stands there by then.",
+        hunt=Hunt(_run("seed", "race-cow"), ("I2", "I21"), "S13"),
     ),
     Charge(
         "S14",
@@ -225,7 +225,6 @@ TRIAL = (
             _run("seed", "race-exit", "gru"),
             ("I1", "I16", "I17"),
             "gru-release-flag",
-            ("I16", "I1"),
         ),
     ),
     Charge(
@@ -242,7 +241,7 @@ TRIAL = (
             Shown(_run("v2.6.27", "L1", mutant="S15"), "I18", ("I18",)),
             Shown(_run("v3.7", "L1", mutant="S15"), None, ("I18",)),
         ),
-        hunt=Hunt(_run("seed", "race-cow"), ("I18",), "S15", ("I18",)),
+        hunt=Hunt(_run("seed", "race-cow"), ("I18",), "S15"),
     ),
     Charge(
         "S16",
@@ -310,7 +309,7 @@ def _searched(hunt: Hunt, count: int) -> Iterable[Finding]:
     text = f"{_what(clean)}: {', '.join(hunt.watched)} {'broken' if broken else 'kept'} in {clean.schedules} schedules"
     yield Finding(not broken, text, _replay(clean, broken))
     faulty = explore(replace(hunt.run, mutant=hunt.mutant), schedules)
-    found = [name for name in hunt.found if faulty.hits[name]]
+    found = [name for name in hunt.watched if faulty.hits[name]]
     hits = ", ".join(f"{name} in {faulty.hits[name]}" for name in found) or "nothing"
     yield Finding(
         bool(found),
