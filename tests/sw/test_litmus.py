@@ -45,6 +45,8 @@ def script(*rows, columns="| C0 | D |", forbidden="r == 99"):
         (GOOD.replace("page p: anon", "page p: anon shared"), 3, "of kind anon is private"),
         (GOOD.replace("page p: anon", "page p: anon blue"), 3, "'blue' cannot be said of a page"),
         (GOOD.replace("page p: anon", "page p: pfn 2 pages"), 3, "of kind pfn stands alone"),
+        (GOOD.replace("page p: anon", "page p: kernel 2 pages"), 3, "of kind kernel stands alone"),
+        (GOOD.replace("page p: anon", "page p: hugetlb 8 pages"), 3, "is a multiple of 2 MiB"),
         (GOOD.replace("page p: anon", "page p: anon = 3"), 3, "has no value at the start"),
         (GOOD.replace("device D: P", "device D: Q"), 5, "no mm 'Q'; mms so far: P"),
         (
@@ -107,6 +109,7 @@ def script(*rows, columns="| C0 | D |", forbidden="r == 99"):
         (GOOD.replace("r == 2", "I27"), None, "'I27' is no condition"),
         (GOOD + "shows: seed\n", None, "shows: 'seed' is no pair; POLICY/SUBSCRIBER"),
         (GOOD + "memory: fast\n", None, "'fast' is no latency; memory: N cycles"),
+        (GOOD + "patience: 0 us\n", None, "'0 us' is no time; patience: N us, N from 1 to 10000"),
         (GOOD.replace("forbidden: r == 2", ""), None, "there is no forbidden: line"),
         (GOOD.replace("mm P: 2 cpus\n", "").replace("device D: P\n", ""), None, "no mm NAME: line"),
         (HEAD + TABLE + "forbidden: I1\n", None, "the table has no rows"),

@@ -484,7 +484,7 @@ def _bugs() -> Iterator[Entry]:
         42,
         "gru: fix potential use-after-free when purging GRU tlbs (2009)",
         "the driver frees its object while another thread flushes through it",
-        "the model's host objects are not in emulated memory; the chain's form of it is B5",
+        "the object is the driver's own, and no entry, command or callback shows who reads it; B5 is the chain's form",
     )
     yield bug(
         43,

@@ -11,7 +11,6 @@ __all__ = ["NOT_COVERED", "add_parser"]
 
 NOT_COVERED = {
     "open_close": "opens and closes a device file, which the model does not have",
-    "anon_write_hugetlbfs": "needs hugetlbfs",
     "migrate": "needs device memory",
     "migrate_fault": "needs device memory",
     "migrate_release": "needs device memory",
