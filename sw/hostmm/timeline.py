@@ -125,6 +125,7 @@ class Row(enum.IntEnum):
     ``FAULT_BEGIN/END``   a fault (CPU's or device's) is handled: mm, vpn; ``tag`` 1 device; ``a`` 1 write
     ``TEARDOWN``          exit_mmap is about to clear its first PTE: mm
     ``ARCH_EXIT``         ``arch_exit_mmap``, the architecture's part of exit_mmap, is called: mm
+    ``OBJECT``            an object of a driver's is read (``tag`` 0) or freed (1): ``a`` its number
     ``RECLAIMED``         pfn is about to be freed by reclaim
     ``ADDED``             something that the trace does not hold was added: ``tag`` 1 nonlinear, 2 xip
     ``SUBSCRIBE``         a subscriber is registered with (``tag`` 1) or leaves (0) a notifier chain: mm; ``a`` has
@@ -192,6 +193,7 @@ class Row(enum.IntEnum):
     DROP_IN = 102
     RESUME = 103
     ARCH_EXIT = 104
+    OBJECT = 105
     REGISTER = 120
 
 

@@ -128,3 +128,13 @@ def test_torn_down_under_a_running_release() -> None:
         scene.at(70)
     (violation,) = scene.violations("I15")
     assert violation.cycle == 60
+
+
+def test_an_object_that_was_freed_is_read() -> None:
+    """Bug B42; another one may be freed."""
+    for freed, broken in ((7, 1), (8, 0)):
+        scene = Scene(V3_7)
+        scene.at(10).row(Row.OBJECT, tag=0, a=7)
+        scene.at(20).row(Row.OBJECT, tag=1, a=freed)
+        scene.at(30).row(Row.OBJECT, tag=0, a=7)
+        assert len(scene.violations("I15")) == broken

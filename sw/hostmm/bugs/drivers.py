@@ -26,6 +26,7 @@ __all__ = [
     "FlushesUntagged",
     "ForgetsYoung",
     "GruCountsTenBits",
+    "GruReadsFreedState",
     "KvmActsAtEnd",
     "KvmKeepsPfn",
     "KvmLeaks",
@@ -259,6 +260,15 @@ class StopsWaiting(Sva):
         while not command.drained.fired and waited < _SIGNAL_NS:
             yield _POLL_NS
             waited += _POLL_NS
+
+
+class GruReadsFreedState(Gru):
+    """Reads the thread's state once more when its lock is dropped, and it may be free (B42)."""
+
+    def _purge(self, first: int, last: int, callback: int) -> Steps:
+        if not callback:
+            self._touch_state()
+        yield from super()._purge(first, last, callback)
 
 
 class GruCountsTenBits(Gru):

@@ -104,6 +104,7 @@ BUGS: dict[str, Bug] = {
     "B39": _driver(drivers.TakesTimeOutForDone),
     "B40": _driver(drivers.StopsWaiting),
     "B41": _driver(drivers.GruCountsTenBits),
+    "B42": _driver(drivers.GruReadsFreedState),
     "B43": Bug(
         _points("try_to_unmap_one", {Point.YOUNG: Notification.CLEAR_FLUSH_YOUNG, **_BRACKET})
     ),

@@ -13,7 +13,7 @@ from hostmm.scheduler import Steps
 if TYPE_CHECKING:
     from hostmm.machine import Machine
 
-__all__ = ["DeviceSubscriber", "Removable", "Resettable", "permits"]
+__all__ = ["DeviceSubscriber", "Flushable", "Removable", "Resettable", "permits"]
 
 
 def permits(pte: int, *, write: bool) -> bool:
@@ -28,6 +28,15 @@ class Resettable(Protocol):
 
     def reset(self) -> Steps:
         """Reset the device; returns when it works again."""
+        ...
+
+
+@runtime_checkable
+class Flushable(Protocol):
+    """A driver that flushes its device's TLB when a program asks for it."""
+
+    def flush(self, first: int, last: int) -> Steps:
+        """Flush pages ``first`` to ``last``."""
         ...
 
 

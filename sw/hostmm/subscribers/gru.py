@@ -9,13 +9,14 @@ takes the asid away, to be replaced when it is needed. Callbacks spin.
 from typing import TYPE_CHECKING
 
 from hostmm.contexts import ASIDS, DeviceFault
-from hostmm.locks import Signal, Wait
+from hostmm.locks import Acquire, Lock, Signal, Wait
 from hostmm.mm.frames import PAGE_BYTES
 from hostmm.mm.space import MmStruct
 from hostmm.scheduler import Steps
 from hostmm.subscribers.asids import AsidPool
 from hostmm.subscribers.base import DeviceSubscriber, permits
 from hostmm.subscribers.brackets import Brackets
+from hostmm.timeline import LockClass, Row
 
 if TYPE_CHECKING:
     from hostmm.machine import Machine
@@ -36,6 +37,7 @@ class Gru(DeviceSubscriber):
 
     stalls = True
     asids = range(8, ASIDS)
+    _state_lock: Lock
 
     def __init__(self, machine: "Machine", mm: MmStruct) -> None:
         super().__init__(machine, mm)
@@ -49,9 +51,34 @@ class Gru(DeviceSubscriber):
         return AsidPool(self._machine, self.asids)
 
     def start(self) -> Steps:
-        """Make a context without an asid."""
+        """Make a context without an asid, and the state of the thread that uses it (``struct gru_thread_state``)."""
         self.context = self._driver.open(self._mm, self)
+        self._state_lock = self._machine.new_lock(
+            f"gts {self.handle}", LockClass.DRIVER, key="gts", sleeps=True
+        )
         yield from ()
+
+    def unbind(self) -> Steps:
+        """Give the context up, and free its state (``gts_drop``)."""
+        yield from super().unbind()
+        yield Acquire(self._state_lock)
+        self._touch_state(freed=True)
+        self._machine.sched.release(self._state_lock)
+
+    def flush(self, first: int, last: int) -> Steps:
+        """Purge pages because a program asks for it (``gru_user_flush_tlb``).
+
+        What outlives the state, the object of the address space, is taken from it under its lock.
+        """
+        with self._machine.sched.path("gru_user_flush_tlb"):
+            yield Acquire(self._state_lock)
+            self._touch_state()
+            self._machine.sched.release(self._state_lock)
+            yield "refcount"
+            yield from self._purge(first, last, 0)
+
+    def _touch_state(self, *, freed: bool = False) -> None:
+        self._machine.sched.log(Row.OBJECT, tag=int(freed), a=self.handle)
 
     def uses(self, asid: int) -> bool:
         """Whether an access of the device is under way here, under this asid."""

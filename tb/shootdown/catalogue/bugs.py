@@ -28,42 +28,32 @@ class Entry:
         ``B1`` to ``B45``.
     title, mechanism : str
         The change that fixed it, with its year; what was wrong, in one line.
-    run : RunConfig or None
-        The run that exposes the fault; None where it is not expressed here.
+    run : RunConfig
+        The run that exposes the fault.
     invariants : tuple of str
         Which of them it breaks; the first one that a run shows counts.
     fixed : str or None
         The fault's repair, where the ordinary kernel and driver lack what the scenario needs.
-    why_not : str
-        Why it is not expressed.
     """
 
     name: str
     title: str
     mechanism: str
-    run: RunConfig | None = None
+    run: RunConfig
     invariants: tuple[str, ...] = ()
     fixed: str | None = None
-    why_not: str = ""
 
     @property
     def hardware(self) -> bool:
         """Whether the fault is one of the RTL, so that only a simulation shows it."""
-        return self.run is not None and self.run.simulator != MODEL
-
-    def faulty(self) -> RunConfig:
-        """Return the run with the fault."""
-        assert self.run is not None
-        return self.run
+        return self.run.simulator != MODEL
 
     def twin(self) -> RunConfig:
         """Return the run of the same scenario without the fault."""
-        assert self.run is not None
         return replace(self.run, mutant=self.fixed)
 
     def benign(self) -> RunConfig:
         """Return the run of the fault that meets nothing it is about."""
-        assert self.run is not None
         return replace(self.run, scenario=BENIGN, memory_latency=20)
 
 
@@ -123,15 +113,12 @@ def judge(entry: Entry, faulty: Played, fixed: Played, benign: Played) -> Verdic
 
 def try_bug(entry: Entry) -> Verdict:
     """Run a bug of the host on the model: with the fault, without it, and where it should not matter."""
-    assert entry.run is not None
     return judge(entry, play(entry.run), play(entry.twin()), play(entry.benign()))
 
 
 def try_rtl_bug(entry: Entry, simulator: str, folder: Path) -> Verdict:
     """Run a bug of the RTL in a simulator, in ``folder``; the benign run is on the faulty RTL, too."""
-    runs = [
-        replace(run, simulator=simulator) for run in (entry.faulty(), entry.twin(), entry.benign())
-    ]
+    runs = [replace(run, simulator=simulator) for run in (entry.run, entry.twin(), entry.benign())]
     outcomes = [perform_all([run], folder / str(index))[0] for index, run in enumerate(runs)]
     return judge(entry, *map(_of_outcome, outcomes))
 
@@ -165,9 +152,6 @@ def _bugs() -> Iterator[Entry]:
     ) -> Entry:
         name = f"B{number}"
         return Entry(name, title, mechanism, _host(name, *where), invariants, fixed)
-
-    def none(number: int, title: str, mechanism: str, why: str) -> Entry:
-        return Entry(f"B{number}", title, mechanism, why_not=why)
 
     yield bug(
         1,
@@ -480,11 +464,12 @@ def _bugs() -> Iterator[Entry]:
         "I18",
         "I1",
     )
-    yield none(
+    yield bug(
         42,
         "gru: fix potential use-after-free when purging GRU tlbs (2009)",
         "the driver frees its object while another thread flushes through it",
-        "the object is the driver's own, and no entry, command or callback shows who reads it; B5 is the chain's form",
+        ("v6.6", "gru", "bug-user-flush"),
+        "I15",
     )
     yield bug(
         43,

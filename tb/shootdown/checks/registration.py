@@ -67,6 +67,7 @@ def check_unregistration(history: History) -> Findings:
         yield from _called_late(history, subscription)
         yield from _unreleased(history, subscription)
         yield from _deaf(history, subscription)
+    yield from _freed_objects(history)
     rows = history.rows
     for row, mm in rows.take(rows.of(Row.TEARDOWN), "mm"):
         for callback in history.callbacks:
@@ -86,6 +87,17 @@ def _called_late(history: History, subscription: Subscription) -> Findings:
                 "after its unregistration had returned"
             )
             yield at_row(history, "I15", max(callback.begin, subscription.returned), what)
+
+
+def _freed_objects(history: History) -> Findings:
+    """Yield reads of a driver's object that it has freed."""
+    rows, freed = history.rows, dict[int, int]()
+    for row, tag, number in rows.take(rows.of(Row.OBJECT), "tag", "a"):
+        if tag:
+            freed[number] = row
+        elif number in freed:
+            what = f"the driver's object {number:#x} was read, and had been freed in cycle {rows.cycle_of(freed[number])}"
+            yield at_row(history, "I15", row, what)
 
 
 def _releases(history: History, subscription: Subscription) -> list[int]:

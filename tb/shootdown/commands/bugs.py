@@ -19,6 +19,7 @@ from shootdown.wholefile import write_whole
 __all__ = ["add_parser"]
 
 OUT = Path("out/bugs")
+_NOT_RUN = "a fault of the RTL: give --sim"
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -45,7 +46,7 @@ def _run(chosen: argparse.Namespace) -> int:
         for entry in entries:
             if entry.hardware and chosen.sim is not None:
                 verdicts[entry.name] = try_rtl_bug(entry, chosen.sim, folder)
-            elif entry.run is not None and not entry.hardware:
+            elif not entry.hardware:
                 verdicts[entry.name] = try_bug(entry)
         found = [_record(entry, verdicts.get(entry.name)) for entry in entries]
         (folder / "results.json").write_bytes(msgspec.json.format(msgspec.json.encode(found)))
@@ -61,8 +62,7 @@ def _run(chosen: argparse.Namespace) -> int:
 def _record(entry: Entry, verdict: Verdict | None) -> dict[str, object]:
     record: dict[str, object] = {"bug": entry.name, "title": entry.title}
     if verdict is None:
-        return record | {"not run": _why(entry)}
-    assert entry.run is not None
+        return record | {"not run": _NOT_RUN}
     return record | {
         "caught": verdict.caught,
         "cycle": verdict.cycle,
@@ -74,15 +74,10 @@ def _record(entry: Entry, verdict: Verdict | None) -> dict[str, object]:
     }
 
 
-def _why(entry: Entry) -> str:
-    return entry.why_not or "a fault of the RTL: give --sim"
-
-
 def _result(entry: Entry, verdict: Verdict | None) -> Result:
     name = f"{entry.name} {entry.title}"
     if verdict is None:
-        return Result(name, True, _why(entry))
-    assert entry.run is not None
+        return Result(name, True, _NOT_RUN)
     notes = (
         f"caught by {verdict.caught or 'nothing'} in cycle {verdict.cycle}: {verdict.what}",
         f"fixed code {_passes(verdict.fixed_passes)}, benign run {_passes(verdict.benign_passes)}",
@@ -103,10 +98,9 @@ def _print(entries: Sequence[Entry], verdicts: dict[str, Verdict], out: Path) ->
     for entry in entries:
         verdict = verdicts.get(entry.name)
         if verdict is None:
-            table.add_row(entry.name, entry.mechanism, "-", f"not run: {_why(entry)}")
+            table.add_row(entry.name, entry.mechanism, "-", f"not run: {_NOT_RUN}")
             continue
         run = entry.run
-        assert run is not None
         table.add_row(
             entry.name,
             entry.mechanism,
@@ -127,7 +121,6 @@ def _print(entries: Sequence[Entry], verdicts: dict[str, Verdict], out: Path) ->
     )
     for name, verdict in verdicts.items():
         run = verdict.entry.run
-        assert run is not None
         mark = "" if verdict.passed else "[bold]FAILED[/bold] "
         console.print(
             f"{mark}{name}: {verdict.what}; replay: {run.replay_command()}",

@@ -334,7 +334,7 @@ class _Parser:
         if name == "fork":
             self._new_name("mm", parts["name"], parts["name"] in {*self._mms, *self._forked})
             self._forked.add(parts["name"])
-        elif name in ("unbind", "reset") and parts["name"] not in self._devices:
+        elif name in ("unbind", "reset", "unplug", "flush") and parts["name"] not in self._devices:
             self._fail(f"no device {parts['name']!r}", f"devices: {', '.join(self._devices)}")
         elif name in ("exit", "softdirty") and parts["name"] not in {*self._mms, *self._forked}:
             self._fail(f"no mm {parts['name']!r}", f"mms: {', '.join((*self._mms, *self._forked))}")

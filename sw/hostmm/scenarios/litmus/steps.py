@@ -24,7 +24,7 @@ from hostmm.paths.zap import zap_page_range, zap_vma
 from hostmm.scenarios.litmus.script import DENIED, Address, Step
 from hostmm.scheduler import Fetch, Steps
 from hostmm.shrink import shrink_page
-from hostmm.subscribers.base import DeviceSubscriber, Removable, Resettable
+from hostmm.subscribers.base import DeviceSubscriber, Flushable, Removable, Resettable
 from hostmm.syscalls import (
     exit_process,
     fork,
@@ -389,6 +389,16 @@ def _unplug(stage: Stage, step: Step) -> Steps:
         yield from subscriber.unplug()
 
 
+def _flush(stage: Stage, step: Step) -> Steps:
+    """Flush a device's TLB at the program's request, if its driver does that."""
+    assert step.name is not None
+    assert step.address is not None
+    subscriber = stage.subscribers[step.name]
+    if isinstance(subscriber, Flushable):
+        yield "syscall"
+        yield from subscriber.flush(*stage.span(step.address))
+
+
 def _wait(stage: Stage, step: Step) -> Steps:
     assert step.value is not None
     yield step.value
@@ -430,6 +440,7 @@ VERBS: dict[str, Verb] = {
     "marked": Verb("R = marked ADDRESS", _AT, _marked, result=True),
     "revoke": Verb("revoke ADDRESS", _AT, _revoke),
     "reset": Verb("reset DEVICE", r"(?P<name>\w+)", _reset),
+    "flush": Verb("flush DEVICE PAGES", rf"(?P<name>\w+) +{_AT}", _flush),
     "unplug": Verb("unplug DEVICE", r"(?P<name>\w+)", _unplug),
     "vmap": Verb("vmap ADDRESS", _AT, _at_page(vmap)),
     "vunmap": Verb("vunmap ADDRESS", _AT, _at_page(vunmap)),
