@@ -15,7 +15,7 @@ WAVES ?=
 RUN_OPTIONS = $(addprefix --policy ,$(POLICY)) $(if $(SIM),--sim $(SIM)) $(if $(SEED),--seed $(SEED)) \
               $(if $(CPUS),--cpus $(CPUS)) $(if $(filter-out 0,$(WAVES)),--waves)
 
-.PHONY: help setup sim compare bench bench-hw fpga formal sweep waves doctor test lint type unit format lock clean
+.PHONY: help setup sim compare matrix bench bench-hw fpga formal sweep waves doctor test lint type unit format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,10 @@ sim: $(STAMP) ## Replay a real program against the RTL under two policies and pr
 
 compare: $(STAMP) ## Compare the policies over five seeds, and with link and IPI costs times 1/4 and 4
 	@$(SHOOTDOWN) compare
+
+matrix: $(STAMP) ## Measure policy x invariant with 100,000 explored schedules a cell (many hours)
+	@mkdir -p out
+	@$(SHOOTDOWN) matrix --full --markdown out/matrix.md
 
 bench: $(STAMP) ## Measure emulated cycles per second against the same RTL without Python
 	@$(SHOOTDOWN) bench

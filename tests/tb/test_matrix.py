@@ -101,7 +101,12 @@ def test_the_fault_that_tells_nobody_breaks_what_a_policy_keeps():
 def test_the_command_prints_and_writes(tmp_path, monkeypatch, capsys):
     """One policy, scripts alone."""
     monkeypatch.chdir(tmp_path)
-    assert main(["matrix", "--schedules", "0", "--policy", "seed"]) == 0
+    words = ["matrix", "--schedules", "0", "--policy", "seed", "--markdown", "page.md"]
+    assert main(words) == 0
+    page = (tmp_path / "page.md").read_text().splitlines()
+    assert page[0] == "| invariant | device | seed |"
+    assert "| I6 | B (sva) | N 2/2 |" in page
+    assert len(page) == 2 + len(CELLS) // len(POLICIES)
     out = capsys.readouterr().out
     assert "I6 B seed: I6; replay: shootdown run shared --policy seed" in out
     found = json.loads((tmp_path / "out/matrix/results.json").read_text())

@@ -16,6 +16,7 @@ from hostmm.policies import POLICIES
 from shootdown.catalogue.matrix import ROWS, Measured, cells, measure
 from shootdown.errors import UsageError
 from shootdown.runs import fresh_folder
+from shootdown.wholefile import write_whole
 
 __all__ = ["FULL", "add_parser"]
 
@@ -25,6 +26,7 @@ FULL = 100_000
 _REDUCED = 60
 _PROCESSES = 2
 _SAID_EVERY_S = 60.0
+_WHAT = ("invariant", "device")
 _T = TypeVar("_T")
 
 
@@ -39,6 +41,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     )
     add("--schedules", type=int, help=f"schedules a cell (default {_REDUCED}; 0: scripts alone)")
     add("--policy", action="append", help=f"repeatable; {', '.join(POLICIES)}; default: all")
+    add("--markdown", type=Path, metavar="FILE", help="write the table to this file, too")
     add("--out", type=Path, default=OUT, help=f"folder of the results (default {OUT})")
     parser.set_defaults(command=_run)
 
@@ -58,6 +61,8 @@ def _run(chosen: argparse.Namespace) -> int:
             measured = measure(cells(policies), schedules, each=_in_processes(pool))
         text = msgspec.json.format(msgspec.json.encode(measured))
         (folder / "results.json").write_bytes(text)
+    if chosen.markdown is not None:
+        write_whole(chosen.markdown, _markdown(measured, policies))
     _print(measured, policies, chosen.out, time.monotonic() - begun)
     return 0 if all(cell.as_expected for cell in measured) else 1
 
@@ -84,13 +89,10 @@ def _print(
     console = Console(width=None if Console().is_terminal else 160)
     title = "Policy x invariant: Y and the runs behind it; N, how many broke it"
     table = Table(title=title, title_justify="left")
-    for column in ("invariant", "device", *policies):
+    for column in (*_WHAT, *policies):
         table.add_column(column)
-    by_place = {(cell.row, cell.kind, cell.policy): cell for cell in measured}
-    for row in ROWS:
-        for kind, subscriber in row.kinds.items():
-            found = [by_place[row.name, kind, policy] for policy in policies]
-            table.add_row(row.name, f"{kind} ({subscriber})", *(_text(cell) for cell in found))
+    for line in _rows(measured, policies):
+        table.add_row(*line)
     console.print(table)
     for cell in measured:
         name = f"{cell.row} {cell.kind} {cell.policy}"
@@ -105,6 +107,20 @@ def _print(
                 soft_wrap=True,
             )
     console.print(f"{seconds:.0f} s; results: {out / 'results.json'}", highlight=False)
+
+
+def _rows(measured: Sequence[Measured], policies: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    by_place = {(cell.row, cell.kind, cell.policy): cell for cell in measured}
+    for row in ROWS:
+        for kind, subscriber in row.kinds.items():
+            cells = (by_place[row.name, kind, policy] for policy in policies)
+            yield row.name, f"{kind} ({subscriber})", *map(_text, cells)
+
+
+def _markdown(measured: Sequence[Measured], policies: Sequence[str]) -> str:
+    head = (*_WHAT, *policies)
+    lines = [head, ("---",) * len(head), *_rows(measured, policies)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _text(cell: Measured) -> str:
