@@ -91,8 +91,8 @@ def _print(
     table = Table(title=title, title_justify="left")
     for column in (*_WHAT, *policies):
         table.add_column(column)
-    for line in _rows(measured, policies):
-        table.add_row(*line)
+    for row in _rows(measured, policies):
+        table.add_row(*row)
     console.print(table)
     for cell in measured:
         name = f"{cell.row} {cell.kind} {cell.policy}"
