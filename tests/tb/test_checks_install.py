@@ -206,7 +206,7 @@ def test_fill_without_a_walk() -> None:
 
 def bracket(scene: Scene) -> None:
     """A range start at 100 and its end at 200."""
-    with scene.path("unmap_region"):
+    with scene.path("change_protection"):
         with scene.notify(Notification.RANGE_START, MM, VPN, VPN + 4):
             scene.at(100).command(MM, VPN, VPN + 4, killed=(3,))
         scene.at(200)
@@ -220,7 +220,7 @@ def test_fill_inside_a_bracket() -> None:
     bracket(scene)
     scene.fill(150, MM, VPN, PFN, entry=5)
     (violation,) = scene.violations("I3")
-    assert (violation.path, violation.cycle, violation.expected) == ("unmap_region", 150, False)
+    assert (violation.path, violation.cycle, violation.expected) == ("change_protection", 150, False)
     assert "between range start and range end of pages 0x10 to 0x14" in violation.what
 
 
