@@ -95,6 +95,15 @@ def test_a_run_that_waits_for_ever_is_checked_too():
     assert {"I13", "I22"} <= set(run.broken)
 
 
+def test_its_replay_shows_the_same_verdict(tmp_path, monkeypatch, capsys):
+    """Status 1 with the violations, not 2 with what it waits for."""
+    monkeypatch.chdir(tmp_path)
+    assert main(BUGS["B33"].run.replay_command().split()[1:]) == 1
+    out = capsys.readouterr().out
+    assert "FAILED I13 on zap_page_range" in out
+    assert "FAILED I22 on zap_page_range" in out
+
+
 def test_the_command_prints_table_and_ktap(tmp_path, monkeypatch, capsys):
     """What was not run is named, with the reason."""
     monkeypatch.chdir(tmp_path)
