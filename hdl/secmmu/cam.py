@@ -18,8 +18,7 @@ from secmmu.internals import (
     span_last,
 )
 from secmmu.layouts import GRAIN_SHIFTS
-from secmmu.picks import encoded, lowest
-from secmmu.replacement import touched
+from secmmu.picks import encoded
 
 __all__ = ["Cam"]
 
@@ -27,8 +26,14 @@ TRUST_BITS = 2
 """One new entry in 2**TRUST_BITS counts as recent: the others are replaced first unless they hit before."""
 
 
+def _pieces(width: int) -> list[slice]:
+    """Return the runs of page number bits between the sizes of leaves; each but the last is free or compared whole."""
+    bounds = [0, *(shift for shift in GRAIN_SHIFTS[1:] if shift < width), width]
+    return [slice(low, high) for low, high in itertools.pairwise(bounds)]
+
+
 class TagLayout(data.StructLayout):
-    """What an entry is compared by; the rest of it stands in a memory.
+    """What an entry is compared by; the rest of it stands in a memory. ``free`` has a bit for each size it exceeds.
 
     Parameters
     ----------
@@ -44,6 +49,7 @@ class TagLayout(data.StructLayout):
                 "group": GROUP_BITS,
                 "first": config.vpn_bits,
                 "last": config.vpn_bits,
+                "free": len(_pieces(config.vpn_bits)) - 1,
             }
         )
 
@@ -54,6 +60,9 @@ class Cam(wiring.Component):
     A fill takes two cycles of the comparators, which invalidations and questions come before. It kills every entry
     that would match an access which it matches, so that no access finds two of one asid, or two of a group; an entry
     of the asid itself goes before one of its group.
+
+    A hand points to the entry that the next fill replaces (CLOCK, Corbato 1968): it goes on past those that are in use
+    while others are not, and past recent ones, which it makes old. A fill waits for it.
 
     Parameters
     ----------
@@ -93,6 +102,7 @@ class Cam(wiring.Component):
         self.tags = [Signal(TagLayout(config), name=f"tag{i}") for i in range(count)]
         self.store = memory.Memory(shape=EntryLayout(config), depth=count, init=[])
         self.valid, self.recent = Signal(count), Signal(count)
+        self.hand = Signal(count, init=1)
         self.compared, self.overlapping = Signal(), Signal(count)
         self.near, self.far = Signal(count), Signal(count)
         super().__init__(
@@ -126,6 +136,8 @@ class Cam(wiring.Component):
         # The written entry comes last: with the mutant that lets a fill through beside an invalidation it survives.
         m.d.sync += valid.eq((valid & ~killed & ~overlapped) | written)
         translation = self.entry.translation
+        last = span_last(translation.vpn, translation.grain)
+        free = Cat(grain <= translation.grain for grain in range(1, 1 + len(self.tags[0].free)))
         for i, tag in enumerate(self.tags):
             with m.If(written[i]):
                 m.d.sync += [
@@ -133,7 +145,8 @@ class Cam(wiring.Component):
                     tag.asid.eq(translation.asid),
                     tag.group.eq(translation.group),
                     tag.first.eq(translation.vpn),
-                    tag.last.eq(span_last(translation.vpn, translation.grain)),
+                    tag.last.eq(last),
+                    tag.free.eq(free),
                 ]
         hit = self._look_up(m, gone, killed)
         asked = Mux(self.young.ask, matched, 0)
@@ -168,7 +181,7 @@ class Cam(wiring.Component):
 
     def _fill(self, m: Module, matched: Signal) -> tuple[Signal, Signal]:
         """Find what a fill overlaps, then write it; return who is overlapped and who is written."""
-        valid, recent = self.valid, self.recent
+        valid, hand = self.valid, self.hand
         compared, overlapping = self.compared, self.overlapping
         overlapped, written = Signal.like(valid), Signal.like(valid)
         busy = self.kill.valid | self.young.ask
@@ -177,28 +190,33 @@ class Cam(wiring.Component):
         m.d.comb += self.filled.eq(self.fill & compared & ~busy)
         with m.If(~self.fill | self.filled):
             m.d.sync += compared.eq(0)
-        with m.Elif(~busy):
+        with m.Elif(~busy & ~self._passes()):
             m.d.sync += [compared.eq(1), overlapping.eq(matched)]
-        idle = Mux(recent.all(), 1, ~recent)
-        victim = Mux(overlapping.any(), overlapping, Mux(valid.all(), idle, ~valid))
         m.d.comb += [
-            written.eq(Mux(self.filled, lowest(m, victim), 0)),
+            written.eq(Mux(self.filled, hand, 0)),
             overlapped.eq(Mux(self.filled, overlapping, 0)),
-            self.index.eq(encoded(written)),
+            self.index.eq(encoded(hand)),
         ]
         return overlapped, written
 
+    def _passes(self) -> Value:
+        """Return whether the hand goes on."""
+        return (self.hand & Mux(self.valid.all(), self.recent, self.valid)).any()
+
     def _touch(self, m: Module, hit: Signal, written: Signal) -> None:
-        """Keep the recent bits of the entries that hit, and of one new entry in a few."""
-        recent = self.recent
+        """Move the hand; keep the recent bits of the entries that hit, and of one new entry in a few."""
+        recent, hand = self.recent, self.hand
         turn = Signal(TRUST_BITS)
+        passes, old = Signal(), Signal.like(hand)
+        m.d.comb += [
+            passes.eq(self._passes()),
+            old.eq(Mux(passes & self.valid.all(), hand, 0)),
+        ]
+        m.d.sync += recent.eq(((recent & ~old) | hit) & ~written | Mux(turn.all(), written, 0))
+        with m.If(passes):
+            m.d.sync += hand.eq(hand.rotate_left(1))
         with m.If(self.filled):
             m.d.sync += turn.eq(turn + 1)
-            m.d.sync += recent.eq(
-                Mux(turn.all(), touched(recent, written), recent & ~written),
-            )
-        with m.Else():
-            m.d.sync += recent.eq(touched(recent, hit))
 
     def _look_up(self, m: Module, gone: Signal, killed: Signal) -> Signal:
         """Build the lookup; return the entry that hits at the end of this cycle, one-hot."""
@@ -244,13 +262,10 @@ class Cam(wiring.Component):
     def _covering(self) -> Value:
         """Return which spans hold the page looked up: equal but for the bits that a span leaves free."""
         vpn = self.lookup.vpn
-        width = len(vpn)
-        bounds = [0, *(shift for shift in GRAIN_SHIFTS[1:] if shift < width), width]
-        covering = []
-        for tag in self.tags:
-            equal = []
-            for low, high in itertools.pairwise(bounds):
-                free = tag.first[low] != tag.last[low] if high < width else 0
-                equal.append(free | (tag.first[low:high] == vpn[low:high]))
-            covering.append(Cat(equal).all())
-        return Cat(covering)
+        return Cat(
+            Cat(
+                free | (tag.first[piece] == vpn[piece])
+                for piece, free in zip(_pieces(len(vpn)), [*tag.free, 0], strict=True)
+            ).all()
+            for tag in self.tags
+        )

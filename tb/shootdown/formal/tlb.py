@@ -258,6 +258,7 @@ class TlbHarness(wiring.Component):
                 & (tag.asid == translation.asid)
                 & (tag.group == translation.group)
                 & (tag.shared == translation.shared)
+                & (tag.free == Cat(translation.grain >= size + 1 for size in range(len(tag.free))))
             )
             alone = self.seen & ~self.dead & (entry == watched)
             within = (tag.first <= vpn) & (vpn <= tag.last)
@@ -284,7 +285,8 @@ class TlbHarness(wiring.Component):
             m.d.comb += Assert(
                 ~(tlb.large & (tlb.pending.ppn == FRAME) & cam.valid[i] & (entry.ppn == FRAME))
             )
-        m.d.comb += Assert(~cam.compared | tlb.large)
+        hands = Cat(cam.hand == 1 << i for i in range(len(cam.hand)))
+        m.d.comb += [Assert(~cam.compared | tlb.large), Assert(hands.any())]
 
     def _clash(
         self, first: Value, last: Value, one: data.View, low: Value, high: Value, other: data.View
