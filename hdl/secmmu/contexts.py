@@ -37,6 +37,8 @@ class ContextReadSignature(wiring.Signature):
 class Contexts(wiring.Component):
     """Rows in a memory. One not written since the reset, or beyond the table, has mode 0 and a global group of its own.
 
+    The register bus reads a copy, so that the fast memory has few ports.
+
     Parameters
     ----------
     config : SecmmuConfig
@@ -45,9 +47,9 @@ class Contexts(wiring.Component):
     Members
     -------
     bus : In(ContextBusSignature)
-        The register bus; a reader in the cycle of its write gets what is written.
+        The register bus; a reader in the cycle of its write gets what was there before.
     lookup, command, dropin : In(ContextReadSignature)
-        The readers: accesses, commands and drop-ins.
+        The readers: accesses, commands and drop-ins. What mode 0 leaves without meaning need not be 0 for them.
     """
 
     bus: wiring.PureInterface
@@ -70,27 +72,35 @@ class Contexts(wiring.Component):
         """Build the memory, and the default that stands for the rows not written since the reset."""
         m = Module()
         bus = self.bus
-        m.submodules.rows = rows = memory.Memory(
-            shape=WORD_BITS, depth=self.config.contexts, init=[]
+        rows = memory.Memory(shape=WORD_BITS, depth=self.config.contexts, init=[])
+        shown = memory.Memory(
+            shape=WORD_BITS,
+            depth=self.config.contexts,
+            init=[],
+            attrs={"ram_style": "block"},
         )
+        m.submodules.rows, m.submodules.shown = rows, shown
         # A reset does not reach the memory: what was written before it must not show.
         known = Signal(self.config.contexts)
         fresh = Signal(ContextLayout())
-        writer = rows.write_port(granularity=8)
         first = ~known.bit_select(bus.asid, 1)
-        m.d.comb += [
-            fresh.global_group.eq(bus.asid),
-            writer.addr.eq(bus.asid),
-            writer.en.eq(Mux(bus.strobes.any() & first, Const(-1, BYTES), bus.strobes)),
-        ]
+        word = Signal(WORD_BITS)
+        m.d.comb += fresh.global_group.eq(bus.asid)
         for byte in range(BYTES):
             lane = slice(8 * byte, 8 * byte + 8)
             given, default = bus.word.as_value()[lane], fresh.as_value()[lane]
-            m.d.comb += writer.data[lane].eq(Mux(bus.strobes[byte], given, default))
+            m.d.comb += word[lane].eq(Mux(bus.strobes[byte], given, default))
+        for copy in (rows, shown):
+            writer = copy.write_port(granularity=8)
+            m.d.comb += [
+                writer.addr.eq(bus.asid),
+                writer.data.eq(word),
+                writer.en.eq(Mux(bus.strobes.any() & first, Const(-1, BYTES), bus.strobes)),
+            ]
         with m.If(bus.strobes.any()):
             m.d.sync += known.bit_select(bus.asid, 1).eq(1)
         for port in (self.lookup, self.command, self.dropin, bus):
-            reader = rows.read_port(transparent_for=(writer,))
+            reader = (shown if port is bus else rows).read_port()
             m.d.comb += [reader.en.eq(port.en), reader.addr.eq(port.asid)]
             self._show(m, port, reader.data, known)
         return m
@@ -100,11 +110,14 @@ class Contexts(wiring.Component):
         asid = Signal(len(port.asid))
         written = Signal()
         with m.If(port.en):
-            beside = self.bus.strobes.any() & (self.bus.asid == port.asid)
             # Beyond the table there is no bit, and its memory's row is that of another asid.
-            there = known.bit_select(port.asid, 1) | beside
-            m.d.sync += [asid.eq(port.asid), written.eq(there)]
-        with m.If(written):
-            m.d.comb += port.row.eq(row)
-        with m.Else():
-            m.d.comb += port.row.global_group.eq(asid)
+            m.d.sync += [asid.eq(port.asid), written.eq(known.bit_select(port.asid, 1))]
+        m.d.comb += port.row.eq(row)
+        with m.If(~written):
+            m.d.comb += [
+                port.row.global_group.eq(asid),
+                port.row.stall.eq(0),
+                port.row.mode.eq(0),
+            ]
+            if port is self.bus:
+                m.d.comb += port.row.root_ppn.eq(0)

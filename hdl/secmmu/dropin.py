@@ -26,24 +26,24 @@ __all__ = ["Dropin"]
 class Dropin(wiring.Component):
     """Takes drop-ins, one at a time, and fills them into the TLB when nothing has invalidated them since their epoch.
 
-    The commands accepted between the epoch and the drop-in are read from a log, one a cycle, the oldest first; those
-    applied later are compared as they come. An epoch older than the log, or of the future, is refused; so is a PTE
-    that the walker would not grant to a read, one that is no leaf of the grain, a page that no address has, an asid
-    without a context row, and a span that is held. What is taken may die the next moment: that is no refusal.
+    The commands accepted since the epoch are read from a log, one a cycle, the oldest first; when none is left it is
+    offered to the TLB, which takes nothing beside an invalidation. An epoch older than the log, or of the future, is
+    refused; so is a PTE that the walker would not grant to a read, one that is no leaf of the grain, a page that no
+    address has, an asid without a context row, and a span that is held. What is taken may die the next moment: that is
+    no refusal.
 
     ==========  ==============================================================================================
     state       meaning
     ==========  ==============================================================================================
     ``Idle``    a drop-in is taken
-    ``Scan``    it is judged, and compared with the log
-    ``Fill``    it is offered to the TLB
+    ``Scan``    it is judged, compared with the log, and offered to the TLB
     ``Answer``  it is answered
     ==========  ==============================================================================================
 
     Parameters
     ----------
     config : SecmmuConfig
-        ``log``, ``contexts``, ``levels``, widths, ``observe``, ``mutant``.
+        ``log``, ``contexts``, ``levels``, widths, ``observe``.
 
     Members
     -------
@@ -76,6 +76,8 @@ class Dropin(wiring.Component):
 
     def __init__(self, config: SecmmuConfig) -> None:
         self.config = config
+        # The oldest command is read two cycles after the handshake.
+        self.index_bits = ceil_log2(config.log + 2)
         super().__init__(
             {
                 "dropin": In(stream.Signature(DropinLayout())),
@@ -97,47 +99,26 @@ class Dropin(wiring.Component):
         """Build the state machine around one drop-in."""
         m = Module()
         subject = Signal(DropinLayout())
-        # One bit more than an epoch: what is of the future is very old.
-        age, step = Signal(EPOCH_BITS + 1), Signal(range(self.config.log + 1))
         stale, filled = Signal(), Signal()
         entry, granted = self._judge(m, subject)
-        logged = self._log(m, subject.epoch + step)
-        superseded: Value = is_killed(logged, entry.translation, self.config)
-        if self.config.mutant == "rtl-no-epoch-compare":
-            superseded = Const(0)
-        overlapped = is_killed(self.kill, entry.translation, self.config) | self.hold.held
+        scanning = Signal()
+        current, overlapped = self._compare(m, entry, scanning)
         taken = self.dropin.valid & self.dropin.ready
         with m.FSM() as fsm:
             with m.State("Idle"):
                 m.d.comb += [self.dropin.ready.eq(~self.stop), self.context_en.eq(taken)]
-                m.d.sync += [
-                    subject.eq(self.dropin.payload),
-                    age.eq(self.epoch - self.dropin.payload.epoch),
-                    step.eq(0),
-                    stale.eq(0),
-                    filled.eq(0),
-                ]
+                m.d.sync += [subject.eq(self.dropin.payload), stale.eq(0), filled.eq(0)]
                 with m.If(taken):
                     m.next = "Scan"
             with m.State("Scan"):
-                m.d.sync += step.eq(step + 1)
-                with m.If(~granted | (age > self.config.log) | stale):
+                m.d.comb += scanning.eq(1)
+                m.d.sync += stale.eq(stale | ~granted | overlapped | self.hold.held)
+                m.d.comb += self.fill.en.eq(current & granted & ~(stale | self.hold.held))
+                with m.If(stale):
                     m.next = "Answer"
-                with m.Elif(step == age):
-                    m.next = "Fill"
-                with m.Elif(superseded):
-                    m.next = "Answer"
-                with m.If(overlapped):
-                    m.d.sync += stale.eq(1)
-            with m.State("Fill"):
-                m.d.comb += self.fill.en.eq(~stale)
-                with m.If(self.fill.en & self.fill.ready):
+                with m.Elif(self.fill.en & self.fill.ready):
                     m.d.sync += filled.eq(1)
-                with m.If(stale | self.fill.ready):
                     m.next = "Answer"
-                # In the cycle of the fill too: the TLB drops it.
-                with m.If(overlapped):
-                    m.d.sync += stale.eq(1)
             with m.State("Answer"):
                 m.d.comb += self.dropped.valid.eq(1)
                 with m.If(self.dropped.ready):
@@ -146,7 +127,7 @@ class Dropin(wiring.Component):
             self.idle.eq(fsm.ongoing("Idle")),
             self.context_asid.eq(self.dropin.payload.asid),
             self.dropped.payload.tag.eq(subject.tag),
-            self.dropped.payload.taken.eq(filled & ~stale),
+            self.dropped.payload.taken.eq(filled),
             self.fill.entry.eq(entry),
         ]
         if self.config.observe:
@@ -186,13 +167,51 @@ class Dropin(wiring.Component):
         ]
         return entry, granted
 
-    def _log(self, m: Module, index: Value) -> data.View:
-        """Keep the last commands; return the one with this number."""
+    def _compare(self, m: Module, entry: data.View, scanning: Signal) -> tuple[Value, Value]:
+        """Compare the entry with the log; return whether all of it was compared, and whether some overlaps it.
+
+        A command that is applied in this cycle is left for the next.
+        """
+        config = self.config
+        # One bit more than an epoch: what is of the future is very old.
+        age = Signal(EPOCH_BITS + 1)
+        left, old = Signal(range(config.log + 2)), Signal()
+        next_index = Signal(self.index_bits)
+        beginning, reading, comparing = Signal(), Signal(), Signal()
+        logged = Signal(KillLayout(config))
+        m.d.comb += [reading.eq(scanning & ~beginning & left.any()), old.eq(age > config.log)]
+        m.d.sync += [
+            beginning.eq(self.context_en),
+            age.eq(self.epoch - self.dropin.payload.epoch),
+            comparing.eq(reading),
+            logged.eq(self._log(m, next_index)),
+        ]
+        with m.If(self.context_en):
+            m.d.sync += next_index.eq(self.dropin.payload.epoch)
+        with m.Elif(reading):
+            m.d.sync += next_index.eq(next_index + 1)
+        with m.If(beginning):
+            m.d.sync += left.eq(Mux(old, 0, age + self.applied))
+        with m.Else():
+            m.d.sync += left.eq(left + self.applied - reading)
+        compared, overlapped = Signal(), Signal()
+        m.d.sync += compared.eq(comparing)
+        hit: Value = compared & is_killed(logged, entry.translation, config)
+        if config.mutant == "rtl-no-epoch-compare":
+            hit = Const(0)
+        m.d.comb += overlapped.eq(hit | (beginning & old))
+        return ~(beginning | reading | comparing | compared), overlapped
+
+    def _log(self, m: Module, index: Value) -> Value:
+        """Keep the last commands in block RAM; return the one that had this number in the cycle before."""
         config = self.config
         m.submodules.log = log = memory.Memory(
-            shape=KillLayout(config), depth=max(2, 1 << ceil_log2(config.log)), init=[]
+            shape=KillLayout(config),
+            depth=1 << self.index_bits,
+            init=[],
+            attrs={"ram_style": "block"},
         )
-        reader, writer = log.read_port(domain="comb"), log.write_port()
+        reader, writer = log.read_port(), log.write_port()
         m.d.comb += [
             writer.en.eq(self.applied),
             # The epoch counts the command that is applied in this cycle.

@@ -298,9 +298,9 @@ class FillSignature(wiring.Signature):
     en : Out(1)
         Take ``entry`` when ``ready``. It does not depend on ``ready``, and may be withdrawn.
     entry : Out(EntryLayout)
-        The entry. The TLB drops it when an invalidation of this cycle or of a later one overlaps it.
+        The entry. The TLB drops it when an invalidation of a later cycle overlaps it.
     ready : In(1)
-        It is taken in this cycle. The TLB may still not keep it.
+        It is taken in this cycle, in which no invalidation is applied. The TLB may still not keep it.
     pte : Out(64)
         With ``observe``: the leaf.
     """

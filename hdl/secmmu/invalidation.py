@@ -35,7 +35,7 @@ class PendingLayout(data.StructLayout):
 
     ``quiet``    nothing is left that it waits for, as of the cycle before
     ``expired``  its time was up before it was quiet
-    ``left``     cycles until then
+    ``limited``  it has such a time, and that is at ``deadline``
 
     Parameters
     ----------
@@ -50,10 +50,11 @@ class PendingLayout(data.StructLayout):
                 "invalidated": 1,
                 "quiet": 1,
                 "expired": 1,
+                "limited": 1,
                 "slots": config.use_slots + 1,
                 "walks": config.walks,
                 "behind": config.commands,
-                "left": TIMEOUT_BITS,
+                "deadline": TIMEOUT_BITS,
             }
         )
 
@@ -209,8 +210,10 @@ class Invalidation(wiring.Component):
         refused = self._invalidate(m, rows, queued, tags)
         m.d.comb += done.eq(refused | self._drain(m, rows, tags, stamps))
         broken: Value = Const(0)
+        clock = Signal(TIMEOUT_BITS)
+        m.d.sync += clock.eq(clock + 1)
         for i, row in enumerate(rows):
-            broken |= self._wait(m, row, applied[i], active & ~done)
+            broken |= self._wait(m, row, applied[i], active & ~done, clock)
             with m.If(done[i]):
                 m.d.sync += row.active.eq(0)
             with m.If(self.accepted & free[i]):
@@ -219,7 +222,8 @@ class Invalidation(wiring.Component):
                     row.active.eq(1),
                     row.invalidated.eq(0),
                     row.expired.eq(0),
-                    row.left.eq(self.timeout),
+                    row.limited.eq(self.timeout.any()),
+                    row.deadline.eq(clock + self.timeout),
                     row.behind.eq(Mux(fence, active & ~done, 0)),
                 ]
         m.d.comb += self.broken.eq(broken)
@@ -343,7 +347,9 @@ class Invalidation(wiring.Component):
                 m.d.comb += ended[i].eq(head.refused)
         return ended
 
-    def _wait(self, m: Module, row: data.View, applied: Value, others: Value) -> Value:
+    def _wait(
+        self, m: Module, row: data.View, applied: Value, others: Value, clock: Signal
+    ) -> Value:
         """Follow what one command waits for; return the slots for which it gives up waiting in this cycle."""
         slots, walks = row.slots & self.busy_next, row.walks & ~self.settled
         behind = row.behind & others
@@ -355,9 +361,8 @@ class Invalidation(wiring.Component):
             row.walks.eq(Mux(applied, self.owed, walks)),
             row.behind.eq(behind),
             row.quiet.eq(quiet),
-            row.left.eq(row.left - row.left.any()),
         ]
-        expires = row.active & (row.left == 1) & ~row.quiet
+        expires = row.active & row.limited & (row.deadline == clock) & ~row.quiet
         with m.If(expires):
             m.d.sync += row.expired.eq(1)
         return Mux(expires, slots, 0)

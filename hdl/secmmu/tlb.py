@@ -40,7 +40,7 @@ class Tlb(wiring.Component):
     """Translations, looked up by accesses, filled by the walker and by drop-ins, killed by invalidations.
 
     One fill is on its way at a time, two cycles in the associative part and three in the page array; it is dropped
-    when an invalidation overlaps it. Where a page is in both parts, the associative one answers.
+    when an invalidation overlaps it, and none is taken beside an invalidation. Where a page is in both parts, the associative one answers.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class Tlb(wiring.Component):
             }
         super().__init__(members)
         # In reach of proofs, which state what holds between them.
-        self.pending, self.large, self.stillborn = Signal(EntryLayout(config)), Signal(), Signal()
+        self.pending, self.large = Signal(EntryLayout(config)), Signal()
         self.cam = self.associative(config)
 
     def elaborate(self, platform: object) -> Module:
@@ -157,9 +157,9 @@ class Tlb(wiring.Component):
         Return it, and a signal for whether the associative part must wait.
         """
         config, fill, dropin = self.config, self.fill, self.dropin
-        pending, large, stillborn = self.pending, self.large, self.stillborn
+        pending, large = self.pending, self.large
         coming, wanted, ready = Signal(EntryLayout(config)), Signal(), Signal()
-        awaited, killed = Signal(), Signal()
+        open_, awaited, killed = Signal(), Signal(), Signal()
         m.d.comb += [
             wanted.eq(dropin.en | fill.en),
             coming.eq(Mux(dropin.en, dropin.entry.as_value(), fill.entry.as_value())),
@@ -167,20 +167,21 @@ class Tlb(wiring.Component):
             fill.ready.eq(ready & ~dropin.en),
             cam.entry.eq(pending),
             cam.fill.eq(large & ~killed & ~awaited),
+            open_.eq(~large),
         ]
         taken = wanted & ready
         if config.mutant != "rtl-no-fill-kill":
-            # What dies in the cycle in which it is taken is dropped in the next: a comparison takes long.
-            born_dead = is_killed(self.kill, coming.translation, config)
-            m.d.sync += stillborn.eq(taken & born_dead)
-            m.d.comb += killed.eq(stillborn | is_killed(self.kill, pending.translation, config))
+            m.d.comb += [
+                open_.eq(~large & ~self.kill.valid),
+                killed.eq(is_killed(self.kill, pending.translation, config)),
+            ]
         small: Value = Const(0)
-        m.d.comb += ready.eq(~large)
+        m.d.comb += ready.eq(open_)
         if pages is not None:
             small = coming.translation.grain == 0
             m.d.comb += [
-                ready.eq(~large & Mux(small, pages.granted, pages.free)),
-                pages.fill.eq(wanted & small & ~large),
+                ready.eq(open_ & Mux(small, pages.granted, pages.free)),
+                pages.fill.eq(wanted & small & open_),
                 pages.filling.eq(coming.translation),
                 pages.pending.eq(pending),
                 pages.drop.eq(killed),

@@ -37,8 +37,8 @@ async def read(ctx: SimulatorContext, port: wiring.PureInterface, asid: int) -> 
 
 
 def default(asid: int) -> dict[str, int]:
-    """Return a row that was never written."""
-    return {"root_ppn": 0, "global_group": asid, "stall": 0, "mode": 0}
+    """Return a row that was never written, without its root, which the register bus alone shows as 0."""
+    return {"global_group": asid, "stall": 0, "mode": 0}
 
 
 def test_rows() -> None:
@@ -48,32 +48,39 @@ def test_rows() -> None:
     async def testbench(ctx: SimulatorContext) -> None:
         ports = (contexts.lookup, contexts.command, contexts.bus)
         for port in ports:
-            assert await read(ctx, port, 2) == default(2)
+            assert (await read(ctx, port, 2)).items() >= default(2).items()
+        assert (await read(ctx, contexts.bus, 2))["root_ppn"] == 0
         row = ContextLayout().const({**ROW}).as_bits()
         # The first write of a few bytes leaves the others as they are by default.
         await write(ctx, contexts, 3, row, 0b1000_0000)
-        assert await read(ctx, contexts.lookup, 3) == default(3) | {"mode": 9}
+        assert await read(ctx, contexts.lookup, 3) == default(3) | {
+            "root_ppn": 0,
+            "mode": 9,
+        }
         await write(ctx, contexts, 1, row, FULL)
         for port in ports:
             assert await read(ctx, port, 1) == ROW
-            assert await read(ctx, port, 2) == default(2)
+            assert (await read(ctx, port, 2)).items() >= default(2).items()
         for asid in (4, 5, 13):
-            assert await read(ctx, contexts.lookup, asid) == default(asid)
-            assert await read(ctx, contexts.command, asid) == default(asid)
+            for port in (contexts.lookup, contexts.command):
+                assert (await read(ctx, port, asid)).items() >= default(asid).items()
 
     simulate(contexts, testbench)
 
 
-def test_a_read_beside_the_write_gets_what_is_written() -> None:
-    """Also the first write of a row."""
+def test_a_read_beside_the_write_gets_what_was_there_before() -> None:
+    """Also beside the first write of a row."""
     contexts = Contexts(CONFIG)
 
     async def testbench(ctx: SimulatorContext) -> None:
-        for frame in (0x77, 0x78):
-            ctx.set(contexts.lookup.asid, 2)
-            ctx.set(contexts.lookup.en, 1)
-            await write(ctx, contexts, 2, frame, FULL)
-            assert ctx.get(contexts.lookup.row.root_ppn) == frame
+        ctx.set(contexts.lookup.asid, 2)
+        ctx.set(contexts.lookup.en, 1)
+        before = default(2)
+        for mode in (8, 9):
+            row = ROW | {"mode": mode}
+            await write(ctx, contexts, 2, ContextLayout().const(row).as_bits(), FULL)
+            assert {name: ctx.get(getattr(contexts.lookup.row, name)) for name in before} == before
+            before = row
 
     simulate(contexts, testbench)
 

@@ -35,17 +35,16 @@ class DropinBench:
         ctx.set(unit.epoch, self.epoch)
         ctx.set(unit.kill, kill.fields() if isinstance(kill, Kill) else {})
         wanted = bool(ctx.get(unit.fill.en))
-        ready = wanted and self.busy == 0
-        self.busy -= wanted and not ready
+        killing = isinstance(kill, Kill)
+        ready = wanted and self.busy == 0 and not killing
+        self.busy -= wanted and self.busy > 0
         ctx.set(unit.fill.ready, ready)
         group = GROUPS.get(ctx.get(unit.context_asid), 0) if ctx.get(unit.context_en) else None
         if ready:
             value = ctx.get(unit.fill.entry)
             part = value.translation
             entry = Entry(part.vpn, value.ppn, part.grain, part.asid, part.shared, value.writable)
-            # As the TLB does.
-            if not (isinstance(kill, Kill) and kill.takes(entry)):
-                self.filled.append(entry)
+            self.filled.append(entry)
         await ctx.tick()
         if group is not None:
             ctx.set(unit.group, group)

@@ -242,7 +242,7 @@ class TlbHarness(wiring.Component):
             Assert(
                 ~(tlb.large & (tlb.pending.ppn == FRAME)) | (self.seen & (tlb.pending == watched))
             ),
-            Assert(~(tlb.large & (tlb.pending.ppn == FRAME) & self.dead) | tlb.stillborn),
+            Assert(~(tlb.large & (tlb.pending.ppn == FRAME) & self.dead)),
             Assert(~self.seen | ((watched.ppn == FRAME) & self._is_sound(watched.translation))),
             Assert(
                 ~(self.doomed & ~self.dead)
