@@ -225,28 +225,36 @@ class Cam(wiring.Component):
         found = lookup.en.replicate(len(near)) & self.valid & self._covering()
         self._stage(m, near, found & Cat(self._owns(tag) for tag in self.tags), gone)
         self._stage(m, far, found & Cat(tag.shared for tag in self.tags), gone)
-        same = Cat(tag.group == lookup.group for tag in self.tags)
-        chosen = Signal(config.large_entries)
-        m.d.comb += chosen.eq(Mux(near.any(), near, far & same))
-        for _ in range(config.lookup_latency - 2):
-            earlier, chosen = chosen, Signal.like(chosen)
-            self._stage(m, chosen, earlier, gone)
+        theirs, chosen = Signal(config.large_entries), Signal(config.large_entries)
+        m.d.comb += [
+            theirs.eq(far & Cat(tag.group == lookup.group for tag in self.tags)),
+            chosen.eq(Mux(near.any(), near, theirs)),
+        ]
         m.submodules.store = store = self.store
         writer, reader = store.write_port(), store.read_port(domain="comb")
         m.d.comb += [
             writer.en.eq(self.filled),
             writer.addr.eq(self.index),
             writer.data.eq(self.entry),
-            reader.addr.eq(encoded(chosen)),
         ]
         if config.lookup_latency == 1:
-            m.d.comb += lookup.entry.eq(reader.data)
+            # Both sorts are followed up beside each other: what is found is needed early.
+            m.d.comb += [
+                reader.addr.eq(Mux(near.any(), encoded(near), encoded(theirs))),
+                lookup.entry.eq(reader.data),
+                lookup.hit.eq(near.any() | theirs.any()),
+                lookup.dies.eq(
+                    Mux(near.any(), (near & killed).any(), (theirs & killed).any()),
+                ),
+            ]
         else:
-            earlier, chosen = chosen, Signal.like(chosen)
-            self._stage(m, chosen, earlier, gone)
+            for _ in range(config.lookup_latency - 1):
+                earlier, chosen = chosen, Signal.like(chosen)
+                self._stage(m, chosen, earlier, gone)
+            m.d.comb += reader.addr.eq(encoded(earlier))
             with m.If(lookup.advance):
                 m.d.sync += lookup.entry.eq(reader.data)
-        m.d.comb += [lookup.hit.eq(chosen.any()), lookup.dies.eq((chosen & killed).any())]
+            m.d.comb += [lookup.hit.eq(chosen.any()), lookup.dies.eq((chosen & killed).any())]
         hit = Signal(config.large_entries)
         m.d.comb += hit.eq(Mux(lookup.advance, chosen & ~killed, 0))
         return hit

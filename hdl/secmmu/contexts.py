@@ -1,7 +1,7 @@
 """The context table: one row per asid, written over the register bus, read by the datapath and by commands."""
 
 from amaranth.hdl import Const, Module, Mux, Signal, Value
-from amaranth.lib import memory, wiring
+from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
@@ -100,24 +100,34 @@ class Contexts(wiring.Component):
         with m.If(bus.strobes.any()):
             m.d.sync += known.bit_select(bus.asid, 1).eq(1)
         for port in (self.lookup, self.command, self.dropin, bus):
-            reader = (shown if port is bus else rows).read_port()
-            m.d.comb += [reader.en.eq(port.en), reader.addr.eq(port.asid)]
-            self._show(m, port, reader.data, known)
+            # Beyond the table there is no bit, and its memory's row is that of another asid.
+            there = known.bit_select(port.asid, 1)
+            if port is bus:
+                self._show(m, shown, there)
+            else:
+                self._read(m, port, rows, there)
         return m
 
-    def _show(self, m: Module, port: wiring.PureInterface, row: Value, known: Signal) -> None:
-        """Give a reader its row, or the default."""
-        asid = Signal(len(port.asid))
-        written = Signal()
+    def _read(
+        self, m: Module, port: wiring.PureInterface, rows: memory.Memory, there: Value
+    ) -> None:
+        """Give a reader its row, or the default: chosen before it is registered, since much is decided with it."""
+        reader = rows.read_port(domain="comb")
+        row = data.View(ContextLayout(), reader.data)
+        m.d.comb += reader.addr.eq(port.asid)
         with m.If(port.en):
-            # Beyond the table there is no bit, and its memory's row is that of another asid.
-            m.d.sync += [asid.eq(port.asid), written.eq(known.bit_select(port.asid, 1))]
-        m.d.comb += port.row.eq(row)
-        with m.If(~written):
-            m.d.comb += [
-                port.row.global_group.eq(asid),
-                port.row.stall.eq(0),
-                port.row.mode.eq(0),
+            m.d.sync += [
+                port.row.root_ppn.eq(row.root_ppn),
+                port.row.global_group.eq(Mux(there, row.global_group, port.asid)),
+                port.row.stall.eq(row.stall & there),
+                port.row.mode.eq(Mux(there, row.mode, 0)),
             ]
-            if port is self.bus:
-                m.d.comb += port.row.root_ppn.eq(0)
+
+    def _show(self, m: Module, shown: memory.Memory, there: Value) -> None:
+        """Give the register bus its row, or the default."""
+        bus, reader = self.bus, shown.read_port()
+        fresh, written = Signal(ContextLayout()), Signal()
+        m.d.comb += [reader.en.eq(bus.en), reader.addr.eq(bus.asid)]
+        with m.If(bus.en):
+            m.d.sync += [fresh.global_group.eq(bus.asid), written.eq(there)]
+        m.d.comb += bus.row.eq(Mux(written, reader.data, fresh))

@@ -57,7 +57,7 @@ class Holds(wiring.Component):
     page, span, dropin : In(HoldCheckSignature)
         The questions of a walk that is to begin, of one that has found its leaf, and of a drop-in.
     released : Out(1)
-        Something is released in this cycle; the checks show it in the next.
+        Something was released in the cycle before; the checks show it in the next.
     overflowed : Out(1)
         A hold takes its whole asid in this cycle.
     """
@@ -112,26 +112,33 @@ class Holds(wiring.Component):
             with m.If(self.clear):
                 m.d.sync += row.count.eq(0)
         m.d.comb += [
-            self.released.eq(hold.release),
             self.overflowed.eq(hold.place & ~growing.any() & ~free.any()),
         ]
-        whole = self._count_overflows(m, hold.release & ~same.any())
+        # It takes long to find that no filter will do, so that the counters follow in the next cycle.
+        undo, overflow = Signal(), Signal()
+        row = Signal(config.context_bits)
+        m.d.sync += [
+            self.released.eq(hold.release),
+            undo.eq(hold.release & ~same.any()),
+            overflow.eq(self.overflowed),
+            row.eq(hold.asid),
+        ]
+        whole = self._count_overflows(m, row, overflow, undo)
         # With the mutant walks do not ask.
         walks = () if config.mutant == "rtl-no-hold" else (self.page, self.span)
         for check in (*walks, self.dropin):
-            m.d.comb += check.held.eq(self._is_held(check, filters, whole))
+            m.d.comb += check.held.eq(self._is_held(check, filters, whole, row, overflow))
         return m
 
-    def _count_overflows(self, m: Module, undo: Value) -> Signal:
+    def _count_overflows(self, m: Module, row: Signal, overflow: Signal, undo: Signal) -> Signal:
         """Count the holds of whole asids; return the set of asids held."""
-        config, asid = self.config, self.hold.asid
+        config = self.config
         whole = Signal(config.contexts)
         m.submodules.overflows = overflows = memory.Memory(
             shape=OVERFLOW_BITS, depth=config.contexts, init=[]
         )
         reader = overflows.read_port(domain="comb")
         writer = overflows.write_port()
-        row = asid[: config.context_bits]
         held = whole.bit_select(row, 1)
         # A count is meaningful only under its bit of ``whole``, so clearing that forgets it.
         count = Mux(held, reader.data, 0)
@@ -139,19 +146,24 @@ class Holds(wiring.Component):
         m.d.comb += [
             reader.addr.eq(row),
             writer.addr.eq(row),
-            writer.en.eq(self.overflowed | undone),
+            writer.en.eq(overflow | undone),
             writer.data.eq(Mux(undone, count - 1, count + 1)),
         ]
-        with m.If(self.overflowed | (undone & (count == 1))):
-            m.d.sync += held.eq(self.overflowed)
+        with m.If(overflow | (undone & (count == 1))):
+            m.d.sync += held.eq(overflow)
         with m.If(self.clear):
             m.d.sync += whole.eq(0)
         return whole
 
     def _is_held(
-        self, check: wiring.PureInterface, filters: list[data.View], whole: Signal
+        self,
+        check: wiring.PureInterface,
+        filters: list[data.View],
+        whole: Signal,
+        row: Signal,
+        overflow: Signal,
     ) -> Value:
-        """Return whether a filter, or a hold of the whole asid, overlaps the span asked about."""
+        """Return whether a filter, or a hold of the whole asid, counted or not yet, overlaps the span asked about."""
         overlaps = [
             (row.count != 0)
             & ((row.asid == check.asid) | (check.shared & (row.group == check.group)))
@@ -160,4 +172,5 @@ class Holds(wiring.Component):
             for row in filters
         ]
         asid = check.asid[: self.config.context_bits]
-        return Cat(overlaps).any() | whole.bit_select(asid, 1) | (check.shared & whole.any())
+        held = whole.bit_select(asid, 1) | (check.shared & whole.any())
+        return Cat(overlaps).any() | held | (overflow & (check.shared | (row == asid)))

@@ -121,7 +121,7 @@ class Invalidation(wiring.Component):
     broken : Out(use_slots + 1)
         Slots for which a command gave up waiting in this cycle.
     stop, clear : In(1)
-        Soft reset: take no commands; kill everything in this cycle, without a command.
+        Soft reset: take no commands; kill everything in the next cycle, without a command.
     accepted : Out(1)
         A command is taken in this cycle.
     idle : Out(1)
@@ -155,6 +155,8 @@ class Invalidation(wiring.Component):
 
     def __init__(self, config: SecmmuConfig) -> None:
         self.config = config
+        # The walker is slow to know that a walk ends.
+        self._settled = Signal(config.walks)
         slots = config.use_slots + 1
         super().__init__(
             {
@@ -210,10 +212,11 @@ class Invalidation(wiring.Component):
         refused = self._invalidate(m, rows, queued, tags)
         m.d.comb += done.eq(refused | self._drain(m, rows, tags, stamps))
         broken: Value = Const(0)
+        m.d.sync += self._settled.eq(self.settled)
         clock = Signal(TIMEOUT_BITS)
         m.d.sync += clock.eq(clock + 1)
         for i, row in enumerate(rows):
-            broken |= self._wait(m, row, applied[i], active & ~done, clock)
+            broken |= self._wait(m, row, applied[i], active, clock)
             with m.If(done[i]):
                 m.d.sync += row.active.eq(0)
             with m.If(self.accepted & free[i]):
@@ -224,7 +227,7 @@ class Invalidation(wiring.Component):
                     row.expired.eq(0),
                     row.limited.eq(self.timeout.any()),
                     row.deadline.eq(clock + self.timeout),
-                    row.behind.eq(Mux(fence, active & ~done, 0)),
+                    row.behind.eq(Mux(fence, active, 0)),
                 ]
         m.d.comb += self.broken.eq(broken)
         return m
@@ -279,8 +282,8 @@ class Invalidation(wiring.Component):
             queued.asks.eq(asks),
         ]
         with m.If(self.clear):
-            m.d.comb += [kill.valid.eq(1), kill.everything.eq(1), kill.page.eq(0)]
-            m.d.comb += [kill.keep_global.eq(0), kill.first.eq(0), kill.last.eq(-1)]
+            m.d.sync += [killing.valid.eq(1), killing.everything.eq(1), killing.page.eq(0)]
+            m.d.sync += [killing.keep_global.eq(0), killing.first.eq(0), killing.last.eq(-1)]
         return queued
 
     def _span(self) -> tuple[Value, Value]:
@@ -351,7 +354,7 @@ class Invalidation(wiring.Component):
         self, m: Module, row: data.View, applied: Value, others: Value, clock: Signal
     ) -> Value:
         """Follow what one command waits for; return the slots for which it gives up waiting in this cycle."""
-        slots, walks = row.slots & self.busy_next, row.walks & ~self.settled
+        slots, walks = row.slots & self.busy_next, row.walks & ~self._settled
         behind = row.behind & others
         quiet = ~slots.any() & ~walks.any() & ~behind.any()
         if self.config.mutant == "rtl-no-drain":

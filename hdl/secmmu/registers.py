@@ -135,7 +135,7 @@ class Registers(wiring.Component):
     stop : Out(1)
         A soft reset is going on: nothing new may begin.
     clear : Out(1)
-        Its last cycle, everything being quiet: clear.
+        Its last cycle, everything having been quiet: clear.
     busy : Out(1)
         A register access is going on, or the counters are being cleared after a reset.
     """
@@ -184,11 +184,14 @@ class Registers(wiring.Component):
         m.submodules.bank = self._bank = CounterBank(
             [_field(name) for name in COUNTERS], [_last(name) for name in HISTOGRAMS]
         )
-        m.d.sync += [self.now.eq(self.now + 1), self._bank.events.eq(self.events)]
+        m.d.sync += [
+            self.now.eq(self.now + 1),
+            self._bank.events.eq(self.events),
+            self.clear.eq(self.stop & self.quiet & ~self.clear),
+        ]
         m.d.comb += [
             self._bank.now.eq(self.now),
             self._bank.latencies.eq(self.latencies),
-            self.clear.eq(self.stop & self.quiet),
         ]
         with m.If(self.clear):
             m.d.sync += self.stop.eq(0)

@@ -187,7 +187,7 @@ def test_soft_reset_waits_for_quiet() -> None:
         assert await software.value("control") == 1
         assert not context.get(dut.clear)
         context.set(dut.quiet, 1)
-        await context.delay(0)
+        await software.tick()
         assert context.get(dut.clear)
         await software.tick()
         assert not context.get(dut.clear)

@@ -113,7 +113,12 @@ def test_a_fill_beside_its_invalidation_is_dropped(
                 taken = taken or now
             await it.settle()
             found = await it.look_up(1, 0)
-            assert found == (None if entry not in it.live else entry.ppn)
+            # What the page array takes behind a range may still be swept with it.
+            swept = config.tlb_sets and not page and not grain
+            if entry not in it.live:
+                assert found is None
+            elif not swept:
+                assert found == entry.ppn
             await it.cycle(kill=Kill(0, TOP, everything=1))
             await it.settle()
 
