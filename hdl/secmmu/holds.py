@@ -147,7 +147,8 @@ class Holds(wiring.Component):
             reader.addr.eq(row),
             writer.addr.eq(row),
             writer.en.eq(overflow | undone),
-            writer.data.eq(Mux(undone, count - 1, count + 1)),
+            # One adder: all ones is -1.
+            writer.data.eq(count + Cat(1, undone.replicate(OVERFLOW_BITS - 1))),
         ]
         with m.If(overflow | (undone & (count == 1))):
             m.d.sync += held.eq(overflow)

@@ -1,4 +1,4 @@
-"""What each walk is for, how far it is and what it found, and the TLB entry that comes of it."""
+"""What each walk is for, how far it is, and the TLB entry that comes of it."""
 
 from amaranth.hdl import Module, Signal
 from amaranth.lib import data, memory, wiring
@@ -13,6 +13,20 @@ from secmmu.walk_layouts import LeafLayout, OwnerLayout, ProgressLayout
 __all__ = ["WalkNotes"]
 
 
+class FoundLayout(data.StructLayout):
+    """The answer of a walk, and whether it was for a write; ``pte`` is there with ``observe``.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        All widths, ``observe``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        fields = {"entry": EntryLayout(config), "write": 1}
+        super().__init__(fields | ({"pte": WORD_BITS} if config.observe else {}))
+
+
 class WalkNotes(wiring.Component):
     """Small memories, one word of each per walk, that are read in the same cycle.
 
@@ -25,8 +39,8 @@ class WalkNotes(wiring.Component):
     -------
     begins : In(1), beginner : In, owner : In(OwnerLayout), now : In
         This walk begins, for this, now.
-    moves, finds : In(1), mover : In, progress : In(ProgressLayout), leaf : In(LeafLayout)
-        This walk has come so far, or has found this.
+    moves, finds : In(1), mover : In, progress : In(ProgressLayout), mover_owner : In(OwnerLayout), leaf : In(LeafLayout)
+        This walk has come so far, or has found this, for this.
     reader : In, reader_owner : Out(OwnerLayout), reader_began : Out, reader_progress : Out(ProgressLayout)
         What is noted of the walk whose data comes.
     select : In, write : Out(1), entry : Out(EntryLayout)
@@ -46,6 +60,7 @@ class WalkNotes(wiring.Component):
     mover: Signal
     progress: data.View
     leaf: data.View
+    mover_owner: data.View
     reader: Signal
     reader_owner: data.View
     reader_began: Signal
@@ -67,6 +82,7 @@ class WalkNotes(wiring.Component):
             "finds": In(1),
             "progress": In(ProgressLayout(config)),
             "leaf": In(LeafLayout(config)),
+            "mover_owner": In(OwnerLayout(config)),
             "reader_owner": Out(OwnerLayout(config)),
             "reader_began": Out(AGE_BITS),
             "reader_progress": Out(ProgressLayout(config)),
@@ -92,12 +108,16 @@ class WalkNotes(wiring.Component):
         m.submodules.steps = steps = memory.Memory(
             shape=ProgressLayout(config), depth=depth, init=[]
         )
-        m.submodules.leaves = leaves = memory.Memory(shape=LeafLayout(config), depth=depth, init=[])
+        m.submodules.answers = answers = memory.Memory(
+            shape=FoundLayout(config), depth=depth, init=[]
+        )
+        found = Signal(FoundLayout(config))
+        self._compose(m, found)
         for notes, en, number, word in (
             (owners, self.begins, self.beginner, self.owner),
             (begins, self.begins, self.beginner, self.now),
             (steps, self.moves, self.mover, self.progress),
-            (leaves, self.finds, self.mover, self.leaf),
+            (answers, self.finds, self.mover, found),
         ):
             writer = notes.write_port()
             m.d.comb += [writer.en.eq(en), writer.addr.eq(number), writer.data.eq(word)]
@@ -109,18 +129,20 @@ class WalkNotes(wiring.Component):
             reader = notes.read_port(domain="comb")
             m.d.comb += [reader.addr.eq(self.reader), word.eq(reader.data)]
         for number, entry in ((self.select, self.entry), (self.filler, self.fill)):
-            owner, leaf = owners.read_port(domain="comb"), leaves.read_port(domain="comb")
-            m.d.comb += [owner.addr.eq(number), leaf.addr.eq(number)]
-            self._compose(m, entry, owner.data, leaf.data)
+            reader = answers.read_port(domain="comb")
+            m.d.comb += [reader.addr.eq(number), entry.eq(reader.data.entry)]
             if number is self.select:
-                m.d.comb += self.write.eq(owner.data.write)
+                m.d.comb += self.write.eq(reader.data.write)
             elif config.observe:
-                m.d.comb += self.pte.eq(leaf.data.pte)
+                m.d.comb += self.pte.eq(reader.data.pte)
         return m
 
-    def _compose(self, m: Module, entry: data.View, owner: data.View, leaf: data.View) -> None:
+    def _compose(self, m: Module, found: data.View) -> None:
+        """Make a TLB entry of what is found; before it is kept, since it is needed early."""
+        owner, leaf, entry = self.mover_owner, self.leaf, found.entry
         translation = entry.translation
         m.d.comb += [
+            found.write.eq(owner.write),
             entry.ppn.eq(leaf.ppn),
             entry.writable.eq(leaf.writable),
             translation.vpn.eq(owner.vpn & ~span_mask(leaf.grain)),
@@ -129,3 +151,5 @@ class WalkNotes(wiring.Component):
             translation.asid.eq(owner.asid),
             translation.group.eq(owner.group),
         ]
+        if self.config.observe:
+            m.d.comb += found.pte.eq(leaf.pte)

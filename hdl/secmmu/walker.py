@@ -301,6 +301,7 @@ class Walker(wiring.Component):
             update.release.eq((step.valid & step.exclusive & ~updates) | closes),
             notes.moves.eq(moves),
             notes.mover.eq(step.walk),
+            notes.mover_owner.eq(step.owner),
             notes.progress.level.eq(step.next),
             notes.progress.shared.eq(shared),
         ]
