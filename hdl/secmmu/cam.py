@@ -248,10 +248,12 @@ class Cam(wiring.Component):
                 ),
             ]
         else:
+            stages = [chosen]
             for _ in range(config.lookup_latency - 1):
-                earlier, chosen = chosen, Signal.like(chosen)
-                self._stage(m, chosen, earlier, gone)
-            m.d.comb += reader.addr.eq(encoded(earlier))
+                chosen = Signal.like(chosen)
+                self._stage(m, chosen, stages[-1], gone)
+                stages.append(chosen)
+            m.d.comb += reader.addr.eq(encoded(stages[-2]))
             with m.If(lookup.advance):
                 m.d.sync += lookup.entry.eq(reader.data)
             m.d.comb += [lookup.hit.eq(chosen.any()), lookup.dies.eq((chosen & killed).any())]

@@ -202,7 +202,7 @@ class Dropin(wiring.Component):
         m.d.comb += overlapped.eq(hit | (beginning & old))
         return ~(beginning | reading | comparing | compared), overlapped
 
-    def _log(self, m: Module, index: Value) -> Value:
+    def _log(self, m: Module, index: Value) -> data.View:
         """Keep the last commands in block RAM; return the one that had this number in the cycle before."""
         config = self.config
         m.submodules.log = log = memory.Memory(

@@ -157,6 +157,7 @@ class Invalidation(wiring.Component):
         self.config = config
         # The walker is slow to know that a walk ends.
         self._settled = Signal(config.walks)
+        self._clock = Signal(TIMEOUT_BITS)
         slots = config.use_slots + 1
         super().__init__(
             {
@@ -212,11 +213,9 @@ class Invalidation(wiring.Component):
         refused = self._invalidate(m, rows, queued, tags)
         m.d.comb += done.eq(refused | self._drain(m, rows, tags, stamps))
         broken: Value = Const(0)
-        m.d.sync += self._settled.eq(self.settled)
-        clock = Signal(TIMEOUT_BITS)
-        m.d.sync += clock.eq(clock + 1)
+        m.d.sync += [self._settled.eq(self.settled), self._clock.eq(self._clock + 1)]
         for i, row in enumerate(rows):
-            broken |= self._wait(m, row, applied[i], active, clock)
+            broken |= self._wait(m, row, applied[i], active)
             with m.If(done[i]):
                 m.d.sync += row.active.eq(0)
             with m.If(self.accepted & free[i]):
@@ -226,7 +225,7 @@ class Invalidation(wiring.Component):
                     row.invalidated.eq(0),
                     row.expired.eq(0),
                     row.limited.eq(self.timeout.any()),
-                    row.deadline.eq(clock + self.timeout),
+                    row.deadline.eq(self._clock + self.timeout),
                     row.behind.eq(Mux(fence, active, 0)),
                 ]
         m.d.comb += self.broken.eq(broken)
@@ -350,9 +349,7 @@ class Invalidation(wiring.Component):
                 m.d.comb += ended[i].eq(head.refused)
         return ended
 
-    def _wait(
-        self, m: Module, row: data.View, applied: Value, others: Value, clock: Signal
-    ) -> Value:
+    def _wait(self, m: Module, row: data.View, applied: Value, others: Value) -> Value:
         """Follow what one command waits for; return the slots for which it gives up waiting in this cycle."""
         slots, walks = row.slots & self.busy_next, row.walks & ~self._settled
         behind = row.behind & others
@@ -365,7 +362,7 @@ class Invalidation(wiring.Component):
             row.behind.eq(behind),
             row.quiet.eq(quiet),
         ]
-        expires = row.active & row.limited & (row.deadline == clock) & ~row.quiet
+        expires = row.active & row.limited & (row.deadline == self._clock) & ~row.quiet
         with m.If(expires):
             m.d.sync += row.expired.eq(1)
         return Mux(expires, slots, 0)
