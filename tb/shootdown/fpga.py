@@ -41,7 +41,7 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     name : str
         Which design.
     luts, flip_flops, block_rams, ram_slices : int
-        LUT4s (TRELLIS_COMB: logic, two for each carry cell, two for each 16 x 4 distributed RAM), flip-flops, DP16KD block
+        LUT4s (TRELLIS_COMB: logic, two for each carry cell, six for each 16 x 4 distributed RAM), flip-flops, DP16KD block
         RAMs and write ports of distributed RAM. The flip-flops on the ports are counted.
     fmax_mhz : list of float
         Highest clock of each of the seeds, after routing.
