@@ -220,7 +220,11 @@ def test_fill_inside_a_bracket() -> None:
     bracket(scene)
     scene.fill(150, MM, VPN, PFN, entry=5)
     (violation,) = scene.violations("I3")
-    assert (violation.path, violation.cycle, violation.expected) == ("change_protection", 150, False)
+    assert (violation.path, violation.cycle, violation.expected) == (
+        "change_protection",
+        150,
+        False,
+    )
     assert "between range start and range end of pages 0x10 to 0x14" in violation.what
 
 
