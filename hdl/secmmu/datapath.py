@@ -220,8 +220,15 @@ class Datapath(wiring.Component):
         wiring.connect(m, waiters.walk, wiring.flipped(self.walk))
         wiring.connect(m, waiters.fault, wiring.flipped(self.fault))
         wiring.connect(m, wiring.flipped(self.resume), waiters.resume)
+        starved, slotless = Signal(2), Signal()
+        turns = Signal()
+        m.d.sync += [
+            starved.eq(waiters.starved),
+            slotless.eq(waiters.slotless[WRITE]),
+            turns.eq(waiters.turns),
+        ]
         # While a write can get no slot reads go one at a time, so that they leave one free.
-        reads_alone = waiters.slotless[WRITE] & ~intake.none[READ]
+        reads_alone = slotless & ~intake.none[READ]
         m.d.comb += [
             waiters.decision.eq(decide.decision),
             waiters.last.eq(self._pipeline.last),
@@ -239,8 +246,8 @@ class Datapath(wiring.Component):
             decide.released.eq(waiters.released),
             decide.turns.eq(waiters.turns),
             intake.refused.eq(waiters.refused),
-            intake.closed[READ].eq(self.stop | waiters.starved[READ] | reads_alone),
-            intake.closed[WRITE].eq(self.stop | waiters.starved[WRITE] | waiters.turns),
+            intake.closed[READ].eq(self.stop | starved[READ] | reads_alone),
+            intake.closed[WRITE].eq(self.stop | starved[WRITE] | turns),
         ]
 
     def _join_uses(self, m: Module) -> None:

@@ -39,7 +39,7 @@ class ToldLayout(data.StructLayout):
 class Exits(wiring.Component):
     """Reports faults and hands refused accesses to those who answer for them, one of each at a time.
 
-    What is told of them stands in block RAM: each is picked in one cycle and offered from the second after it on.
+    What is told of them stands in block RAM: each is picked in one cycle and offered from the second one after it on.
 
     Parameters
     ----------
@@ -165,8 +165,10 @@ class Exits(wiring.Component):
         """Pick one of ``due`` unless one was picked in the cycle before, is ``offered``, or the memory is ``taken``."""
         pick = Signal(self.config.waiters, name=f"{name}_pick")
         picked = Signal(name=f"{name}_picked")
-        m.d.comb += pick.eq(Mux(offered | picked | taken, 0, lowest(m, due)))
-        m.d.sync += picked.eq(pick.any())
+        # Who is due stays so until it is picked.
+        known = Signal(self.config.waiters, name=f"{name}_due")
+        m.d.comb += pick.eq(Mux(offered | picked | taken, 0, lowest(m, known)))
+        m.d.sync += [known.eq(due & ~pick), picked.eq(pick.any())]
         self._picked = picked
         return pick
 

@@ -32,6 +32,8 @@ class AnsweredLayout(data.StructLayout):
 class Intake(wiring.Component):
     """Takes one access a cycle: a waiter that is looked up again before all others, else reads and writes in turn.
 
+    A write that comes when no read does is taken a cycle later.
+
     What is taken has a place reserved among the waiters until it has left or was answered, and one among the
     outstanding bursts of its id until the device has its last answer. One place of the waiters is left to the other
     direction, so that reads go on while writes stand, and the other way round.
@@ -102,45 +104,46 @@ class Intake(wiring.Component):
         may = self._reserve(m)
         asks = Signal(2)
         chosen = Signal(2)
-        turn = Signal()
+        # Chosen a cycle ahead, so that the page is known early in the cycle: reads, unless a write asks alone or in turn.
+        side = Signal()
         m.d.comb += [
             asks.eq(Cat(door.valid & may[at] for at, door in enumerate(doors))),
-            chosen[READ].eq(asks[READ] & ~(asks[WRITE] & turn)),
-            chosen[WRITE].eq(asks[WRITE] & ~chosen[READ]),
+            chosen[READ].eq(asks[READ] & ~side),
+            chosen[WRITE].eq(asks[WRITE] & side),
             self.again.ready.eq(self.advance),
         ]
         for at, door in enumerate(doors):
             m.d.comb += door.ready.eq(chosen[at] & self.advance & ~self.again.valid)
-        with m.If(asks.all() & self.read.ready):
-            m.d.sync += turn.eq(1)
-        with m.Elif(self.write.ready):
-            m.d.sync += turn.eq(0)
+        with m.If(side):
+            m.d.sync += side.eq(asks[WRITE] & ~(asks[READ] & self.write.ready))
+        with m.Else():
+            m.d.sync += side.eq(asks[WRITE] & ~(asks[READ] & ~self.read.ready))
         with m.If(self.again.valid):
             m.d.comb += self.enter.eq(self.again.payload)
         with m.Else():
-            self._enter(m, chosen)
+            self._enter(m, chosen, side)
         return m
 
-    def _enter(self, m: Module, chosen: Signal) -> None:
+    def _enter(self, m: Module, chosen: Signal, side: Signal) -> None:
         """Let the device's access in."""
         flight = self.enter.flight
+        access = Signal(AccessLayout(self.config))
         m.d.comb += [
             self.enter.valid.eq(chosen.any()),
             self.enter.fresh.eq(1),
-            flight.write.eq(chosen[WRITE]),
+            flight.write.eq(side),
             flight.born.eq(self.now),
+            access.eq(
+                Mux(
+                    side,
+                    self.write.payload.as_value(),
+                    self.read.payload.as_value(),
+                )
+            ),
+            flight.access.eq(access),
+            flight.crosses.eq(_crosses(access)),
+            flight.canonical.eq(self._canonical(access)),
         ]
-        for field, of in (("crosses", _crosses), ("canonical", self._canonical)):
-            m.d.comb += flight[field].eq(
-                Mux(chosen[WRITE], of(self.write.payload), of(self.read.payload))
-            )
-        m.d.comb += flight.access.eq(
-            Mux(
-                chosen[WRITE],
-                self.write.payload.as_value(),
-                self.read.payload.as_value(),
-            )
-        )
 
     def _canonical(self, access: data.View) -> Value:
         """Return, for each mode from Sv39 on, whether the address is canonical."""

@@ -5,6 +5,8 @@ bits; the order of the 52-bit numbers of the ports, unsigned, is the order of th
 aligned leaf: its first page and its *grain*, an index into :data:`~secmmu.layouts.GRAIN_SHIFTS`.
 """
 
+import itertools
+
 from amaranth.hdl import Cat, Const, Value
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -48,6 +50,7 @@ __all__ = [
     "sign_extended",
     "span_last",
     "span_mask",
+    "spans",
 ]
 
 INDEX_BITS = 9
@@ -518,6 +521,17 @@ def span_mask(grain: Value) -> Value:
 def span_last(vpn: Value, grain: Value) -> Value:
     """Return the last page of the span that begins at (or holds) ``vpn``."""
     return (vpn | span_mask(grain))[: len(vpn)]
+
+
+def spans(vpn: Value, grain: Value, page: Value) -> Value:
+    """Return whether the span of ``grain`` at ``vpn`` holds ``page``: piece by piece, as LUTs like it."""
+    width = len(vpn)
+    bounds = [*(shift for shift in GRAIN_SHIFTS if shift < width), width]
+    same = [
+        (vpn[low:high] == page[low:high]) | (grain > piece if high < width else 0)
+        for piece, (low, high) in enumerate(itertools.pairwise(bounds))
+    ]
+    return Cat(same).all()
 
 
 def killed_asid(kill: data.View, *, asid: Value, group: Value, shared: Value) -> Value:

@@ -1,6 +1,6 @@
 """A queue in distributed RAM whose head shows at once, and whose inside can be looked at."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -62,20 +62,26 @@ class Queue(wiring.Component):
         """Build the memory and its pointers."""
         m = Module()
         m.submodules.items = items = memory.Memory(shape=self._layout, depth=self.depth, init=[])
+        # Behind the head, which is a register: so it is known from the beginning of a cycle on.
+        next_place = Signal.like(self.tail_place, init=1)
+        behind = Signal()
         write = items.write_port()
-        head, look = (items.read_port(domain="comb") for _ in range(2))
+        follower, look = (items.read_port(domain="comb") for _ in range(2))
         m.d.comb += [
             write.en.eq(self.push),
             write.addr.eq(self.tail_place),
             write.data.eq(self.item),
-            head.addr.eq(self.head_place),
+            follower.addr.eq(next_place),
             look.addr.eq(self.look_place),
-            self.head.eq(head.data),
             self.looked_at.eq(look.data),
-            self.valid.eq(self.head_place != self.tail_place),
+            behind.eq(self.valid & (next_place != self.tail_place)),
         ]
-        m.d.sync += [
-            self.head_place.eq(self.head_place + self.pop),
-            self.tail_place.eq(self.tail_place + self.push),
-        ]
+        m.d.sync += self.tail_place.eq(self.tail_place + self.push)
+        with m.If(self.pop):
+            m.d.sync += [self.head_place.eq(next_place), next_place.eq(next_place + 1)]
+        with m.If(self.pop | ~self.valid):
+            m.d.sync += [
+                self.valid.eq(behind | self.push),
+                self.head.eq(Mux(behind, follower.data.as_value(), self.item.as_value())),
+            ]
         return m

@@ -34,8 +34,10 @@ class Stash(wiring.Component):
         A chain gets its last beat.
     whole : Out
         Chains that have all their beats.
-    first : In, out : Out(WriteBeatLayout), take : In(1)
-        The next beat of the whole chain ``first``, and its removal; it stays the same up to its last beat.
+    wanted : In(1), first : In
+        The beats of the whole chain ``first`` are wanted; it stays the same up to its last beat.
+    shown : Out(1), out : Out(WriteBeatLayout), take : In(1)
+        The next of them, from the cycle after that in which the chain is wanted first; its removal.
     none : Out(1)
         No chain is reserved.
     """
@@ -49,7 +51,9 @@ class Stash(wiring.Component):
     into: Signal
     stashed: data.View
     whole: Signal
+    wanted: Signal
     first: Signal
+    shown: Signal
     out: data.View
     take: Signal
     none: Signal
@@ -68,7 +72,9 @@ class Stash(wiring.Component):
                 "into": In(chain),
                 "stashed": Out(StashedLayout(config)),
                 "whole": Out(stashes(config)),
+                "wanted": In(1),
                 "first": In(chain),
+                "shown": Out(1),
                 "out": Out(WriteBeatLayout()),
                 "take": In(1),
                 "none": Out(1),
@@ -80,22 +86,29 @@ class Stash(wiring.Component):
         m = Module()
         config = self.config
         chains = Signal(stashes(config))
-        reserved = Signal(range(config.write_beats + 1))
+        room = Signal(range(config.write_beats + 1), init=config.write_beats)
+        freed = Signal.like(room)
+        left = Signal(len(room) + 9)
         used = Signal(config.write_beats)
         place = Signal(exact_log2(config.write_beats))
         m.submodules.beats = beats = memory.Memory(
-            shape=WriteBeatLayout(), depth=config.write_beats, init=[]
+            shape=WriteBeatLayout(),
+            depth=config.write_beats,
+            init=[],
+            attrs={"ram_style": "block"},
         )
         m.submodules.links = links = memory.Memory(
             shape=len(place), depth=config.write_beats, init=[]
         )
         m.d.comb += [
-            self.free.eq(~chains.all() & (reserved + self.len + 1 <= config.write_beats)),
+            freed.eq(room + self.take),
+            left.eq(room - self.len - 1),
+            self.free.eq(~chains.all() & ~left[-1]),
             self.number.eq(encoded(lowest(m, ~chains))),
             place.eq(encoded(lowest(m, ~used))),
             self.none.eq(~chains.any()),
         ]
-        m.d.sync += reserved.eq(reserved + Mux(self.reserve, self.len + 1, 0) - self.take)
+        m.d.sync += room.eq(Mux(self.reserve, left + self.take, freed))
         starts = [Signal(len(place), name=f"start{i}") for i in range(stashes(config))]
         self._put(m, place, beats, links, starts)
         at = self._take(m, beats, links, starts)
@@ -144,16 +157,16 @@ class Stash(wiring.Component):
         self, m: Module, beats: memory.Memory, links: memory.Memory, starts: list[Signal]
     ) -> Signal:
         """Show the next beat of a chain; return its place."""
-        inside = Signal()
-        follows = Signal.like(starts[0])
-        at = Signal.like(starts[0])
-        show, link = beats.read_port(domain="comb"), links.read_port(domain="comb")
+        at, follows = Signal.like(starts[0]), Signal.like(starts[0])
+        show, link = beats.read_port(), links.read_port(domain="comb")
+        moves = self.take | (self.wanted & ~self.shown)
         m.d.comb += [
-            at.eq(Mux(inside, follows, Array(starts)[self.first])),
-            show.addr.eq(at),
             link.addr.eq(at),
+            follows.eq(Mux(self.shown, link.data, Array(starts)[self.first])),
+            show.addr.eq(follows),
+            show.en.eq(moves),
             self.out.eq(show.data),
         ]
-        with m.If(self.take):
-            m.d.sync += [follows.eq(link.data), inside.eq(~self.out.last)]
+        with m.If(moves):
+            m.d.sync += [at.eq(follows), self.shown.eq(~(self.shown & self.out.last))]
         return at

@@ -13,6 +13,7 @@ from secmmu.internals import (
     killed_asid,
     span_last,
     span_mask,
+    spans,
 )
 from secmmu.picks import encoded, lowest
 from secmmu.registers import FenceLayout
@@ -169,19 +170,23 @@ class Uses(wiring.Component):
         chosen = Signal(slots)
         gains = Signal(slots)
         taking = Signal(slots)
-        new = self.translation
-        self._last = Signal.like(new.vpn)
+        page, grain = self.page.vpn, self.translation.grain
+        self._first, self._last = Signal.like(page), Signal.like(page)
+        span = page if config.mutant == "rtl-no-span-compare" else span_last(page, grain)
         m.d.comb += [
             gains.eq(Mux(self.begin, chosen, 0)),
-            self._last.eq(
-                new.vpn if config.mutant == "rtl-no-span-compare" else span_last(new.vpn, new.grain)
-            ),
+            # The span holds the page: neither the TLB nor the walker need say where it begins.
+            self._first.eq(page & ~span_mask(grain)),
+            self._last.eq(span),
         ]
         joined = self._choose(m, keys, busy, closed, chosen, gains, taking)
         for i, key in enumerate(keys):
-            self._count(m, i, gains[i], busy, reads, writes)
+            self._count(m, i, gains[i], reads, writes)
             self._keep_key(m, i, key, gains[i], joined[i])
-        m.d.sync += closed.eq((closed | self.closing) & self.busy_next)
+        m.d.sync += [
+            closed.eq((closed | self.closing) & self.busy_next),
+            busy.eq(self.busy_next | gains),
+        ]
         m.d.comb += [
             self.slot.eq(encoded(chosen)),
             self.none.eq(~busy.any()),
@@ -222,11 +227,10 @@ class Uses(wiring.Component):
         config = self.config
         slots = len(keys)
         spare = 1 << config.use_slots
-        spans = Signal(slots)
+        spanning = Signal(slots)
         for i, key in enumerate(keys):
-            mask = span_mask(key.grain)[: config.vpn_bits]
-            m.d.comb += spans[i].eq(
-                ((key.vpn | mask) == (self.ahead.vpn | mask))
+            m.d.comb += spanning[i].eq(
+                spans(key.vpn, key.grain, self.ahead.vpn)
                 & (key.asid == self.ahead.asid)
                 & ~closed[i]
             )
@@ -252,7 +256,7 @@ class Uses(wiring.Component):
             self.matches.eq((matched & ~closed).any()),
             self.room.eq(Cat(~busy.all(), ~busy[: config.use_slots].all())),
         ]
-        fitting = spans & ~Mux(self.ahead.write, spare, 0)
+        fitting = spanning & ~Mux(self.ahead.write, spare, 0)
         with m.If(self.advance):
             m.d.sync += matched.eq(Mux(follows & self.begin, chosen, lowest(m, fitting) & ~taking))
         with m.Else():
@@ -280,9 +284,7 @@ class Uses(wiring.Component):
             self.fence.asid.eq(Array(key.asid for key in keys)[encoded(first)]),
         ]
 
-    def _count(
-        self, m: Module, i: int, gain: Value, busy: Signal, reads: UseOrder, writes: UseOrder
-    ) -> None:
+    def _count(self, m: Module, i: int, gain: Value, reads: UseOrder, writes: UseOrder) -> None:
         """Count the bursts of a slot. Nothing begins in a closed one, so what ends is all that invalidations see."""
         config = self.config
         most = 2 * (config.outstanding_per_id << config.id_bits)
@@ -290,7 +292,6 @@ class Uses(wiring.Component):
         left = Signal.like(count, name=f"left{i}")
         lost = [order.ended & (order.ended_slot == i) for order in (reads, writes)]
         m.d.comb += [
-            busy[i].eq(count != 0),
             left.eq(count - lost[0] - lost[1]),
             self.busy_next[i].eq(left != 0),
         ]
@@ -308,7 +309,7 @@ class Uses(wiring.Component):
         last = Signal.like(key.vpn, name=f"last{i}")
         with m.If(gain):
             with m.If(~joined | (new.grain >= key.grain)):
-                m.d.sync += [key.eq(new), last.eq(self._last)]
+                m.d.sync += [key.eq(new), key.vpn.eq(self._first), last.eq(self._last)]
             m.d.sync += [
                 # The use is the access's own even where the entry is another asid's, shared.
                 key.asid.eq(self.page.asid),

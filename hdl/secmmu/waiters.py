@@ -18,7 +18,7 @@ from secmmu.flight import (
 )
 from secmmu.internals import ContextLayout, KillLayout, RefusalLayout, WalkSignature
 from secmmu.layouts import EPOCH_BITS, FaultLayout, ResumeLayout
-from secmmu.picks import encoded, lowest
+from secmmu.picks import chosen, encoded, lowest
 from secmmu.waiting import (
     READ,
     WRITE,
@@ -324,6 +324,7 @@ class Waiters(wiring.Component):
         aside = Signal()
         number = Signal(place_bits(config))
         walk = Signal(config.walk_bits)
+        written = Signal()
         going = waiting(self._places, Wait.GOING)
         answered, again, let_go = [], [], []
         for place in self._places:
@@ -353,6 +354,7 @@ class Waiters(wiring.Component):
                 busy.eq(picks.any()),
                 aside.eq(first.any()),
                 number.eq(encoded(picks)),
+                written.eq(chosen(picks, Cat(place.write for place in self._places))),
                 walk.eq(
                     Cat(
                         Cat(
@@ -374,10 +376,13 @@ class Waiters(wiring.Component):
             self.again.payload.valid.eq(1),
             self.again.payload.place.eq(number),
             self.again.payload.flight.eq(port.data),
+            # Stage D wants to know this one early.
+            self.again.payload.flight.write.eq(written),
             self.answered_place.valid.eq(busy & aside),
             self.answered_place.place.eq(number),
             self.answered_place.walk.eq(walk),
             self.answered_place.flight.eq(port.data),
+            self.answered_place.flight.write.eq(written),
             self.walk.select.eq(walk),
             self.released.eq(self._of(number, "released") | self.release),
         ]

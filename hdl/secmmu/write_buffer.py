@@ -179,8 +179,8 @@ class WriteBuffer(wiring.Component):
         config = self.config
         depth = 1 << position_bits(config)
         m.submodules.coming = coming = Queue(ComingLayout(config), depth=depth)
-        # One more than there are writes: a refused one is in it beside them.
-        m.submodules.owed = owed = Queue(OwedLayout(config), depth=2 * depth)
+        # A refused write is among those outstanding until it is answered, so it has room beside the others.
+        m.submodules.owed = owed = Queue(OwedLayout(config), depth=depth)
         m.submodules.store = store = Stash(config)
         begun = Signal(BegunLayout(config))
         put = Signal()
@@ -290,6 +290,7 @@ class WriteBuffer(wiring.Component):
             passes.eq(coming.valid & (coming_way == Way.PASS) & (late == 0)),
             direct.eq(owed.valid & (owed.head.way == Way.PASS)),
             from_store.eq(owed.valid & (owed.head.way != Way.PASS)),
+            store.wanted.eq(from_store),
             store.first.eq(owed.head.stash),
             store.beat.eq(device.payload),
             store.into.eq(coming.head.stash),
@@ -297,8 +298,8 @@ class WriteBuffer(wiring.Component):
         with m.If(from_store):
             m.d.comb += [
                 out.payload.eq(store.out),
-                out.valid.eq(owed.head.way == Way.STASH),
-                store.take.eq(out.ready | (owed.head.way == Way.DROP)),
+                out.valid.eq(store.shown & (owed.head.way == Way.STASH)),
+                store.take.eq(store.shown & (out.ready | (owed.head.way == Way.DROP))),
                 owed.pop.eq(store.take & store.out.last),
             ]
         with m.Elif(cutting):
