@@ -32,7 +32,7 @@ class AnsweredLayout(data.StructLayout):
 class Intake(wiring.Component):
     """Takes one access a cycle: a waiter that is looked up again before all others, else reads and writes in turn.
 
-    A write that comes when no read does is taken a cycle later.
+    Where one may not be taken the other direction has its turn a cycle later.
 
     What is taken has a place reserved among the waiters until it has left or was answered, and one among the
     outstanding bursts of its id until the device has its last answer. One place of the waiters is left to the other
@@ -104,20 +104,23 @@ class Intake(wiring.Component):
         may = self._reserve(m)
         asks = Signal(2)
         chosen = Signal(2)
-        # Chosen a cycle ahead, so that the page is known early in the cycle: reads, unless a write asks alone or in turn.
+        # Whose turn it is, and whose page is looked at: known early in the cycle, whatever may be taken.
+        turn = Signal()
         side = Signal()
         m.d.comb += [
             asks.eq(Cat(door.valid & may[at] for at, door in enumerate(doors))),
+            side.eq(Mux(turn, self.write.valid, ~self.read.valid)),
             chosen[READ].eq(asks[READ] & ~side),
             chosen[WRITE].eq(asks[WRITE] & side),
             self.again.ready.eq(self.advance),
         ]
         for at, door in enumerate(doors):
             m.d.comb += door.ready.eq(chosen[at] & self.advance & ~self.again.valid)
-        with m.If(side):
-            m.d.sync += side.eq(asks[WRITE] & ~(asks[READ] & self.write.ready))
-        with m.Else():
-            m.d.sync += side.eq(asks[WRITE] & ~(asks[READ] & ~self.read.ready))
+        mine, other = Mux(side, asks[WRITE], asks[READ]), Mux(side, asks[READ], asks[WRITE])
+        with m.If(other & (~mine | self.read.ready | self.write.ready)):
+            m.d.sync += turn.eq(~side)
+        with m.Elif(mine):
+            m.d.sync += turn.eq(side)
         with m.If(self.again.valid):
             m.d.comb += self.enter.eq(self.again.payload)
         with m.Else():
