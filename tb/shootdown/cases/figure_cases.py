@@ -133,10 +133,11 @@ async def miss_latency(dut: Any) -> None:
 async def miss_throughput(dut: Any) -> None:
     """Random pages, each once, below pointers that the walk cache holds."""
     meter = await _meter(dut, "miss throughput")
-    pages = [_BASE + at for at in range(meter.config.walk_cache // 2 * 512)]
+    tables = max(1, meter.config.walk_cache // 2)
+    pages = [_BASE + at for at in range(tables * 512)]
     for page in pages:
         meter.map(1, page)
-    for at in range(meter.config.walk_cache // 2):
+    for at in range(tables):
         meter.access(False, 1, pages.pop(512 * at - at))
         await meter.settle()
     meter.rng.shuffle(pages)

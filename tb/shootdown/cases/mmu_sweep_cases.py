@@ -220,7 +220,7 @@ CHANNELS: dict[str, Callable[[Bench], list[Sink]]] = {
     "memory AW": lambda bench: [bench.data.aw],
     "memory W": lambda bench: [bench.data.w],
     "walk AR": lambda bench: [bench.walk.ar],
-    "walk AW and W": lambda bench: [bench.walk.aw, bench.walk.w],
+    "walk AW and W": lambda bench: [bench.walk.aw, bench.walk.w] if bench.config.svadu else [],
     "device R": lambda bench: [bench.device.r],
     "device B": lambda bench: [bench.device.b],
     "completions": lambda bench: bench.control.completions,
