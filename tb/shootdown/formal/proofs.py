@@ -168,7 +168,7 @@ PROOFS = {
             harness=_whole("fresh"),
             depth=12,
             at_end=True,
-            mutants=("rtl-no-walk-kill", "rtl-no-hit-kill", "rtl-no-epoch-compare"),
+            mutants=("rtl-no-epoch-compare",),
             search=12,
         ),
         Proof(
