@@ -182,7 +182,7 @@ class TlbHarness(wiring.Component):
         ]
         taken = chosen & self.tlb.fill.ready
         subject = Signal(EntryLayout(self.tlb.config))
-        m.d.comb += subject.eq(Mux(self.seen, self.watched.as_value(), self.filling.as_value()))
+        m.d.comb += subject.eq(Mux(self.seen, self.watched.as_value(), self._filling.as_value()))
         exists = self.seen | taken
         m.d.sync += [
             self.seen.eq(exists),
