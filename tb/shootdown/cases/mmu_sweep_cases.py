@@ -21,9 +21,9 @@ from shootdown.cases.mmu_bench import Bench, reached
 __all__ = ["ASID", "STRIDE_VARIABLE", "Race", "late_write", "one_read", "pressed_sweep", "sweep"]
 
 STRIDE_VARIABLE = "SHOOTDOWN_SWEEP_STRIDE"
-"""Environment variable: with a slow memory only every n-th offset is tried; 1, the default, is the full sweep.
+"""Environment variable: only about every n-th offset is tried; 1, the default, is the full sweep.
 
-With a memory of 100 cycles it is every 5 n-th, unless n is 1.
+That is with a memory of 20 cycles; with others it is as many offsets, in proportion.
 """
 
 ASID = 3
@@ -197,8 +197,8 @@ async def sweep(
     The kinds of command take turns with the offsets: after ``len(KINDS)`` turns each has met each offset.
     """
     asked = stride_asked()
-    stride = asked if latency > 5 else 1
-    stride *= 5 if stride > 1 and latency > 50 else 1
+    # Not a multiple of 5, with which the host would only remap.
+    stride = 1 if asked == 1 else max(3, asked * latency // 20 - 1)
     for turn in range(turns if asked == 1 else 1):
         length = LEAD + await one_offset(bench, race, latency, 0, hold=hold, turn=turn) + 6
         offset, tried = 0, 0
