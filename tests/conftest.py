@@ -1,5 +1,6 @@
 """Options and collection shared by all tests."""
 
+import signal
 from typing import Any
 
 import pytest
@@ -11,6 +12,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options that a replay command names."""
     parser.addoption("--seed", type=int, default=1, help="seed of every random choice (default 1)")
     parser.addoption("--waves", action="store_true", help="record waveforms of RTL simulations")
+
+
+def pytest_configure() -> None:
+    """Let what the tests start be interrupted, though a shell started pytest in the background, deaf to Ctrl-C."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
