@@ -8,8 +8,8 @@ from shootdown.errors import UsageError
 __all__ = ["write_whole"]
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` by one rename.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file under another name, then give it its own; whoever reads it never sees half of it.
 
     Raises
     ------
@@ -18,7 +18,7 @@ def write_whole(path: Path, text: str) -> None:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        temporary.write_text(text)
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.replace(path)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None

@@ -12,9 +12,9 @@ from shootdown.bugs_page import page
 from shootdown.builds import SIMULATORS
 from shootdown.catalogue.bugs import BUGS, Entry, Verdict, try_bug, try_rtl_bug
 from shootdown.errors import UsageError
+from shootdown.files import write_whole
 from shootdown.ktap import Result, ktap
 from shootdown.runs import fresh_folder
-from shootdown.wholefile import write_whole
 
 __all__ = ["add_parser"]
 

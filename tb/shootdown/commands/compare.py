@@ -17,10 +17,10 @@ from shootdown.comparison import Costs, Difference, Effect, costs_of, difference
 from shootdown.comparison_table import COLUMNS, markdown, rows
 from shootdown.config import DEFAULT_CPUS, DEFAULT_TRACE, MODEL, RunConfig
 from shootdown.errors import UsageError
+from shootdown.files import write_whole
 from shootdown.outcome import Outcome
 from shootdown.plots import plot_latencies
 from shootdown.runs import fresh_folder, perform_all
-from shootdown.wholefile import write_whole
 
 __all__ = ["add_parser"]
 

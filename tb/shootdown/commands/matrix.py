@@ -15,8 +15,8 @@ from rich.table import Table
 from hostmm.policies import POLICIES
 from shootdown.catalogue.matrix import ROWS, Measured, cells, measure
 from shootdown.errors import UsageError
+from shootdown.files import write_whole
 from shootdown.runs import fresh_folder
-from shootdown.wholefile import write_whole
 
 __all__ = ["FULL", "add_parser"]
 

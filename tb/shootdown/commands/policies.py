@@ -10,9 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from hostmm.vocabulary import Passage
+from shootdown.files import write_whole
 from shootdown.steps import Comparison, Line, compare, select
 from shootdown.steps_page import page
-from shootdown.wholefile import write_whole
 
 __all__ = ["add_parser"]
 

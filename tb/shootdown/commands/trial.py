@@ -11,10 +11,10 @@ from rich.console import Console
 from shootdown.catalogue.trial import TRIAL, Charge, Finding, hear, of_outcome
 from shootdown.config import CARRIERS, MODEL
 from shootdown.errors import UsageError
+from shootdown.files import write_whole
 from shootdown.ktap import Result, ktap
 from shootdown.runs import fresh_folder, perform_all
 from shootdown.trial_page import page
-from shootdown.wholefile import write_whole
 
 __all__ = ["add_parser"]
 

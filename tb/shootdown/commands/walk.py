@@ -9,8 +9,8 @@ import msgspec
 from shootdown.agents.translation import LEVELS
 from shootdown.builds import SIMULATORS
 from shootdown.errors import UsageError
+from shootdown.files import write_whole
 from shootdown.walks import WORD_BYTES, read_accesses, read_image, walk
-from shootdown.wholefile import write_whole
 
 __all__ = ["add_parser"]
 
