@@ -26,7 +26,7 @@ _TRANSLATE = ("--cc", "--exe", "-Mdir", "model", "-o", "sim", *_WARNINGS_OFF)
 _OPTIMIZE = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert")
 _COMPILE = ("make", "-C", "model", "OPT_GLOBAL=-O2")
 _LONG, _SHORT = "OPT_FAST=-O2", "OPT_FAST=-O0"
-"""For the C++ compiler, which takes four times as long with the first as with the second."""
+"""For the C++ compiler, which takes twice as long with the first as with the second."""
 _WAVES_MACRO = "SHOOTDOWN_WAVES"
 _ICARUS_DUMP = """\
 module shootdown_dump;

@@ -1,10 +1,11 @@
 """What a comparison measured, policy by policy: one row for the runs of a setting that differ in their seed alone."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from hostmm.policies import PATHS
 from shootdown.comparison import END_TO_END, costs_of, setting_of
+from shootdown.markdown import markdown_table
 from shootdown.outcome import Outcome
 from shootdown.results import Distribution, EndToEnd, PathResult
 
@@ -93,13 +94,5 @@ def _shown(name: str, values: Sequence[int | None]) -> str:
 
 def markdown(outcomes: Sequence[Outcome]) -> str:
     """Return both tables as a page has them."""
-    return f"{_table(COLUMNS, rows, outcomes)}\n{_table(PATH_COLUMNS, path_rows, outcomes)}"
-
-
-def _table(
-    columns: Sequence[str],
-    lines: Callable[[Sequence[Outcome]], Iterator[tuple[str, ...]]],
-    outcomes: Sequence[Outcome],
-) -> str:
-    whole = [columns, ("---",) * len(columns), *lines(outcomes)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in whole)
+    whole = markdown_table(COLUMNS, rows(outcomes))
+    return f"{whole}\n\n{markdown_table(PATH_COLUMNS, path_rows(outcomes))}\n"

@@ -30,7 +30,7 @@ from hostmm.machine import Machine
 from hostmm.model import Model
 from secmmu.layouts import Event
 from shootdown.carriers import drive_model
-from shootdown.checks import check, examined
+from shootdown.checks import STUCK, check, examined
 from shootdown.collector import no_collection
 from shootdown.config import MODEL, RunConfig
 from shootdown.execute import prepare
@@ -54,8 +54,6 @@ _ORDER = ("hw", "kind", "thread", "path", "mm", "vpn", "pfn")
 """Columns whose values, in order of the rows, make the order of a run."""
 COUNTS = "counts"
 """What stands beside the invariants for a reference count or mapcount that is wrong at the end."""
-_STUCK = "I22"
-"""The invariant that a run breaks whose threads wait for ever."""
 _COLLECTED = 64
 """Schedules from one collection of garbage to the next."""
 
@@ -193,7 +191,7 @@ def _verdict(run: RunConfig, verdicts: dict[bytes, _Verdict]) -> _Verdict:
     try:
         machine = _play(run)
     except DeadlockError:
-        return _Verdict(frozenset({(_STUCK, False)}), frozenset({_STUCK}))
+        return _Verdict(frozenset({(STUCK, False)}), frozenset({STUCK}))
     history = History(machine.timeline, machine.policy)
     order = _order(history.rows.columns)
     if order not in verdicts:

@@ -14,7 +14,7 @@ from shootdown.cases.figure_bench import CONFIG_ENV, FIGURES_FILE, LATENCY_ENV
 from shootdown.designs import secmmu_design
 from shootdown.errors import SimulationError, UsageError
 from shootdown.fpga import Fit
-from shootdown.simulate import build, run
+from shootdown.simulate import SKIPPED, build, read_results, run
 
 __all__ = ["LATENCIES", "SETUPS", "Figure", "fpga_figures", "measure", "sweep_figure"]
 
@@ -203,22 +203,21 @@ def sweep_figure(report: Path) -> Figure:
         It cannot be read, is no such report, or tells of no case.
     """
     try:
-        cases = list(ElementTree.parse(report).getroot().iter("testcase"))
+        cases = read_results(report)
     except OSError as error:
         raise UsageError(f"cannot read {report}: {error.strerror}") from None
     except ElementTree.ParseError as error:
         raise UsageError(f"{report} is no JUnit report: {error}") from None
-    ran = [case for case in cases if case.find("skipped") is None]
+    ran = [case for case in cases if case.message != SKIPPED]
     if not ran:
         raise UsageError(f"{report} tells of no case that ran: make sweep writes one that does")
-    failed = [case for case in ran if {child.tag for child in case} & {"failure", "error"}]
     return Figure(
         name="failed of the sweep",
         setup=f"{len(ran)} cases",
         latency=None,
         relation="<=",
         target=0,
-        measured=len(failed),
+        measured=sum(not case.passed for case in ran),
         unit="cases",
         peer="45 of 330 stale, 41 of 160 wrong, 2 of 330 hung",
     )

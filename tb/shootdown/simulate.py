@@ -22,16 +22,20 @@ from shootdown.processes import run_group
 __all__ = [
     "LOG_NAME",
     "SIMULATORS",
+    "SKIPPED",
     "Built",
     "CaseResult",
     "Design",
     "Simulator",
     "build",
     "case_names",
+    "read_results",
     "run",
 ]
 
 LOG_NAME = "sim.log"
+SKIPPED = "skipped"
+"""Message of a case that did not run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +195,7 @@ def run(
         raise SimulationError(
             f"{built.simulator} ended with status {status} and no results: {_last_line(log)}: see {log}"
         )
-    found = _read_results(results)
+    found = read_results(results)
     missing = sorted(set(cases or ()) - {result.name for result in found})
     if missing:
         raise SimulationError(f"{module} did not run {', '.join(missing)}: see {log}")
@@ -203,7 +207,8 @@ def _last_line(log: Path) -> str:
     return lines[-1].strip() if lines else "no output"
 
 
-def _read_results(file: Path) -> list[CaseResult]:
+def read_results(file: Path) -> list[CaseResult]:
+    """Return what each case of a JUnit report did, cocotb's or pytest's."""
     found = []
     for case in ElementTree.parse(file).getroot().iter("testcase"):
         properties = {p.get("name"): p.get("value", "") for p in case.iter("property")}
@@ -211,7 +216,7 @@ def _read_results(file: Path) -> list[CaseResult]:
         skipped = case.find("skipped")
         text = "\n".join((e.text or e.get("message") or e.tag).strip() for e in trouble)
         if skipped is not None:
-            text = "skipped"
+            text = SKIPPED
         found.append(
             CaseResult(
                 name=case.get("name", ""),

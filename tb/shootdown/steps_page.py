@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from hostmm.policies import POLICIES, Chain, Move, Policy
 from hostmm.vocabulary import WORDS
+from shootdown.markdown import markdown_table
 from shootdown.steps import Comparison, Line
 
 __all__ = ["page"]
@@ -58,18 +59,13 @@ def page(comparisons: Sequence[Comparison]) -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
-
-
 def _words() -> str:
-    return _table(["word", "what happened"], [[word, what] for word, what in WORDS.items()])
+    return markdown_table(["word", "what happened"], [[word, what] for word, what in WORDS.items()])
 
 
 def _policies() -> str:
     rows = [[what, *(read(policy) for policy in POLICIES.values())] for what, read in _ROWS]
-    return _table(["", *POLICIES], rows)
+    return markdown_table(["", *POLICIES], rows)
 
 
 def _section(comparison: Comparison) -> str:
@@ -82,7 +78,7 @@ def _section(comparison: Comparison) -> str:
     ]
     rows = [held] + [_cells(comparison, line) for line in comparison.lines]
     title = stage.title[0].upper() + stage.title[1:] + "."
-    return "\n\n".join([heading, title, _table(list(comparison.passages), rows)])
+    return "\n\n".join([heading, title, markdown_table(list(comparison.passages), rows)])
 
 
 def _cells(comparison: Comparison, line: Line) -> list[str]:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from shootdown.catalogue.played import play
 from shootdown.checks import Violation
 from shootdown.config import MODEL, RunConfig
-from shootdown.explore import COUNTS, Schedule, Search, count_steps, explore, pct, seeds
+from shootdown.explore import COUNTS, Schedule, Search, count_steps, explore, halves
 from shootdown.outcome import Outcome
 from shootdown.results import ViolationResult
 
@@ -270,8 +270,7 @@ TRIAL = (
 
 
 def _schedules(run: RunConfig, count: int) -> list[Schedule]:
-    half = count // 2
-    return [*seeds(half), *pct(count - half, steps=count_steps(run), depth=2)]
+    return list(halves(count, steps=count_steps(run)))
 
 
 def hear(charge: Charge, schedules: int) -> Iterable[Finding]:

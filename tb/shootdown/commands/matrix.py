@@ -16,6 +16,7 @@ from hostmm.policies import POLICIES
 from shootdown.catalogue.matrix import ROWS, Measured, cells, measure
 from shootdown.errors import UsageError
 from shootdown.files import write_whole
+from shootdown.markdown import markdown_table
 from shootdown.runs import fresh_folder
 
 __all__ = ["FULL", "add_parser"]
@@ -118,9 +119,7 @@ def _rows(measured: Sequence[Measured], policies: Sequence[str]) -> Iterator[tup
 
 
 def _markdown(measured: Sequence[Measured], policies: Sequence[str]) -> str:
-    head = (*_WHAT, *policies)
-    lines = [head, ("---",) * len(head), *_rows(measured, policies)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table((*_WHAT, *policies), _rows(measured, policies)) + "\n"
 
 
 def _text(cell: Measured) -> str:
