@@ -38,6 +38,16 @@ class Host:
         except StopIteration:
             return
 
+    def play(self, *threads):
+        """Run threads one after the other, then audit."""
+
+        def main():
+            for thread in threads:
+                yield from thread
+            yield from audit(self.machine)
+
+        self.run(main())
+
     def anonymous(self, mm, start, pages, *, write=True):
         """Make (not link) a private anonymous vma."""
         return Vma(mm, start, start + pages, True, write, pgoff=start)
@@ -89,16 +99,6 @@ class Mapped(Host):
         self.file = self.machine.new_file("f", tmpfs=kind == "tmpfs") if kind else None
         self.pages = pages
         self.first = first
-
-    def play(self, *threads):
-        """Run threads one after the other, then audit."""
-
-        def main():
-            for thread in threads:
-                yield from thread
-            yield from audit(self.machine)
-
-        self.run(main())
 
     def prepare(self):
         yield from Sva.bind(self.machine, self.mm)

@@ -33,14 +33,6 @@ class Pinned(Host):
             yield from access(self.machine, self.mm, vpn, 0, write=True)
         self.page = yield from get_user_page(self.machine, self.mm, BASE, write=write)
 
-    def play(self, *threads):
-        def main():
-            for thread in threads:
-                yield from thread
-            yield from audit(self.machine)
-
-        self.run(main())
-
     def let_go(self):
         yield from put_user_page(self.machine, self.page, dirty=True)
 

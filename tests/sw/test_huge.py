@@ -5,7 +5,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hostmm import syscalls
-from hostmm.audit import audit
 from hostmm.errors import HostError
 from hostmm.gup import get_user_page, put_user_page
 from hostmm.locks import Acquire, Signal, Wait
@@ -41,14 +40,6 @@ class Huge(Host):
         super().__init__(policy=policy, frames=frames)
         self.mm = self.machine.new_mm()
         self.tables = self.mm.tables
-
-    def play(self, *threads):
-        def main():
-            for thread in threads:
-                yield from thread
-            yield from audit(self.machine)
-
-        self.run(main())
 
     def prepare(self, pages=PAGES):
         yield from Sva.bind(self.machine, self.mm)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from hostmm import syscalls
-from hostmm.audit import audit
 from hostmm.cpu import access
 from hostmm.errors import HostError
 from hostmm.locks import Signal, Wait
@@ -31,14 +30,6 @@ class Hugetlb(Host):
         super().__init__(policy=policy, frames=2032)
         self.mm = self.machine.new_mm()
         self.file = self.machine.new_file("huge", hugetlb=True)
-
-    def play(self, *threads):
-        def main():
-            for thread in threads:
-                yield from thread
-            yield from audit(self.machine)
-
-        self.run(main())
 
     def prepare(self, *, shared=False, pages=PAGES):
         yield from Sva.bind(self.machine, self.mm)

@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostmm import syscalls
-from hostmm.audit import audit
 from hostmm.cpu import access
 from hostmm.errors import HostError
 from hostmm.gup import get_user_page, put_user_page
@@ -31,14 +30,6 @@ class Twins(Host):
     def __init__(self, policy):
         super().__init__(policy=POLICIES[policy] if isinstance(policy, str) else policy)
         self.mms = [self.machine.new_mm(), self.machine.new_mm()]
-
-    def play(self, *threads):
-        def main():
-            for thread in threads:
-                yield from thread
-            yield from audit(self.machine)
-
-        self.run(main())
 
     def prepare(self, value=7):
         yield from Sva.bind(self.machine, self.mms[0])

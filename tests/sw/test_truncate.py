@@ -3,7 +3,6 @@
 import pytest
 
 from hostmm import syscalls
-from hostmm.audit import audit
 from hostmm.cpu import access
 from hostmm.errors import HostError
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_V, file_entry, software_value
@@ -23,14 +22,6 @@ class Mapped(Host):
         super().__init__(policy=policy)
         self.mm = self.machine.new_mm()
         self.file = self.machine.new_file("f", tmpfs=True)
-
-    def play(self, *threads):
-        def main():
-            for thread in threads:
-                yield from thread
-            yield from audit(self.machine)
-
-        self.run(main())
 
     def map(self, vma):
         yield from syscalls.mmap(self.machine, self.mm, vma)
