@@ -201,6 +201,8 @@ class PageTable:
 
     def place(self, vpn: int, lock: Lock) -> int:
         """Return where the PTE now is that was ``vpn``'s when the lock over it was taken: its table may have moved."""
+        if self.lock(vpn) is lock:
+            return vpn
         base = next(
             (b for t, b in self._leaf_vpn.items() if self._locks[t] is lock), huge_base(vpn)
         )
