@@ -1,7 +1,5 @@
 """The associative part of the TLB: every entry compared at once, with an access or with an invalidation."""
 
-import itertools
-
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
@@ -14,10 +12,8 @@ from secmmu.internals import (
     KillLayout,
     LookupSignature,
     YoungSignature,
-    below,
-    span_last,
 )
-from secmmu.layouts import GRAIN_SHIFTS
+from secmmu.page_numbers import below, free_pieces, pieces, span_last, spans
 from secmmu.picks import encoded
 
 __all__ = ["Cam"]
@@ -26,14 +22,8 @@ TRUST_BITS = 2
 """One new entry in 2**TRUST_BITS counts as recent: the others are replaced first unless they hit before."""
 
 
-def _pieces(width: int) -> list[slice]:
-    """Return the runs of page number bits between the sizes of leaves; each but the last is free or compared whole."""
-    bounds = [0, *(shift for shift in GRAIN_SHIFTS[1:] if shift < width), width]
-    return [slice(low, high) for low, high in itertools.pairwise(bounds)]
-
-
 class TagLayout(data.StructLayout):
-    """What an entry is compared by; the rest of it stands in a memory. ``free`` has a bit for each size it exceeds.
+    """What an entry is compared by; the rest of it stands in a memory. ``free`` is as in :mod:`secmmu.page_numbers`.
 
     Parameters
     ----------
@@ -49,7 +39,7 @@ class TagLayout(data.StructLayout):
                 "group": GROUP_BITS,
                 "first": config.vpn_bits,
                 "last": config.vpn_bits,
-                "free": len(_pieces(config.vpn_bits)) - 1,
+                "free": len(pieces(config.vpn_bits)) - 1,
             }
         )
 
@@ -137,7 +127,7 @@ class Cam(wiring.Component):
         m.d.sync += valid.eq((valid & ~killed & ~overlapped) | written)
         translation = self.entry.translation
         last = span_last(translation.vpn, translation.grain)
-        free = Cat(grain <= translation.grain for grain in range(1, 1 + len(self.tags[0].free)))
+        free = free_pieces(translation.grain, self.config.vpn_bits)
         for i, tag in enumerate(self.tags):
             with m.If(written[i]):
                 m.d.sync += [
@@ -271,11 +261,4 @@ class Cam(wiring.Component):
 
     def _covering(self) -> Value:
         """Return which spans hold the page looked up: equal but for the bits that a span leaves free."""
-        vpn = self.lookup.vpn
-        return Cat(
-            Cat(
-                free | (tag.first[piece] == vpn[piece])
-                for piece, free in zip(_pieces(len(vpn)), [*tag.free, 0], strict=True)
-            ).all()
-            for tag in self.tags
-        )
+        return Cat(spans(tag.first, tag.free, self.lookup.vpn) for tag in self.tags)

@@ -10,12 +10,7 @@ from secmmu.counters import AGE_BITS, LatencyLayout
 from secmmu.decide import Decide
 from secmmu.flight import Source
 from secmmu.intake import Intake
-from secmmu.internals import (
-    ContextLayout,
-    KillLayout,
-    LookupSignature,
-    WalkSignature,
-)
+from secmmu.internals import ContextLayout, KillLayout, LookupSignature, WalkSignature
 from secmmu.layouts import (
     EPOCH_BITS,
     PA_BITS,

@@ -20,9 +20,9 @@ from secmmu.internals import (
     EntryLayout,
     Outcome,
     WalkAnswerLayout,
-    span_mask,
 )
 from secmmu.layouts import PA_BITS, PAGE_BITS, PPN_BITS
+from secmmu.page_numbers import span_mask
 
 __all__ = ["Decide"]
 

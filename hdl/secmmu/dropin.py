@@ -12,12 +12,10 @@ from secmmu.internals import (
     FillSignature,
     HoldCheckSignature,
     KillLayout,
-    is_canonical,
-    is_killed,
-    span_last,
-    span_mask,
 )
+from secmmu.kills import is_killed
 from secmmu.layouts import EPOCH_BITS, DropinLayout, DroppedLayout
+from secmmu.page_numbers import is_canonical, span_last, span_mask
 from secmmu.pte import PteJudge, PteVerdict
 
 __all__ = ["Dropin"]

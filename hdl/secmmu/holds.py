@@ -5,7 +5,8 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import GROUP_BITS, HoldCheckSignature, HoldLayout, below
+from secmmu.internals import GROUP_BITS, HoldCheckSignature, HoldLayout
+from secmmu.page_numbers import below
 
 __all__ = ["Holds"]
 

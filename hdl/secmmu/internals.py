@@ -5,14 +5,11 @@ bits; the order of the 52-bit numbers of the ports, unsigned, is the order of th
 aligned leaf: its first page and its *grain*, an index into :data:`~secmmu.layouts.GRAIN_SHIFTS`.
 """
 
-import itertools
-
-from amaranth.hdl import Cat, Const, Value
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
-from secmmu.layouts import GRAIN_SHIFTS, PPN_BITS, VA_BITS, VPN_BITS, WORD_BITS
+from secmmu.layouts import PPN_BITS, VA_BITS, WORD_BITS
 
 __all__ = [
     "GRAIN_BITS",
@@ -41,16 +38,6 @@ __all__ = [
     "WriteBeatLayout",
     "WriteResponseLayout",
     "YoungSignature",
-    "below",
-    "is_canonical",
-    "is_killed",
-    "killed_asid",
-    "killed_sharing",
-    "may_kill_asid",
-    "sign_extended",
-    "span_last",
-    "span_mask",
-    "spans",
 ]
 
 INDEX_BITS = 9
@@ -490,76 +477,3 @@ class WriteResponseLayout(data.StructLayout):
 
     def __init__(self, config: SecmmuConfig) -> None:
         super().__init__({"id": config.id_bits, "resp": 2})
-
-
-def below(a: Value, b: Value) -> Value:
-    """Return whether ``a < b``, unsigned and of one width: a borrow, since Yosys pays for ``<=`` with an equality too."""
-    return (a - b)[-1]
-
-
-def sign_extended(vpn: Value) -> Value:
-    """Return the 52-bit page number of a canonical one."""
-    return Cat(vpn, vpn[-1].replicate(VPN_BITS - len(vpn)))
-
-
-def is_canonical(vpn: Value, config: SecmmuConfig) -> Value:
-    """Return whether a 52-bit page number is one that the deepest page table translates."""
-    sign = vpn[config.vpn_bits - 1 :]
-    return sign.all() | ~sign.any()
-
-
-def span_mask(grain: Value) -> Value:
-    """Return the page number bits that a span of ``grain`` leaves free, as wide as a physical page number."""
-    # Full width, so that its complement keeps the upper bits of what it is applied to.
-    groups = [
-        (grain >= finer + 1).replicate(shift - GRAIN_SHIFTS[finer])
-        for finer, shift in enumerate(GRAIN_SHIFTS[1:])
-    ]
-    return Cat(*groups, Const(0, PPN_BITS - GRAIN_SHIFTS[-1]))
-
-
-def span_last(vpn: Value, grain: Value) -> Value:
-    """Return the last page of the span that begins at (or holds) ``vpn``."""
-    return (vpn | span_mask(grain))[: len(vpn)]
-
-
-def spans(vpn: Value, grain: Value, page: Value) -> Value:
-    """Return whether the span of ``grain`` at ``vpn`` holds ``page``: piece by piece, as LUTs like it."""
-    width = len(vpn)
-    bounds = [*(shift for shift in GRAIN_SHIFTS if shift < width), width]
-    same = [
-        (vpn[low:high] == page[low:high]) | (grain > piece if high < width else 0)
-        for piece, (low, high) in enumerate(itertools.pairwise(bounds))
-    ]
-    return Cat(same).all()
-
-
-def killed_asid(kill: data.View, *, asid: Value, group: Value, shared: Value) -> Value:
-    """Return whether ``kill`` speaks of this address space: its own asid, or a global page of its group."""
-    named = (kill.asid == asid) | (shared & (kill.group == group))
-    return kill.valid & (kill.everything | named) & ~(shared & kill.keep_global)
-
-
-def killed_sharing(kill: data.View, *, asid: Value, group: Value) -> dict[str, Value]:
-    """Return whether ``kill`` speaks of entries of either kind that serve this address space: a SharingLayout."""
-    return {
-        name: killed_asid(kill, asid=asid, group=group, shared=Const(shared, 1))
-        for shared, name in enumerate(("own", "shared"))
-    }
-
-
-def may_kill_asid(kill: data.View, *, asid: Value, group: Value) -> Value:
-    """Return whether ``kill`` may speak of this address space, where it is not known whether the page is shared."""
-    named = (kill.asid == asid) | (~kill.keep_global & (kill.group == group))
-    return kill.valid & (kill.everything | named)
-
-
-def is_killed(kill: data.View, translation: data.View, config: SecmmuConfig) -> Value:
-    """Return whether ``kill`` overlaps ``translation``, whole spans compared (docs/secmmu.md, point 4)."""
-    last = span_last(translation.vpn, translation.grain)
-    if config.mutant == "rtl-no-span-compare":
-        last = translation.vpn
-    asid = killed_asid(
-        kill, asid=translation.asid, group=translation.group, shared=translation.shared
-    )
-    return asid & ~below(kill.last, translation.vpn) & ~below(last, kill.first)

@@ -7,14 +7,7 @@ from amaranth.utils import ceil_log2
 
 from secmmu.config import SecmmuConfig
 from secmmu.counters import AGE_BITS, LatencyLayout
-from secmmu.internals import (
-    GROUP_BITS,
-    HoldLayout,
-    KillLayout,
-    YoungSignature,
-    below,
-    is_canonical,
-)
+from secmmu.internals import GROUP_BITS, HoldLayout, KillLayout, YoungSignature
 from secmmu.layouts import (
     EPOCH_BITS,
     VPN_BITS,
@@ -23,6 +16,7 @@ from secmmu.layouts import (
     CompletionLayout,
     Phase,
 )
+from secmmu.page_numbers import below, is_canonical
 from secmmu.picks import encoded, lowest
 
 __all__ = ["TIMEOUT_BITS", "Invalidation"]

@@ -10,7 +10,7 @@ from secmmu.contexts import Contexts
 from secmmu.datapath import Datapath, LaneSignature
 from secmmu.dropin import Dropin
 from secmmu.holds import Holds
-from secmmu.internals import Outcome, sign_extended
+from secmmu.internals import Outcome
 from secmmu.invalidation import Invalidation
 from secmmu.layouts import (
     PA_BITS,
@@ -27,6 +27,7 @@ from secmmu.layouts import (
     FillArg,
     ResumeLayout,
 )
+from secmmu.page_numbers import sign_extended
 from secmmu.registers import Registers
 from secmmu.tlb import Tlb
 from secmmu.walker import Walker

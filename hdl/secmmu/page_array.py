@@ -13,12 +13,11 @@ from secmmu.internals import (
     SharingLayout,
     TranslationLayout,
     YoungSignature,
-    below,
-    is_killed,
-    killed_sharing,
 )
+from secmmu.kills import is_killed, killed_sharing
 from secmmu.layouts import PPN_BITS
 from secmmu.marks import Marks
+from secmmu.page_numbers import below
 from secmmu.picks import encoded, lowest
 from secmmu.sweep import PageTagLayout, lanes_of, rows_of
 from secmmu.upkeep import Upkeep, page_tag

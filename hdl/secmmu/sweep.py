@@ -6,7 +6,8 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import GROUP_BITS, KillLayout, SharingLayout, below
+from secmmu.internals import GROUP_BITS, KillLayout, SharingLayout
+from secmmu.page_numbers import below
 from secmmu.picks import lowest
 
 __all__ = ["Filters", "PageTagLayout", "RowLayout", "lanes_of", "rows_of"]

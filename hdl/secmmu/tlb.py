@@ -12,8 +12,8 @@ from secmmu.internals import (
     KillLayout,
     LookupSignature,
     YoungSignature,
-    is_killed,
 )
+from secmmu.kills import is_killed
 from secmmu.layouts import WORD_BITS
 from secmmu.page_array import PageArray
 from secmmu.upkeep import STAGES

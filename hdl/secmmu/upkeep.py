@@ -7,12 +7,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import (
-    GROUP_BITS,
-    KillLayout,
-    SharingLayout,
-    TranslationLayout,
-)
+from secmmu.internals import GROUP_BITS, KillLayout, SharingLayout, TranslationLayout
 from secmmu.sweep import Filters, RowLayout, lanes_of, rows_of
 
 __all__ = ["STAGES", "OperationLayout", "Upkeep", "page_tag"]

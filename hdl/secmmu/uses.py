@@ -5,16 +5,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import (
-    EndSignature,
-    KillLayout,
-    TranslationLayout,
-    below,
-    killed_asid,
-    span_last,
-    span_mask,
-    spans,
-)
+from secmmu.internals import EndSignature, KillLayout, TranslationLayout
+from secmmu.kills import killed_asid
+from secmmu.page_numbers import below, free_pieces, span_last, span_mask, spans
 from secmmu.picks import encoded, lowest
 from secmmu.registers import FenceLayout
 from secmmu.use_order import UseOrder, position_bits, slot_bits
@@ -230,7 +223,7 @@ class Uses(wiring.Component):
         spanning = Signal(slots)
         for i, key in enumerate(keys):
             m.d.comb += spanning[i].eq(
-                spans(key.vpn, key.grain, self.ahead.vpn)
+                spans(key.vpn, free_pieces(key.grain, config.vpn_bits), self.ahead.vpn)
                 & (key.asid == self.ahead.asid)
                 & ~closed[i]
             )

@@ -6,8 +6,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import GROUP_BITS, INDEX_BITS, KillLayout, below, may_kill_asid
+from secmmu.internals import GROUP_BITS, INDEX_BITS, KillLayout
+from secmmu.kills import may_kill_asid
 from secmmu.layouts import PPN_BITS
+from secmmu.page_numbers import below
 from secmmu.picks import encoded
 
 __all__ = ["CachedPointerLayout", "PlaceLayout", "WalkCache"]

@@ -6,8 +6,9 @@ from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
 from secmmu.counters import AGE_BITS
-from secmmu.internals import EntryLayout, span_mask
+from secmmu.internals import EntryLayout
 from secmmu.layouts import WORD_BITS
+from secmmu.page_numbers import span_mask
 from secmmu.walk_layouts import LeafLayout, OwnerLayout, ProgressLayout
 
 __all__ = ["WalkNotes"]

@@ -8,15 +8,10 @@ from amaranth.lib.enum import EnumView
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import (
-    GRAIN_BITS,
-    KillLayout,
-    Outcome,
-    WalkRequestLayout,
-    below,
-    may_kill_asid,
-)
+from secmmu.internals import GRAIN_BITS, KillLayout, Outcome, WalkRequestLayout
+from secmmu.kills import may_kill_asid
 from secmmu.layouts import GRAIN_SHIFTS
+from secmmu.page_numbers import below
 
 __all__ = ["WalkSlot"]
 

@@ -15,12 +15,10 @@ from secmmu.internals import (
     KillLayout,
     Outcome,
     WalkSignature,
-    below,
-    may_kill_asid,
-    span_last,
-    span_mask,
 )
+from secmmu.kills import may_kill_asid
 from secmmu.layouts import PA_BITS, PAGE_BITS, PteLayout, Response
+from secmmu.page_numbers import below, span_last, span_mask
 from secmmu.picks import chosen, encoded, in_turn, lowest
 from secmmu.pte import PteJudge, PteVerdict
 from secmmu.pte_update import PteUpdate

@@ -5,9 +5,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import GROUP_BITS, TranslationLayout, is_killed, span_last, span_mask
+from secmmu.internals import GROUP_BITS, TranslationLayout
 from secmmu.invalidation import Invalidation
+from secmmu.kills import is_killed
 from secmmu.layouts import CommandLayout, Phase
+from secmmu.page_numbers import span_last, span_mask
 from secmmu.uses import PageLayout, Uses
 from shootdown.formal.rules import so_far
 from shootdown.formal.spec import CONTEXTS, dooms

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from amaranth.hdl import Value
 from amaranth.lib import data
 
-from secmmu.internals import sign_extended, span_last
 from secmmu.layouts import CommandKind
+from secmmu.page_numbers import sign_extended, span_last
 
 __all__ = ["CONTEXTS", "dooms"]
 

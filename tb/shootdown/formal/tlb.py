@@ -8,10 +8,12 @@ from amaranth.lib.wiring import In
 
 from secmmu.cam import Cam
 from secmmu.config import SecmmuConfig
-from secmmu.internals import GROUP_BITS, EntryLayout, is_killed, span_last, span_mask
+from secmmu.internals import GROUP_BITS, EntryLayout
 from secmmu.invalidation import Invalidation
+from secmmu.kills import is_killed
 from secmmu.layouts import CommandLayout
 from secmmu.page_array import PageArray
+from secmmu.page_numbers import span_last, span_mask
 from secmmu.tlb import Tlb
 from secmmu.upkeep import page_tag
 from shootdown.formal.parts import with_parts

@@ -7,8 +7,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import KillLayout, Outcome, WalkRequestLayout, span_mask
+from secmmu.internals import KillLayout, Outcome, WalkRequestLayout
 from secmmu.layouts import PPN_BITS, PteLayout
+from secmmu.page_numbers import span_mask
 from secmmu.pte import PteJudge, PteVerdict
 from secmmu.walker import Walker
 from shootdown.formal.rules import ADDRESS, WriteLedger, channel, so_far, stays
