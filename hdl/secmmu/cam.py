@@ -92,7 +92,7 @@ class Cam(wiring.Component):
         self.tags = [Signal(TagLayout(config), name=f"tag{i}") for i in range(count)]
         self.store = memory.Memory(shape=EntryLayout(config), depth=count, init=[])
         self.valid, self.recent = Signal(count), Signal(count)
-        self.hand = Signal(count, init=1)
+        self.hand, self.passes = Signal(count, init=1), Signal()
         self.compared, self.overlapping = Signal(), Signal(count)
         self.near, self.far = Signal(count), Signal(count)
         super().__init__(
@@ -180,7 +180,7 @@ class Cam(wiring.Component):
         m.d.comb += self.filled.eq(self.fill & compared & ~busy)
         with m.If(~self.fill | self.filled):
             m.d.sync += compared.eq(0)
-        with m.Elif(~busy & ~self._passes()):
+        with m.Elif(~busy & ~self.passes):
             m.d.sync += [compared.eq(1), overlapping.eq(matched)]
         m.d.comb += [
             written.eq(Mux(self.filled, hand, 0)),
@@ -189,21 +189,17 @@ class Cam(wiring.Component):
         ]
         return overlapped, written
 
-    def _passes(self) -> Value:
-        """Return whether the hand goes on."""
-        return (self.hand & Mux(self.valid.all(), self.recent, self.valid)).any()
-
     def _touch(self, m: Module, hit: Signal, written: Signal) -> None:
         """Move the hand; keep the recent bits of the entries that hit, and of one new entry in a few."""
         recent, hand = self.recent, self.hand
         turn = Signal(TRUST_BITS)
-        passes, old = Signal(), Signal.like(hand)
+        old = Signal.like(hand)
         m.d.comb += [
-            passes.eq(self._passes()),
-            old.eq(Mux(passes & self.valid.all(), hand, 0)),
+            self.passes.eq((hand & Mux(self.valid.all(), recent, self.valid)).any()),
+            old.eq(Mux(self.passes & self.valid.all(), hand, 0)),
         ]
         m.d.sync += recent.eq(((recent & ~old) | hit) & ~written | Mux(turn.all(), written, 0))
-        with m.If(passes):
+        with m.If(self.passes):
             m.d.sync += hand.eq(hand.rotate_left(1))
         with m.If(self.filled):
             m.d.sync += turn.eq(turn + 1)

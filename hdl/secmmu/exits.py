@@ -117,17 +117,17 @@ class Exits(wiring.Component):
         """Build the memory and the three ways out."""
         m = Module()
         told, reader = self._tell(m)
-        report = self._pick(m, "report", self._due_reports(), self.fault.valid, Const(0))
+        report, picked = self._pick(m, "report", self._due_reports(), self.fault.valid, Const(0))
         m.d.comb += self.reports.eq(report)
-        self._report(m, report, told)
+        self._report(m, report, picked, told)
         taken: Value = report.any()
         picks = [report]
         for at, name, out in (
             (READ, "read", self.read_refusal),
             (WRITE, "write", self.write_refusal),
         ):
-            pick = self._pick(m, name, self._due_refusals(at), out.valid, taken)
-            self._refuse(m, pick, told, at)
+            pick, picked = self._pick(m, name, self._due_refusals(at), out.valid, taken)
+            self._refuse(m, pick, picked, told, at)
             taken = taken | pick.any()
             picks.append(pick)
         m.d.comb += [
@@ -161,16 +161,20 @@ class Exits(wiring.Component):
         ]
         return reader.data, reader
 
-    def _pick(self, m: Module, name: str, due: Value, offered: Value, taken: Value) -> Signal:
-        """Pick one of ``due`` unless one was picked in the cycle before, is ``offered``, or the memory is ``taken``."""
+    def _pick(
+        self, m: Module, name: str, due: Value, offered: Value, taken: Value
+    ) -> tuple[Signal, Signal]:
+        """Pick one of ``due`` unless one was picked in the cycle before, is ``offered``, or the memory is ``taken``.
+
+        Return who is picked, and whether somebody was in the cycle before.
+        """
         pick = Signal(self.config.waiters, name=f"{name}_pick")
         picked = Signal(name=f"{name}_picked")
         # Who is due stays so until it is picked.
         known = Signal(self.config.waiters, name=f"{name}_due")
         m.d.comb += pick.eq(Mux(offered | picked | taken, 0, lowest(m, known)))
         m.d.sync += [known.eq(due & ~pick), picked.eq(pick.any())]
-        self._picked = picked
-        return pick
+        return pick, picked
 
     def _each(self) -> list[data.View]:
         return [self.places[number] for number in range(self.config.waiters)]
@@ -194,7 +198,7 @@ class Exits(wiring.Component):
             for place in self._each()
         )
 
-    def _report(self, m: Module, pick: Signal, told: data.View) -> None:
+    def _report(self, m: Module, pick: Signal, picked: Signal, told: data.View) -> None:
         """Offer a report; say whether the host decides on it."""
         config, fault = self.config, self.fault
         payload = fault.payload
@@ -213,7 +217,7 @@ class Exits(wiring.Component):
                 payload.stalled.eq(stalls),
                 payload.place.eq(encoded(pick)),
             ]
-        with m.If(self._picked):
+        with m.If(picked):
             m.d.sync += [fault.valid.eq(1), payload.cause.eq(Cat(1, told.write, 1, page_fault))]
             m.d.sync += [
                 payload[field].eq(told[field]) for field in ("va", "asid", "id", "write", "epoch")
@@ -235,7 +239,7 @@ class Exits(wiring.Component):
             self.retries.eq(Mux(decided.retry, named, 0)),
         ]
 
-    def _refuse(self, m: Module, pick: Signal, told: data.View, at: int) -> None:
+    def _refuse(self, m: Module, pick: Signal, picked: Signal, told: data.View, at: int) -> None:
         """Offer the refusal of a read or a write."""
         out = self.write_refusal if at == WRITE else self.read_refusal
         m.d.comb += self.refused[at].eq(out.valid & out.ready)
@@ -245,7 +249,7 @@ class Exits(wiring.Component):
                     Value.cast(out.payload.source).eq(self._of(pick, "source")),
                     out.payload.stash.eq(self._of(pick, "stash")),
                 ]
-        with m.If(self._picked):
+        with m.If(picked):
             m.d.sync += [out.valid.eq(1), out.payload.id.eq(told.id)]
             if at == READ:
                 m.d.sync += out.payload.len.eq(told.len)

@@ -40,7 +40,8 @@ class Tlb(wiring.Component):
     """Translations, looked up by accesses, filled by the walker and by drop-ins, killed by invalidations.
 
     One fill is on its way at a time, two cycles in the associative part and three in the page array; it is dropped
-    when an invalidation overlaps it, and none is taken beside an invalidation. Where a page is in both parts, the associative one answers.
+    when an invalidation overlaps it, and none is taken beside an invalidation. Where a page is in both parts, the
+    associative one answers.
 
     Parameters
     ----------

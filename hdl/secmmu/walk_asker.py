@@ -13,26 +13,6 @@ from secmmu.picks import encoded, lowest
 __all__ = ["WalkAsker"]
 
 
-class WantLayout(data.StructLayout):
-    """What a walk is asked for with.
-
-    Parameters
-    ----------
-    config : SecmmuConfig
-        ``levels``, ``asid_bits``.
-    """
-
-    def __init__(self, config: SecmmuConfig) -> None:
-        super().__init__(
-            {
-                "vpn": config.vpn_bits,
-                "asid": config.asid_bits,
-                "write": 1,
-                "row": ContextLayout(),
-            }
-        )
-
-
 class WalkAsker(wiring.Component):
     """Asks for walks: for what stage D has just seen miss, unless an older waiter wants one.
 
@@ -105,10 +85,13 @@ class WalkAsker(wiring.Component):
         m = Module()
         config, request = self.config, self.request
         m.submodules.wanted = wanted = memory.Memory(
-            shape=WantLayout(config), depth=config.waiters, init=[], attrs={"ram_style": "block"}
+            shape=WalkRequestLayout(config),
+            depth=config.waiters,
+            init=[],
+            attrs={"ram_style": "block"},
         )
         writer, reader = wanted.write_port(), wanted.read_port()
-        fresh, want = Signal(WantLayout(config)), Signal(WantLayout(config))
+        fresh = Signal(WalkRequestLayout(config))
         flight: data.View[FlightLayout] = self.last.flight
         fetched = Signal()
         asking = Signal()
@@ -117,8 +100,10 @@ class WalkAsker(wiring.Component):
         m.d.comb += [
             fresh.vpn.eq(flight.access.addr[PAGE_BITS:]),
             fresh.asid.eq(flight.access.asid),
+            fresh.group.eq(self.row.global_group),
+            fresh.root_ppn.eq(self.row.root_ppn),
+            fresh.mode.eq(self.row.mode),
             fresh.write.eq(flight.write),
-            fresh.row.eq(self.row),
             # Also where nobody comes to stay: the place is free then.
             writer.en.eq(self.looked_up),
             writer.addr.eq(self.place),
@@ -132,7 +117,6 @@ class WalkAsker(wiring.Component):
             ),
             reader.addr.eq(encoded(self.fetches)),
             reader.en.eq(self.fetches.any()),
-            want.eq(Mux(self.direct, fresh, reader.data)),
             request.valid.eq(asking & ~self.changes),
             request.payload.eq(payload),
         ]
@@ -140,11 +124,6 @@ class WalkAsker(wiring.Component):
         with m.If(free):
             m.d.sync += [
                 asking.eq(self.asks),
-                payload.vpn.eq(want.vpn),
-                payload.asid.eq(want.asid),
-                payload.group.eq(want.row.global_group),
-                payload.root_ppn.eq(want.row.root_ppn),
-                payload.mode.eq(want.row.mode),
-                payload.write.eq(want.write),
+                payload.eq(Mux(self.direct, fresh, reader.data)),
             ]
         return m
