@@ -77,7 +77,7 @@ def check_counts(machine: "Machine") -> None:
 
 
 def _owners(machine: "Machine") -> Counter[int]:
-    """Count references that are not PTEs': of caches, of pins, of page tables, of whoever owns a frame without ``struct page``."""
+    """Count references that are not PTEs': of caches, pins, page tables, owners of frames without ``struct page``."""
     owners = Counter[int](machine.device_tables)
     for file in machine.files:
         owners.update(page.pfn for page in file.pages.values())

@@ -73,7 +73,8 @@ class Subscriber(Protocol):
     """What a driver may register: all of ``struct mmu_notifier_ops``, in steps; the module says when each is called.
 
     ``callback`` is the number of this delivery, which the rows of the commands it causes carry. Pages are vpns, and
-    ranges inclusive; ``invalidate_page`` alone has a byte address, low bits and all (review note S15). What a method returns counts only where it is said.
+    ranges inclusive; ``invalidate_page`` alone has a byte address, low bits and all (review note S15). What a method
+    returns counts only where it is said.
     """
 
     def invalidate_page(self, address: int, *, callback: int) -> Steps:

@@ -129,7 +129,10 @@ PATHS = (
     "hugetlb_cow",
     "copy_hugetlb_page_range",
 )
-"""Every path that only some kernels have, or that some policy notifies of. ``unmap_region`` is munmap, ``zap_page_range`` madvise."""
+"""Every path that only some kernels have, or that some policy notifies of.
+
+``unmap_region`` is munmap, ``zap_page_range`` madvise.
+"""
 
 QUIET_PATHS = (
     "dup_mmap",

@@ -122,8 +122,9 @@ def software_value(word: int) -> int:
 class PageTable:
     """The tables of one address space; each leaf table has a lock of its own (split PT locks).
 
-    A 2 MiB leaf (:meth:`set_huge`) has no leaf table below it. It is read as its base pages, and the timeline has it as
-    those, too; :meth:`lock` is then that of the table which holds it. A non-present PTE is 0 or a software entry (``v`` clear): a swap slot or a file offset, as the mm keeps it.
+    A 2 MiB leaf (:meth:`set_huge`) has no leaf table below it. It is read as its base pages, and the timeline has it
+    as those, too; :meth:`lock` is then that of the table which holds it. A non-present PTE is 0 or a software entry
+    (``v`` clear): a swap slot or a file offset, as the mm keeps it.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
 """``migrate_misplaced_transhuge_page``: NUMA balancing moves a 2 MiB leaf whole (mm/migrate.c, 3.8 to 5.13).
 
 The leaf is closed first (the kernel's PROT_NONE; here the supervisor's, as its rights are not lost), in mprotect's
-bracket; whoever faults on it then waits for the page lock. So the copy, which comes next, meets no writer. A second bracket surrounds the switch to the new page (f714f4f20e59).
+bracket; whoever faults on it then waits for the page lock. So the copy, which comes next, meets no writer. A second
+bracket surrounds the switch to the new page (f714f4f20e59).
 """
 
 from typing import TYPE_CHECKING

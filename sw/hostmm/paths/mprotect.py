@@ -34,8 +34,8 @@ def modified(vma: Vma, pte: int) -> int:
     """Return a present PTE with the rights of its vma (``pte_modify``); frame, A and D stay.
 
     A private page stays read-only until a write fault has decided about copying; so does a clean page of a shared
-    file whose dirty pages are accounted, and one whose first write since a sweep is to be seen (soft-dirty). PROT_NONE is an execute-only supervisor leaf: present, and closed to
-    CPU and device alike.
+    file whose dirty pages are accounted, and one whose first write since a sweep is to be seen (soft-dirty).
+    PROT_NONE is an execute-only supervisor leaf: present, and closed to CPU and device alike.
     """
     pte &= ~(PTE_R | PTE_W | PTE_X | PTE_U)
     if not vma.read and not vma.write:

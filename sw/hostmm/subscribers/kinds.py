@@ -22,5 +22,6 @@ SUBSCRIBERS: dict[str, type[DeviceSubscriber]] = {
     "odp-stall": StallingOdp,
     "pinned": Pinned,
 }
-"""``sva`` honours brackets, ``sva-a`` follows the CPUs' TLB flushes, ``sva-end`` acts when a bracket closes; ``ats`` keeps what it has cached until it is told; ``kvm``,
-``gru`` and ``odp`` serve the device's faults themselves, ``odp-stall`` while the access waits in the MMU; ``pinned`` asks for no notification and pins pages."""
+"""``sva`` honours brackets, ``sva-a`` follows the CPUs' TLB flushes, ``sva-end`` acts when a bracket closes; ``ats``
+keeps what it has cached until it is told; ``kvm``, ``gru`` and ``odp`` serve the device's faults themselves,
+``odp-stall`` while the access waits in the MMU; ``pinned`` asks for no notification and pins pages."""

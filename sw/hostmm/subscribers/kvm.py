@@ -1,9 +1,10 @@
 """``kvm``: shadow tables that the device walks, filled by faults, kept true by the sequence count; docs/contract.md 5.3.
 
-A fault waits while the page's range is changing, takes a snapshot of the sequence, lets mm resolve the page, which may sleep, and then installs it under
-mmu_lock, unless a range that holds the page is changing or the sequence has moved on (``mmu_notifier_retry``). No page
-is pinned: what keeps an installed page alive is that whoever unmaps it calls first. Accessed bits are the shadow
-tables' own; one that has been cleared makes the next access fault, and that sets it again. Callbacks spin.
+A fault waits while the page's range is changing, takes a snapshot of the sequence, lets mm resolve the page, which
+may sleep, and then installs it under mmu_lock, unless a range that holds the page is changing or the sequence has
+moved on (``mmu_notifier_retry``). No page is pinned: what keeps an installed page alive is that whoever unmaps it
+calls first. Accessed bits are the shadow tables' own; one that has been cleared makes the next access fault, and that
+sets it again. Callbacks spin.
 """
 
 from typing import TYPE_CHECKING

@@ -165,8 +165,7 @@ async def write_data_may_come_early_or_late(dut: Any) -> None:
                 data = some_data(bench, bench.rng.choice((1, 4)))
                 access = bench.device.write(1, BASE + page * PAGE + 8, [], data=data, id=page % 4)
                 if lead is not None:
-                    start = bench.cycle + lead
-                    access.address_after = lambda start=start: bench.cycle >= start
+                    access.address_after = bench.passed(lead)
                 else:
                     access.data_after = late(bench, access, lag)
                 batch.append(access)

@@ -171,6 +171,11 @@ class Bench:
         """Run ``action`` right after the edge ``cycles`` edges from now."""
         self._scripts.append((self.cycle + cycles, action))
 
+    def passed(self, cycles: int) -> Callable[[], bool]:
+        """Return what says whether so many cycles have passed from now on."""
+        due = self.cycle + cycles
+        return lambda: self.cycle >= due
+
     async def until(self, condition: Callable[[], object], what: str, cycles: int = 2000) -> None:
         """Let time pass until ``condition`` holds.
 

@@ -1,6 +1,5 @@
 """Races met at the very clocks at which a fault seeded into the RTL shows; the offset sweeps are many times dearer."""
 
-from collections.abc import Callable
 from typing import Any
 
 import cocotb
@@ -8,7 +7,6 @@ import cocotb
 from secmmu.layouts import CommandKind
 from shootdown.agents.control import Dropin
 from shootdown.agents.translation import PAGE, leaf
-from shootdown.cases.mmu_bench import Bench
 from shootdown.cases.mmu_mapped import BASE, KINDS, MIDDLE, Mapped, stalled
 
 STREAM = 32
@@ -19,12 +17,6 @@ FILL_CYCLES = 8
 """Clocks after which what was filled is found."""
 HIT_OFFSETS = range(9)
 """Clocks from a command within which a hit made four clocks behind it is decided."""
-
-
-def after(bench: Bench, cycles: int) -> Callable[[], bool]:
-    """Return what says whether so many clocks have passed from now on."""
-    due = bench.cycle + cycles
-    return lambda: bench.cycle >= due
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")
@@ -54,7 +46,7 @@ async def a_command_beside_a_lone_hit(dut: Any) -> None:
             await bench.load(1, BASE)
             await bench.tick(4)
             access = bench.device.read(1, BASE)
-            access.address_after = after(bench, 4)
+            access.address_after = bench.passed(4)
             await bench.tick(offset)
             mapped.change(1, BASE, 0x6000 + offset)
             await bench.drained(mapped.command(kind, 1, BASE))

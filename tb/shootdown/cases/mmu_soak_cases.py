@@ -64,8 +64,7 @@ class Soak:
         if rng.random() < 0.4:
             access = device.write(asid, va, [rng.getrandbits(64) for _ in range(beats)], id=name)
             if rng.random() < 0.3:
-                start = self.bench.cycle + rng.randrange(40)
-                access.data_after = lambda: self.bench.cycle >= start
+                access.data_after = self.bench.passed(rng.randrange(40))
         else:
             device.read(asid, va, beats=beats, id=name)
 

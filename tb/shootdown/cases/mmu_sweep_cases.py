@@ -83,8 +83,7 @@ def _one_burst(bench: Bench, va: int) -> list[Access]:
 def late_write(bench: Bench, va: int) -> list[Access]:
     """Issue a write whose data comes five cycles after its address."""
     access = bench.device.write(ASID, va, [1, 2, 3])
-    start = bench.cycle + 5
-    access.data_after = lambda: bench.cycle >= start
+    access.data_after = bench.passed(5)
     return [access]
 
 
@@ -99,8 +98,7 @@ def _dropin(bench: Bench, va: int) -> list[Access]:
     """Fill the translation by hand, as it was before any command; the read may or may not find it."""
     bench.control.drop_in(Dropin(ASID, va >> 12, leaf(OLD), epoch=0))
     access = bench.device.read(ASID, va)
-    start = bench.cycle + 8
-    access.address_after = lambda: bench.cycle >= start
+    access.address_after = bench.passed(8)
     return [access]
 
 

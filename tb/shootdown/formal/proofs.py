@@ -22,7 +22,10 @@ def _built_in(mutant: str | None) -> str | None:
 
 
 def _associative(claim: str) -> Callable[[str | None], Any]:
-    """Return harnesses of the TLB without page array; the invariants are for the sound one alone: a mutant must break the property."""
+    """Return harnesses of the TLB without page array.
+
+    The invariants are for the sound one alone: a mutant must break the property.
+    """
     return lambda mutant: tlb.TlbHarness(
         replace(tlb.ASSOCIATIVE, mutant=_built_in(mutant)),
         claim,
