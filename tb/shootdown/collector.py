@@ -1,4 +1,4 @@
-"""Runs and their checks without Python's cycle collector, which costs half of a check and finds little."""
+"""Runs, their checks and elaboration without Python's cycle collector, which costs up to half of them and finds little."""
 
 import gc
 from collections.abc import Iterator

