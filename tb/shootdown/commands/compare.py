@@ -19,7 +19,6 @@ from shootdown.config import DEFAULT_CPUS, DEFAULT_TRACE, MODEL, RunConfig
 from shootdown.errors import UsageError
 from shootdown.files import write_whole
 from shootdown.outcome import Outcome
-from shootdown.plots import plot_latencies
 from shootdown.runs import fresh_folder, perform_all
 
 __all__ = ["add_parser"]
@@ -174,6 +173,9 @@ def _compare(chosen: argparse.Namespace) -> int:
 
 def _plot(outcomes: Sequence[Outcome], folder: Path) -> None:
     """Draw what was run at the usual costs, setting by setting."""
+    # Matplotlib takes as long to load as half of the command line, for which no other command should wait.
+    from shootdown.plots import plot_latencies
+
     usual = [outcome for outcome in outcomes if costs_of(outcome) == Costs()]
     keys = dict.fromkeys((o.config.trace, o.config.subscriber, o.config.cpus) for o in usual)
     for trace, subscriber, cpus in keys:
