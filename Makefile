@@ -79,7 +79,7 @@ type: $(STAMP) ## Check types
 	@$(VENV)/bin/basedpyright --level error | tail -n 20
 
 unit: $(STAMP) ## Run the tests alone
-	@$(VENV)/bin/pytest -q -n $(WORKERS) --dist loadscope $(TESTS)
+	@$(VENV)/bin/pytest -q -m "not long" -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(TESTS)
 
 format: $(STAMP) ## Rewrite the sources in the house format
 	@$(VENV)/bin/ruff check --quiet --fix hdl sw tb tests

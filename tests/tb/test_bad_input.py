@@ -5,27 +5,36 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from hostmm import trace
+from shootdown.cli import main
 from tests.tb.cli import command, environment, shootdown
 
 PREFIX = "shootdown: "
 
 
-def refused(words: list[str], folder: Path) -> str:
-    """Return the one line with which ``shootdown run WORDS`` is refused; it must leave nothing in the folder."""
-    before = _content(folder)
-    run = shootdown(["run", *words], folder)
-    assert run.returncode == 2, run.stdout + run.stderr
-    (line,) = _without_progress(run.stderr)
-    assert line.startswith(PREFIX)
-    assert run.stdout == ""
-    assert _content(folder) == before
-    return line.removeprefix(PREFIX)
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Return what gives the one line with which ``shootdown run WORDS`` is refused; it must leave nothing behind."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*words: str) -> str:
+        before = _content(tmp_path)
+        assert main(["run", *words]) == 2
+        out, errors = capsys.readouterr()
+        (line,) = _without_progress(errors)
+        assert line.startswith(PREFIX)
+        assert out == ""
+        assert _content(tmp_path) == before
+        return line.removeprefix(PREFIX)
+
+    return run
 
 
 def _content(folder: Path) -> list[Path]:
@@ -55,51 +64,66 @@ def _without_progress(errors: str) -> list[str]:
         (["nothing"], "nothing"),
     ],
 )
-def test_a_value_out_of_range_is_refused(words: list[str], message: str, tmp_path: Path) -> None:
+def test_a_value_out_of_range_is_refused(
+    words: list[str], message: str, refused: Callable[..., str]
+) -> None:
     """The line says what is allowed."""
-    assert message in refused(words, tmp_path)
+    assert message in refused(*words)
 
 
-def test_a_truncated_trace_is_refused(tmp_path: Path) -> None:
+def test_a_refusal_is_one_line_on_stderr_of_a_process(tmp_path: Path) -> None:
+    """What the others look at inside the process is all that its user sees."""
+    run = shootdown(["run", "--cpus", "0"], tmp_path)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith(f"{PREFIX}cpus must be from 1 to 16")
+    assert run.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_truncated_trace_is_refused(tmp_path: Path, refused: Callable[..., str]) -> None:
     """The end of a recording is missing."""
     whole = trace.shipped()["shell"].read_bytes()
     (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
-    assert "cut" in refused(["cut"], tmp_path)
+    assert "cut" in refused("cut")
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF" + bytes(200), b"not a trace at all\n"])
-def test_a_foreign_file_is_refused(content: bytes, tmp_path: Path) -> None:
+def test_a_foreign_file_is_refused(
+    content: bytes, tmp_path: Path, refused: Callable[..., str]
+) -> None:
     """It never was a recording."""
     (tmp_path / "foreign").write_bytes(content)
-    assert "foreign" in refused(["foreign"], tmp_path)
+    assert "foreign" in refused("foreign")
 
 
-def test_a_folder_is_no_trace(tmp_path: Path) -> None:
+def test_a_folder_is_no_trace(tmp_path: Path, refused: Callable[..., str]) -> None:
     """Nor is a folder."""
     (tmp_path / "folder").mkdir()
-    assert "folder" in refused(["folder"], tmp_path)
+    assert "folder" in refused("folder")
 
 
-def test_an_output_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_written_is_refused(
+    tmp_path: Path, refused: Callable[..., str]
+) -> None:
     """A file stands where the folder is to be."""
     (tmp_path / "file").write_text("mine")
     words = ["--scenario", "I24", "--sim", "icarus", "--out"]
-    assert "cannot write" in refused([*words, "file/out"], tmp_path)
-    assert "cannot write" in refused([*words, "file"], tmp_path)
+    assert "cannot write" in refused(*words, "file/out")
+    assert "cannot write" in refused(*words, "file")
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_results_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+def test_a_results_file_that_cannot_be_written_is_refused(refused: Callable[..., str]) -> None:
     """Before anything is run."""
     words = ["--scenario", "I24", "--sim", "icarus", "--json", "missing/results.json"]
-    assert "cannot write missing/results.json" in refused(words, tmp_path)
+    assert "cannot write missing/results.json" in refused(*words)
 
 
 @pytest.mark.slow
-def test_frames_too_few_to_run_are_refused(tmp_path: Path) -> None:
+def test_frames_too_few_to_run_are_refused(refused: Callable[..., str]) -> None:
     """Known only when the run is under way, or about to be."""
     words = ["compile", "--frames", "64", "--policy", "v9", "--cpus", "1", "--sim", "icarus"]
-    assert "frames" in refused(words, tmp_path)
+    assert "frames" in refused(*words)
 
 
 def running(marker: str) -> list[int]:

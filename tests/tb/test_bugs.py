@@ -61,7 +61,7 @@ def test_a_bug_is_judged_in_a_simulator_as_on_the_model(tmp_path):
 
 
 def test_the_bug_of_the_rtl_is_a_run_that_the_tests_play():
-    """On the RTL that has its fault, by test_mutants."""
+    """On the RTL that has its fault, by test_mutants; the same fault is found at its pins by test_mmu_mutants."""
     entry = BUGS["B37"]
     exposure = EXPOSED_BY[entry.run.mutant]
     assert (entry.run.policy, entry.run.scenario) == ("v9", exposure.scenario)

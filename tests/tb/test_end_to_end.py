@@ -40,12 +40,15 @@ def pressed(tmp_path_factory: pytest.TempPathFactory) -> Played:
 
 
 @pytest.mark.slow
-def test_both_simulators_count_the_same_cycles_in_a_storm(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("scenario", "rows"), [("press", 1000), pytest.param("storm", 10_000, marks=pytest.mark.long)]
+)
+def test_both_simulators_count_the_same_cycles(scenario: str, rows: int, tmp_path: Path) -> None:
     """Every row of the timeline, every counter and every percentile."""
-    verilator = play(tmp_path / "verilator", scenario="storm")
-    icarus = play(tmp_path / "icarus", scenario="storm", simulator="icarus")
+    verilator = play(tmp_path / "verilator", scenario=scenario)
+    icarus = play(tmp_path / "icarus", scenario=scenario, simulator="icarus")
     assert verilator == icarus
-    assert len(icarus[1]) > 10_000
+    assert len(icarus[1]) > rows
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """A fault that is switched on makes a run fail, by name of the invariant, in a cycle, with its replay.
 
 Every fault of the host; of those of the RTL the ones that a scenario meets. All of these are found at its pins, too
-(:mod:`tests.hdl.test_mmu_mutants`).
+(:mod:`tests.hdl.test_mmu_mutants`), which is so much cheaper that ``make test`` has one of them in a run, which breaks
+a rule of the host, one of entries and one of uses; the others are found by ``pytest -m long``.
 """
 
 import json
@@ -38,6 +39,7 @@ EXPOSED_BY = {
     "host-no-wait": Exposure("press", "I19"),
     "host-ignore-range-start": Exposure("press", "I1"),
 }
+RTL_IN_SHORT = "rtl-no-span-compare"
 TWINS = sorted({(exposure.scenario, exposure.options) for exposure in EXPOSED_BY.values()})
 SHOWN = re.compile(
     r"^FAILED (I\d+) on (\S+) in cycle (\d+) by (.*?): .*; replay: (shootdown run .*)$"
@@ -62,14 +64,20 @@ def test_every_mutant_of_the_host_has_an_exposure() -> None:
     assert set(HOST_MUTANTS) <= set(EXPOSED_BY) <= {*MUTANTS, *HOST_MUTANTS}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mutant", EXPOSED_BY)
+def parameter(mutant: str) -> object:
+    """Return the test's parameter for a mutant, marked as what it is."""
+    long = mutant in MUTANTS and mutant != RTL_IN_SHORT
+    return pytest.param(mutant, marks=[pytest.mark.slow, *[pytest.mark.long] * long])
+
+
+@pytest.mark.parametrize("mutant", [parameter(mutant) for mutant in EXPOSED_BY])
 def test_a_mutant_fails_its_run_and_the_replay_in_the_same_cycle(
     mutant: str, tmp_path: Path
 ) -> None:
     """Status 1, at most three violations in full, and a command that shows them again.
 
     A fault of the RTL is a model of its own, which Icarus compiles at once but plays slowly: one of them is replayed.
+    That one is also found by the rules of which entries are there and which are used.
     """
     exposure = EXPOSED_BY[mutant]
     simulator = "icarus" if mutant in MUTANTS else "verilator"
@@ -80,7 +88,9 @@ def test_a_mutant_fails_its_run_and_the_replay_in_the_same_cycle(
     assert found[0][0] == exposure.invariant
     replay = shlex.split(found[0][4])
     assert replay[0] == "shootdown"
-    if mutant in HOST_MUTANTS or mutant == MUTANTS[0]:
+    if mutant == RTL_IN_SHORT:
+        assert [violation[0] for violation in found] == ["I24", "I18", "I2"]
+    if mutant in HOST_MUTANTS or mutant == RTL_IN_SHORT:
         again = shootdown([*replay[1:], "--out", "again"], tmp_path)
         assert again.returncode == 1, again.stderr
         assert failures(again.stdout) == found
