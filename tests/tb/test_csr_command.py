@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
+import pytest
+
 from secmmu.csr_export import c_header, markdown, system_rdl
+from shootdown.cli import main
 from tests.tb.cli import shootdown
 
 
@@ -13,13 +16,18 @@ def test_writes_each_form(tmp_path: Path) -> None:
     assert written == {"a.h": c_header(), "a.rdl": system_rdl(), "a.md": markdown()}
 
 
-def test_refuses_nothing_and_nowhere(tmp_path: Path) -> None:
-    run = shootdown(["csr"], tmp_path)
-    assert run.returncode == 2
-    assert run.stderr == (
-        "shootdown: nothing to write: give at least one of --header, --rdl, --markdown\n"
+def test_refuses_nothing_and_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["csr"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "shootdown: nothing to write: give at least one of --header, --rdl, --markdown\n",
     )
-    run = shootdown(["csr", "--header", "no/a.h"], tmp_path)
-    assert run.returncode == 2
-    assert run.stderr == "shootdown: cannot write no/a.h: No such file or directory\n"
+    assert main(["csr", "--header", "no/a.h"]) == 2
+    assert capsys.readouterr() == (
+        "",
+        "shootdown: cannot write no/a.h: No such file or directory\n",
+    )
     assert not list(tmp_path.iterdir())

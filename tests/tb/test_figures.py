@@ -5,9 +5,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from shootdown.cli import main
 from shootdown.figures import Figure, fpga_figures, measure, sweep_figure
 from shootdown.fpga import Fit
-from tests.tb.cli import shootdown
 
 FIT = Fit(
     name="tiny",
@@ -76,7 +76,10 @@ def test_the_sweep_counts_by_its_failed_cases(tmp_path: Path) -> None:
         assert figure.passed == (measured == 0)
 
 
-def test_bad_input_is_one_line(tmp_path: Path) -> None:
+def test_bad_input_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.json").write_text("{}")
     (tmp_path / "none.xml").write_text("<testsuites/>")
     for words, message in (
@@ -88,8 +91,9 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
         (["fpga", "--seeds", "0"], "--seeds must be from 1 to 3, not 0"),
         (["verilog", "--preset", "x", "-o", "a.v"], "preset must be one of tiny, default, test"),
     ):
-        run = shootdown(words, tmp_path)
-        assert run.returncode == 2
-        assert run.stderr.startswith(f"shootdown: {message}")
-        assert run.stderr.count("\n") == 1
+        assert main(words) == 2
+        out, errors = capsys.readouterr()
+        assert out == ""
+        assert errors.startswith(f"shootdown: {message}")
+        assert errors.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.json", "none.xml"]
