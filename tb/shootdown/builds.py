@@ -65,7 +65,8 @@ class Design:
     readable : tuple of str
         Signals that it may only read and wait for, which costs less.
     long : bool
-        Meant for long simulations: Verilator's model is compiled to run fast, otherwise to be ready soon.
+        Meant for long simulations: Verilator's model is compiled to run fast, unless it is to record waves; otherwise
+        to be ready soon.
     """
 
     name: str
@@ -136,7 +137,8 @@ def _verilate(design: Design, sources: dict[str, str], waves: bool) -> Path:
     options += ["--trace-fst", "--trace-structs", f"-D{_WAVES_MACRO}"] if waves else []
     options += [str(cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp")]
     version = f"cocotb {importlib.metadata.version('cocotb')}"
-    return _run_verilator(f"{design.name}-verilator", design, sources, options, version)
+    name, fast = f"{design.name}-verilator", design.long and not waves
+    return _run_verilator(name, design.top, sources, options, version, fast=fast)
 
 
 def build_bare(design: Design, main: Path) -> Path:
@@ -153,18 +155,24 @@ def build_bare(design: Design, main: Path) -> Path:
     """
     sources = _sources(design) | {main.name: main.read_text()}
     options = ["--prefix", f"V{design.top}", "--no-timing", f"../{main.name}"]
-    return _run_verilator(f"{design.name}-bare", design, sources, options, "")
+    return _run_verilator(f"{design.name}-bare", design.top, sources, options, "", fast=design.long)
 
 
 def _run_verilator(
-    name: str, design: Design, sources: dict[str, str], options: Sequence[str], version: str
+    name: str,
+    top: str,
+    sources: dict[str, str],
+    options: Sequence[str],
+    version: str,
+    *,
+    fast: bool,
 ) -> Path:
     verilator = toolchain.find_verilator()
     files = sorted(file for file in sources if file.endswith((*_VERILOG, ".vlt")))
-    translate = [str(verilator.executable), *_TRANSLATE, *_OPTIMIZE, "--top-module", design.top]
-    translate += [*(() if design.long else _ONE_FILE), *options, *files]
+    translate = [str(verilator.executable), *_TRANSLATE, *_OPTIMIZE, "--top-module", top]
+    translate += [*(() if fast else _ONE_FILE), *options, *files]
     prefix = options[options.index("--prefix") + 1]
-    level = _LONG if design.long else _SHORT
+    level = _LONG if fast else _SHORT
     compile_model = [*_COMPILE, level, "-f", f"{prefix}.mk", *verilator.make_variables]
     environment = verilator.environment | {"MAKEFLAGS": f"-j{min(os.cpu_count() or 1, 4)}"}
     if shutil.which("ccache"):
