@@ -34,6 +34,7 @@ class TagLayout(data.StructLayout):
     def __init__(self, config: SecmmuConfig) -> None:
         super().__init__(
             {
+                "writable": 1,
                 "shared": 1,
                 "asid": config.asid_bits,
                 "group": GROUP_BITS,
@@ -131,6 +132,7 @@ class Cam(wiring.Component):
         for i, tag in enumerate(self.tags):
             with m.If(written[i]):
                 m.d.sync += [
+                    tag.writable.eq(self.entry.writable),
                     tag.shared.eq(translation.shared),
                     tag.asid.eq(translation.asid),
                     tag.group.eq(translation.group),
@@ -208,14 +210,17 @@ class Cam(wiring.Component):
         """Build the lookup; return the entry that hits at the end of this cycle, one-hot."""
         config, lookup = self.config, self.lookup
         near, far = self.near, self.far
-        found = lookup.en.replicate(len(near)) & self.valid & self._covering()
+        found = self.valid & self._covering()
         self._stage(m, near, found & Cat(self._owns(tag) for tag in self.tags), gone)
-        self._stage(m, far, found & Cat(tag.shared for tag in self.tags), gone)
-        theirs, chosen = Signal(config.large_entries), Signal(config.large_entries)
-        m.d.comb += [
-            theirs.eq(far & Cat(tag.group == lookup.group for tag in self.tags)),
-            chosen.eq(Mux(near.any(), near, theirs)),
-        ]
+        self._stage(m, far, found & Cat(self._shares(tag) for tag in self.tags), gone)
+        # Whether there is an access at all is known later than its page, and matters to marks alone.
+        asked: Value = lookup.en
+        for number in range(config.lookup_latency):
+            before, asked = asked, Signal(name=f"asked{number + 1}")
+            with m.If(lookup.advance):
+                m.d.sync += asked.eq(before)
+        chosen = Signal(config.large_entries)
+        m.d.comb += chosen.eq(Mux(near.any(), near, far))
         m.submodules.store = store = self.store
         writer, reader = store.write_port(), store.read_port(domain="comb")
         m.d.comb += [
@@ -224,14 +229,16 @@ class Cam(wiring.Component):
             writer.data.eq(self.entry),
         ]
         if config.lookup_latency == 1:
-            # Both sorts are followed up beside each other: what is found is needed early.
+            # Both sorts are followed up beside each other: what is found is needed early, its rights before the rest.
+            writable = Cat(tag.writable for tag in self.tags)
             m.d.comb += [
-                reader.addr.eq(Mux(near.any(), encoded(near), encoded(theirs))),
+                reader.addr.eq(Mux(near.any(), encoded(near), encoded(far))),
                 lookup.entry.eq(reader.data),
-                lookup.hit.eq(near.any() | theirs.any()),
-                lookup.dies.eq(
-                    Mux(near.any(), (near & killed).any(), (theirs & killed).any()),
+                lookup.entry.writable.eq(
+                    Mux(near.any(), (near & writable).any(), (far & writable).any())
                 ),
+                lookup.hit.eq(asked & (near.any() | far.any())),
+                lookup.dies.eq(Mux(near.any(), (near & killed).any(), (far & killed).any())),
             ]
         else:
             stages = [chosen]
@@ -242,14 +249,21 @@ class Cam(wiring.Component):
             m.d.comb += reader.addr.eq(encoded(stages[-2]))
             with m.If(lookup.advance):
                 m.d.sync += lookup.entry.eq(reader.data)
-            m.d.comb += [lookup.hit.eq(chosen.any()), lookup.dies.eq((chosen & killed).any())]
+            m.d.comb += [
+                lookup.hit.eq(asked & chosen.any()),
+                lookup.dies.eq((chosen & killed).any()),
+            ]
         hit = Signal(config.large_entries)
-        m.d.comb += hit.eq(Mux(lookup.advance, chosen & ~killed, 0))
+        m.d.comb += hit.eq(Mux(lookup.advance & asked, chosen & ~killed, 0))
         return hit
 
     def _owns(self, tag: data.View) -> Value:
         """Return whether an entry is of the asid that is looked up."""
         return tag.asid == self.lookup.asid
+
+    def _shares(self, tag: data.View) -> Value:
+        """Return whether an entry is global in the group of that asid."""
+        return tag.shared & (tag.group == self.lookup.group)
 
     def _stage(self, m: Module, stage: Signal, bits: Value, gone: Signal) -> None:
         """Make ``stage`` the ``bits`` of one advance ago, without the entries that are gone since."""

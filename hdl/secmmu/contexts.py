@@ -5,7 +5,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import ContextLayout
+from secmmu.internals import GROUP_BITS, ContextLayout
 from secmmu.layouts import WORD_BITS
 from secmmu.registers import ContextBusSignature
 
@@ -50,12 +50,15 @@ class Contexts(wiring.Component):
         The register bus; a reader in the cycle of its write gets what was there before.
     lookup, command, dropin : In(ContextReadSignature)
         The readers: accesses, commands and drop-ins. What mode 0 leaves without meaning need not be 0 for them.
+    group : Out(8)
+        Global group of ``lookup.asid``, in the same cycle: the TLB wants it that early.
     """
 
     bus: wiring.PureInterface
     lookup: wiring.PureInterface
     command: wiring.PureInterface
     dropin: wiring.PureInterface
+    group: Signal
 
     def __init__(self, config: SecmmuConfig) -> None:
         self.config = config
@@ -65,6 +68,7 @@ class Contexts(wiring.Component):
                 "lookup": In(ContextReadSignature(config)),
                 "command": In(ContextReadSignature(config)),
                 "dropin": In(ContextReadSignature(config)),
+                "group": Out(GROUP_BITS),
             }
         )
 
@@ -105,23 +109,30 @@ class Contexts(wiring.Component):
             if port is bus:
                 self._show(m, shown, there)
             else:
-                self._read(m, port, rows, there)
+                group = self._read(m, port, rows, there)
+                if port is self.lookup:
+                    m.d.comb += self.group.eq(group)
         return m
 
     def _read(
         self, m: Module, port: wiring.PureInterface, rows: memory.Memory, there: Value
-    ) -> None:
-        """Give a reader its row, or the default: chosen before it is registered, since much is decided with it."""
+    ) -> Value:
+        """Give a reader its row, or the default: chosen before it is registered, since much is decided with it.
+
+        Return the global group that is registered then.
+        """
         reader = rows.read_port(domain="comb")
         row = data.View(ContextLayout(), reader.data)
+        group = Mux(there, row.global_group, port.asid)
         m.d.comb += reader.addr.eq(port.asid)
         with m.If(port.en):
             m.d.sync += [
                 port.row.root_ppn.eq(row.root_ppn),
-                port.row.global_group.eq(Mux(there, row.global_group, port.asid)),
+                port.row.global_group.eq(group),
                 port.row.stall.eq(row.stall & there),
                 port.row.mode.eq(Mux(there, row.mode, 0)),
             ]
+        return group
 
     def _show(self, m: Module, shown: memory.Memory, there: Value) -> None:
         """Give the register bus its row, or the default."""

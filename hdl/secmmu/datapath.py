@@ -10,7 +10,13 @@ from secmmu.counters import AGE_BITS, LatencyLayout
 from secmmu.decide import Decide
 from secmmu.flight import Source
 from secmmu.intake import Intake
-from secmmu.internals import ContextLayout, KillLayout, LookupSignature, WalkSignature
+from secmmu.internals import (
+    GROUP_BITS,
+    ContextLayout,
+    KillLayout,
+    LookupSignature,
+    WalkSignature,
+)
 from secmmu.layouts import (
     EPOCH_BITS,
     PA_BITS,
@@ -70,8 +76,8 @@ class Datapath(wiring.Component):
         The two sides.
     lookup : Out(LookupSignature), walk : Out(WalkSignature)
         The TLB and the walker.
-    context_en : Out(1), context_asid : Out, row : In(ContextLayout)
-        Reads a context row; it is there from the next cycle until the next read.
+    context_en : Out(1), context_asid : Out, row : In(ContextLayout), group : In(8)
+        Reads a context row; it is there from the next cycle until the next read, its global group in the same cycle.
     kill : In(KillLayout), release : In(1), epoch : In(64)
         The invalidation applied in this cycle; a hold is released; the count of commands.
     closing, busy_next : Out(use_slots + 1)
@@ -99,6 +105,7 @@ class Datapath(wiring.Component):
     context_en: Signal
     context_asid: Signal
     row: data.View
+    group: Signal
     kill: data.View
     release: Signal
     epoch: Signal
@@ -128,6 +135,7 @@ class Datapath(wiring.Component):
             "context_en": Out(1),
             "context_asid": Out(config.asid_bits),
             "row": In(ContextLayout()),
+            "group": In(GROUP_BITS),
             "kill": In(KillLayout(config)),
             "release": In(1),
             "epoch": In(EPOCH_BITS),
@@ -193,7 +201,7 @@ class Datapath(wiring.Component):
             lookup.en.eq(intake.enter.valid),
             lookup.asid.eq(access.asid),
             lookup.vpn.eq(access.addr[PAGE_BITS:]),
-            lookup.group.eq(pipeline.group),
+            lookup.group.eq(self.group),
             self.context_en.eq(intake.enter.valid & decide.advance),
             self.context_asid.eq(access.asid),
             decide.last.eq(pipeline.last),

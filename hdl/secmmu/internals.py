@@ -247,10 +247,8 @@ class LookupSignature(wiring.Signature):
     -------
     advance : Out(1)
         Every stage passes its access on at the end of this cycle; while low, all stand still.
-    en, asid, vpn : Out
-        The page to look up, taken with ``advance``.
-    group : Out(8)
-        Global group of the asid that was taken last: of the access behind the first stage.
+    en, asid, vpn : Out, group : Out(8)
+        The page to look up and the global group of the asid, taken with ``advance``.
     hit : In(1)
         Of the access that was taken LL advances ago, for as long as it stands there: an entry translates the page, and
         no invalidation applied in an earlier cycle took it.

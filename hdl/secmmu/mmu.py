@@ -196,6 +196,7 @@ class Secmmu(wiring.Component):
             contexts.lookup.en.eq(datapath.context_en),
             contexts.lookup.asid.eq(datapath.context_asid),
             datapath.row.eq(contexts.lookup.row),
+            datapath.group.eq(contexts.group),
         ]
         for port, block in (
             (contexts.command, self._invalidation),

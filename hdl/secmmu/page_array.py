@@ -39,7 +39,7 @@ class PageLayout(data.StructLayout):
 
 
 class AccessStageLayout(data.StructLayout):
-    """An access on its way.
+    """An access on its way; ``group`` is its asid's.
 
     ``alive`` are the ways of its set that have held an entry ever since they were read; ``dead`` says that an
     invalidation overlapped the page since.
@@ -54,6 +54,7 @@ class AccessStageLayout(data.StructLayout):
         super().__init__(
             {
                 "asid": config.asid_bits,
+                "group": GROUP_BITS,
                 "vpn": config.vpn_bits,
                 "alive": config.tlb_ways,
                 "dead": SharingLayout(),
@@ -239,18 +240,18 @@ class PageArray(wiring.Component):
             before.addr.eq(self._row(lookup.vpn)),
             now.addr.eq(self._row(stage.vpn)),
             upkeep.asid.eq(stage.asid),
-            upkeep.group.eq(lookup.group),
+            upkeep.group.eq(stage.group),
             upkeep.vpn.eq(stage.vpn),
             admitted.eq(stage),
             admitted.alive.eq(stage.alive & self._lane(now.data, stage.vpn[: config.set_bits])),
         ]
-        near = self._overlaps(stage, lookup.group)
-        for name, overlaps in near.items():
+        for name, overlaps in self._overlaps(stage).items():
             m.d.comb += admitted.dead[name].eq(stage.dead[name] | upkeep.masks[name] | overlaps)
         m.d.sync += stage.eq(admitted)
         with m.If(lookup.advance):
             m.d.sync += [
                 stage.asid.eq(lookup.asid),
+                stage.group.eq(lookup.group),
                 stage.vpn.eq(lookup.vpn),
                 stage.alive.eq(self._lane(before.data, lookup.vpn[: config.set_bits])),
                 stage.dead.own.eq(~lookup.en),
@@ -258,20 +259,19 @@ class PageArray(wiring.Component):
             ]
         return admitted
 
-    def _overlaps(self, stage: data.View, group: Value) -> dict[str, Value]:
+    def _overlaps(self, stage: data.View) -> dict[str, Value]:
         """Return whether the invalidation of this cycle overlaps entries that serve an access: a SharingLayout."""
         within = ~below(stage.vpn, self.kill.first) & ~below(self.kill.last, stage.vpn)
-        speaks = killed_sharing(self.kill, asid=stage.asid, group=group)
+        speaks = killed_sharing(self.kill, asid=stage.asid, group=stage.group)
         return {name: named & within for name, named in speaks.items()}
 
     def _decide(self, m: Module, admitted: data.View, ways: list[data.View], marks: Marks) -> None:
         """Build stages C and D."""
         config, lookup = self.config, self.lookup
         stage = Signal(AccessStageLayout(config), name="c")
-        group = Signal(GROUP_BITS)
         stored = [Signal(PageLayout(config), name=f"stored{way}") for way in range(len(ways))]
         way_hit, dead = Signal(config.tlb_ways), Signal(SharingLayout())
-        for name, overlaps in self._overlaps(stage, group).items():
+        for name, overlaps in self._overlaps(stage).items():
             m.d.comb += dead[name].eq(stage.dead[name] | overlaps)
         near, far = Signal(config.tlb_ways), Signal(config.tlb_ways)
         for way, held in enumerate(stored):
@@ -280,13 +280,13 @@ class PageArray(wiring.Component):
             found = stage.alive[way] & ~dies & (tag.page == stage.vpn[config.set_bits :])
             m.d.comb += [
                 near[way].eq(found & (tag.asid == stage.asid)),
-                far[way].eq(found & tag.shared & (tag.group == group)),
+                far[way].eq(found & tag.shared & (tag.group == stage.group)),
             ]
         chosen = Signal(config.tlb_ways)
         m.d.comb += chosen.eq(Mux(near.any(), near, lowest(m, far)))
         entry = lookup.entry
         with m.If(lookup.advance):
-            m.d.sync += [stage.eq(admitted), group.eq(lookup.group), way_hit.eq(chosen)]
+            m.d.sync += [stage.eq(admitted), way_hit.eq(chosen)]
             m.d.sync += [held.eq(way) for held, way in zip(stored, ways, strict=True)]
             found = _selected(stored, chosen)
             m.d.sync += [

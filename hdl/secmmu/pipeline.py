@@ -29,8 +29,6 @@ class Pipeline(wiring.Component):
         The context row of what entered last, from the cycle after that on.
     kill : In(KillLayout)
         The invalidation applied in this cycle.
-    group : Out(8)
-        Global group of the access in the stage after A.
     ahead : Out(CandidateLayout)
         The access that stands in stage D after the next advance.
     last : Out(CandidateLayout), last_row : Out(ContextLayout)
@@ -45,7 +43,6 @@ class Pipeline(wiring.Component):
     advance: Signal
     row: data.View
     kill: data.View
-    group: Signal
     ahead: data.View
     last: data.View
     last_row: data.View
@@ -60,7 +57,6 @@ class Pipeline(wiring.Component):
                 "advance": In(1),
                 "row": In(ContextLayout()),
                 "kill": In(KillLayout(config)),
-                "group": Out(8),
                 "ahead": Out(CandidateLayout(config)),
                 "last": Out(CandidateLayout(config)),
                 "last_row": Out(ContextLayout()),
@@ -75,7 +71,6 @@ class Pipeline(wiring.Component):
         config, kill = self.config, self.kill
         changes = Signal()
         m.d.comb += [
-            self.group.eq(self.row.global_group),
             self.ahead.eq(self.enter),
             changes.eq(changes_context(kill)),
         ]

@@ -114,13 +114,12 @@ class TlbBench:
     ) -> tuple[Entry | None, bool]:
         """Run one cycle; return the entry that stood at the end of the pipeline, and whether ``fill`` was taken."""
         ctx, tlb = self.ctx, self.tlb
-        behind = self.stages[-1]
         ctx.set(tlb.lookup.advance, advance)
         ctx.set(tlb.lookup.en, access is not None)
         if access is not None:
             ctx.set(tlb.lookup.asid, access[0])
             ctx.set(tlb.lookup.vpn, access[1])
-        ctx.set(tlb.lookup.group, GROUPS[behind[0]] if behind else 0)
+            ctx.set(tlb.lookup.group, GROUPS[access[0]])
         if self.drives_kill:
             self._invalidate(kill, ask)
         ctx.set(tlb.fill.en, fill is not None)

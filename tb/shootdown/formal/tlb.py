@@ -209,13 +209,12 @@ class TlbHarness(wiring.Component):
     def _follow(self, m: Module) -> tuple[Value, Value]:
         """Keep the accesses beside the TLB's pipeline; return the asid and page of the one that stands at its end."""
         asid, vpn = self.asid, self._vpn
-        for number in range(self.tlb.config.lookup_latency):
+        m.d.comb += self.tlb.lookup.group.eq(self._group(asid))
+        for _ in range(self.tlb.config.lookup_latency):
             before = asid, vpn
             asid, vpn = Signal.like(self.asid), Signal.like(self._vpn)
             with m.If(self.advance):
                 m.d.sync += [asid.eq(before[0]), vpn.eq(before[1])]
-            if number == 0:
-                m.d.comb += self.tlb.lookup.group.eq(self._group(asid))
         return asid, vpn
 
     def _claim(self, m: Module, standing: tuple[Value, Value]) -> None:
@@ -276,7 +275,10 @@ class TlbHarness(wiring.Component):
                 Assert(~cam.valid[i] | (same & self._is_sound(translation))),
                 Assert(~(cam.valid[i] & (entry.ppn == FRAME)) | alone),
                 Assert(~cam.near[i] | (cam.valid[i] & within & (tag.asid == asid))),
-                Assert(~cam.far[i] | (cam.valid[i] & within & tag.shared)),
+                Assert(
+                    ~cam.far[i]
+                    | (cam.valid[i] & within & tag.shared & (tag.group == self._group(asid)))
+                ),
                 Assert(~(tlb.large & cam.compared & cam.valid[i] & clashes) | cam.overlapping[i]),
             ]
             for j in range(i):
