@@ -48,7 +48,8 @@ class TagLayout(data.StructLayout):
 class Cam(wiring.Component):
     """Fully associative entries of any grain, ``config.large_entries`` of them.
 
-    A fill takes two cycles of the comparators, which invalidations and questions come before. It kills every entry
+    Invalidations and questions are compared a cycle before they are applied. They come before a fill, which takes the
+    comparators for a cycle and is written in another in which nothing is compared. It kills every entry
     that would match an access which it matches, so that no access finds two of one asid, or two of a group; an entry
     of the asid itself goes before one of its group.
 
@@ -62,6 +63,8 @@ class Cam(wiring.Component):
 
     Members
     -------
+    coming : In(KillLayout), asks : In(1)
+        The invalidation of the next cycle; the next cycle asks about its first page.
     kill : In(KillLayout)
         The invalidation applied in this cycle.
     young : In(YoungSignature)
@@ -76,6 +79,8 @@ class Cam(wiring.Component):
         Entries that die in this cycle; the one that a fill replaces is not among them.
     """
 
+    coming: data.View
+    asks: Signal
     kill: data.View
     young: wiring.PureInterface
     lookup: wiring.PureInterface
@@ -95,9 +100,11 @@ class Cam(wiring.Component):
         self.valid, self.recent = Signal(count), Signal(count)
         self.hand, self.passes = Signal(count, init=1), Signal()
         self.compared, self.overlapping = Signal(), Signal(count)
-        self.near, self.far = Signal(count), Signal(count)
+        self.near, self.far, self.named = Signal(count), Signal(count), Signal(count)
         super().__init__(
             {
+                "coming": In(KillLayout(config)),
+                "asks": In(1),
                 "kill": In(KillLayout(config)),
                 "young": In(YoungSignature()),
                 "lookup": In(LookupSignature(config)),
@@ -114,15 +121,16 @@ class Cam(wiring.Component):
         m = Module()
         count = self.config.large_entries
         valid, used = self.valid, Signal(count)
-        matched = self._probe(m)
+        matched, named = self._probe(m), self.named
         overlapped, written = self._fill(m, matched)
         killed, gone = Signal(count), Signal(count)
+        m.d.sync += named.eq(matched)
         m.d.comb += [
-            killed.eq(Mux(self.kill.valid, matched, 0)),
+            killed.eq(Mux(self.kill.valid, named, 0)),
             gone.eq(killed | written | overlapped),
             self.died.eq(valid & (killed | overlapped) & ~written),
             self.young.answered.eq(self.young.ask),
-            self.young.used.eq((matched & used).any()),
+            self.young.used.eq((named & used).any()),
         ]
         # The written entry comes last: with the mutant that lets a fill through beside an invalidation it survives.
         m.d.sync += valid.eq((valid & ~killed & ~overlapped) | written)
@@ -141,21 +149,21 @@ class Cam(wiring.Component):
                     tag.free.eq(free),
                 ]
         hit = self._look_up(m, gone, killed)
-        asked = Mux(self.young.ask, matched, 0)
+        asked = Mux(self.young.ask, named, 0)
         m.d.sync += used.eq(((used & ~asked) | hit) & ~written)
         self._touch(m, hit, written)
         return m
 
     def _probe(self, m: Module) -> Signal:
-        """Compare all entries with the invalidation or question, else with the fill; return who matches."""
-        config, kill, fill = self.config, self.kill, self.entry.translation
-        busy = self.kill.valid | self.young.ask
+        """Compare all entries with the next invalidation or question, else with the fill; return who matches."""
+        config, kill, fill = self.config, self.coming, self.entry.translation
+        busy = self.coming.valid | self.asks
         first, last = Signal(config.vpn_bits), Signal(config.vpn_bits)
         asid, group = Signal(config.asid_bits), Signal(GROUP_BITS)
         fill_last = span_last(fill.vpn, fill.grain)
         m.d.comb += [
             first.eq(Mux(busy, kill.first, fill.vpn)),
-            last.eq(Mux(busy, Mux(self.young.ask, kill.first, kill.last), fill_last)),
+            last.eq(Mux(busy, Mux(self.asks, kill.first, kill.last), fill_last)),
             asid.eq(Mux(busy, kill.asid, fill.asid)),
             group.eq(Mux(busy, kill.group, fill.group)),
         ]
@@ -176,9 +184,9 @@ class Cam(wiring.Component):
         valid, hand = self.valid, self.hand
         compared, overlapping = self.compared, self.overlapping
         overlapped, written = Signal.like(valid), Signal.like(valid)
-        busy = self.kill.valid | self.young.ask
+        busy = self.coming.valid | self.asks
         if self.config.mutant == "rtl-no-fill-kill":
-            busy = self.young.ask
+            busy = self.asks
         m.d.comb += self.filled.eq(self.fill & compared & ~busy)
         with m.If(~self.fill | self.filled):
             m.d.sync += compared.eq(0)

@@ -51,7 +51,8 @@ class Contexts(wiring.Component):
     lookup, command, dropin : In(ContextReadSignature)
         The readers: accesses, commands and drop-ins. What mode 0 leaves without meaning need not be 0 for them.
     group : Out(8)
-        Global group of ``lookup.asid``, in the same cycle: the TLB wants it that early.
+        Global group of ``lookup.asid``, in the same cycle: the TLB wants it that early. Means nothing where the row has
+        mode 0.
     """
 
     bus: wiring.PureInterface
@@ -109,30 +110,29 @@ class Contexts(wiring.Component):
             if port is bus:
                 self._show(m, shown, there)
             else:
-                group = self._read(m, port, rows, there)
+                row = self._read(m, port, rows, there)
                 if port is self.lookup:
-                    m.d.comb += self.group.eq(group)
+                    m.d.comb += self.group.eq(row.global_group)
         return m
 
     def _read(
         self, m: Module, port: wiring.PureInterface, rows: memory.Memory, there: Value
-    ) -> Value:
+    ) -> data.View:
         """Give a reader its row, or the default: chosen before it is registered, since much is decided with it.
 
-        Return the global group that is registered then.
+        Return what the memory has.
         """
         reader = rows.read_port(domain="comb")
         row = data.View(ContextLayout(), reader.data)
-        group = Mux(there, row.global_group, port.asid)
         m.d.comb += reader.addr.eq(port.asid)
         with m.If(port.en):
             m.d.sync += [
                 port.row.root_ppn.eq(row.root_ppn),
-                port.row.global_group.eq(group),
+                port.row.global_group.eq(Mux(there, row.global_group, port.asid)),
                 port.row.stall.eq(row.stall & there),
                 port.row.mode.eq(Mux(there, row.mode, 0)),
             ]
-        return group
+        return row
 
     def _show(self, m: Module, shown: memory.Memory, there: Value) -> None:
         """Give the register bus its row, or the default."""

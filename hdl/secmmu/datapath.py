@@ -212,6 +212,7 @@ class Datapath(wiring.Component):
             decide.entry.eq(lookup.entry),
             decide.answered.eq(self.walk.answered.bit_select(self.walk.select, 1)),
             decide.answer.eq(self.walk.answer),
+            decide.killing.eq(self.kill.valid),
             decide.fenced.eq(self.fenced),
         ]
 

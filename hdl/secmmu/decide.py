@@ -51,7 +51,9 @@ class Decide(wiring.Component):
     answered_place : In(AnswerSignature)
         A waiter whose walk is answered.
     answered : In(1), answer : In(WalkAnswerLayout)
-        Its answer, in so far as it still stands.
+        Its answer, in so far as it stood in the cycle before.
+    killing : In(1)
+        Invalidations are applied in this cycle: such a waiter is not decided, since its answer may just have died.
     fenced : In(contexts)
         Asids fenced off.
     behind : In(1)
@@ -90,6 +92,7 @@ class Decide(wiring.Component):
     answered_place: wiring.PureInterface
     answered: Signal
     answer: data.View
+    killing: Signal
     fenced: Signal
     behind: Signal
     released: Signal
@@ -122,6 +125,7 @@ class Decide(wiring.Component):
                 "answered_place": In(AnswerSignature(config)),
                 "answered": In(1),
                 "answer": In(WalkAnswerLayout(config)),
+                "killing": In(1),
                 "fenced": In(config.contexts),
                 "behind": In(1),
                 "released": In(1),
@@ -148,6 +152,7 @@ class Decide(wiring.Component):
         m = Module()
         last, aside, decision = self.last, self.answered_place, self.decision
         at_hand = Signal()
+        awaits = Signal()
         stands = Signal()
         last_stands = Signal()
         patience = Signal(PATIENCE_BITS)
@@ -161,7 +166,8 @@ class Decide(wiring.Component):
             last_stands.eq(
                 ~(self.output_free.bit_select(last.flight.write, 1) & self.last_slot_free)
             ),
-            stays.eq(at_hand & stands & ~patience.all()),
+            awaits.eq(aside.valid & self.killing),
+            stays.eq(awaits | (at_hand & stands & ~patience.all())),
             # The same, without the detour through the waiter.
             self.advance.eq(~aside.valid & ~(last.valid & last_stands & ~patience.all())),
             aside.taken.eq(~stays),
@@ -171,7 +177,7 @@ class Decide(wiring.Component):
         answered = self._judge_answer(m)
         may_begin = Mux(aside.valid, answered, judged)
         m.d.comb += [
-            self.begin.eq(at_hand & may_begin & ~stands),
+            self.begin.eq(at_hand & may_begin & ~stands & ~awaits),
             decision.starved.eq(may_begin & stands),
             decision.slotless.eq(~self.slot_free),
             decision.fresh.eq(~aside.valid & last.fresh),

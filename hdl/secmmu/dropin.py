@@ -189,7 +189,8 @@ class Dropin(wiring.Component):
         with m.Elif(reading):
             m.d.sync += next_index.eq(next_index + 1)
         with m.If(beginning):
-            m.d.sync += left.eq(Mux(old, 0, age + self.applied))
+            # What is applied in this cycle was accepted before the drop-in, and is counted.
+            m.d.sync += left.eq(Mux(old, 0, age))
         with m.Else():
             m.d.sync += left.eq(left + self.applied - reading)
         compared, overlapped = Signal(), Signal()
@@ -210,10 +211,12 @@ class Dropin(wiring.Component):
             attrs={"ram_style": "block"},
         )
         reader, writer = log.read_port(), log.write_port()
+        tail = Signal(self.index_bits)
+        with m.If(self.applied):
+            m.d.sync += tail.eq(tail + 1)
         m.d.comb += [
             writer.en.eq(self.applied),
-            # The epoch counts the command that is applied in this cycle.
-            writer.addr.eq(self.epoch - 1),
+            writer.addr.eq(tail),
             writer.data.eq(self.kill),
             reader.addr.eq(index),
         ]

@@ -128,7 +128,7 @@ class EntryLayout(data.StructLayout):
 class KillLayout(data.StructLayout):
     """The invalidation that is applied in this cycle, pages ``first`` to ``last`` inclusive.
 
-    ``valid`` is high for one cycle, the cycle after the command's handshake. A span that holds no canonical page has
+    ``valid`` is high for one cycle, two cycles after the command's handshake. A span that holds no canonical page has
     ``last`` just below ``first`` and so overlaps no span.
 
     ``everything``   every asid
@@ -357,8 +357,8 @@ class WalkSignature(wiring.Signature):
 
     A request is given the number of its walk, a new one or one that it joins. From the next cycle on, until it has
     taken the answer, the asker keeps the bit of that number in ``referred`` high: a walk to which nothing refers may
-    be replaced. The answer may be taken in each cycle in which the number's bit in ``answered`` is high; that bit
-    drops in the very cycle of an overlapping invalidation, and comes back with ``AGAIN``. A read may have joined a
+    be replaced. The answer may be taken in each cycle in which the number's bit in ``answered`` is high and no
+    invalidation is applied; from the cycle after an overlapping one on it is ``AGAIN``. A read may have joined a
     walk for a write (``answer.write``): a fault of that speaks for writes only, the read looks up again.
 
     Parameters

@@ -72,11 +72,13 @@ class Invalidation(wiring.Component):
     ===========================  ===============================================================================
     cycle                        what happens
     ===========================  ===============================================================================
-    handshake                    the command is linearized: what fills, hits or begins now counts as before it
-    + 1                          it is applied: ``kill`` (or ``hold``, or ``young``) is up; TLB entries, walks,
-                                 translations not yet presented die, use slots close and are noted down
-    + 2                          ``INVALIDATED`` is offered; of a YOUNG command when the TLB has answered, at the
-                                 latest in + 5; later only behind others that are not taken
+    handshake                    the command is taken
+    + 1                          it is compared ahead: ``coming`` (or ``asks``) is up
+    + 2                          it is applied: ``kill`` (or ``hold``, or ``young``) is up; TLB entries, walks,
+                                 translations not yet presented die, use slots close and are noted down; what
+                                 fills, hits or begins before this cycle counts as before the command
+    + 3                          ``INVALIDATED`` is offered; of a YOUNG command when the TLB has answered, at the
+                                 latest in + 6; later only behind others that are not taken
     ``busy_next`` falls, + 1     ``DRAINED`` is offered; at the earliest in the cycle after ``INVALIDATED`` is taken
     ===========================  ===============================================================================
 
@@ -98,10 +100,12 @@ class Invalidation(wiring.Component):
         Their answers.
     context_asid : Out, context_en : Out(1), group : In(8)
         The context table: the group of ``context_asid``, one cycle after ``context_en``.
+    coming : Out(KillLayout), asks : Out(1)
+        What ``kill`` is in the next cycle; the next ``young`` asks, about the first page of that.
     kill : Out(KillLayout), hold : Out(HoldLayout), young : Out(YoungSignature)
         What is applied in this cycle.
     applied : Out(1), epoch : Out(64)
-        A command, of any kind, is applied in this cycle; how many were accepted before this cycle, that one included.
+        A command, of any kind, is applied in this cycle; how many were accepted before this cycle.
     closing, busy_next : In(use_slots + 1)
         Slots that the kill of this cycle overlaps and that are in use after it; slots in use after this cycle.
     owed, settled : In(walks)
@@ -115,7 +119,7 @@ class Invalidation(wiring.Component):
     broken : Out(use_slots + 1)
         Slots for which a command gave up waiting in this cycle.
     stop, clear : In(1)
-        Soft reset: take no commands; kill everything in the next cycle, without a command.
+        Soft reset: take no commands; kill everything in the cycle after the next, without a command.
     accepted : Out(1)
         A command is taken in this cycle.
     idle : Out(1)
@@ -128,6 +132,8 @@ class Invalidation(wiring.Component):
     context_asid: Signal
     context_en: Signal
     group: Signal
+    coming: data.View
+    asks: Signal
     kill: data.View
     hold: data.View
     young: wiring.PureInterface
@@ -161,6 +167,8 @@ class Invalidation(wiring.Component):
                 "context_asid": Out(config.context_bits),
                 "context_en": Out(1),
                 "group": In(GROUP_BITS),
+                "coming": Out(KillLayout(config)),
+                "asks": Out(1),
                 "kill": Out(KillLayout(config)),
                 "hold": Out(HoldLayout(config)),
                 "young": Out(YoungSignature()),
@@ -196,11 +204,14 @@ class Invalidation(wiring.Component):
             self.accepted.eq(self.command.valid & self.command.ready),
             self.idle.eq(~active.any()),
         ]
-        m.d.sync += self.applied.eq(self.accepted)
         with m.If(self.accepted):
             m.d.sync += self.epoch.eq(self.epoch + 1)
-        applied = Signal(config.commands)
-        m.d.sync += applied.eq(Mux(self.accepted, free, 0))
+        compared, applied = Signal(config.commands), Signal(config.commands)
+        m.d.sync += [
+            compared.eq(Mux(self.accepted, free, 0)),
+            applied.eq(compared),
+            self.applied.eq(compared.any()),
+        ]
         queued = self._apply(m)
         m.d.comb += queued.row.eq(encoded(applied))
         tags, stamps = self._note(m, free)
@@ -226,8 +237,8 @@ class Invalidation(wiring.Component):
         return m
 
     def _apply(self, m: Module) -> data.View:
-        """Register the accepted command and apply it in the next cycle; return what is to be answered first."""
-        config, command, kill, hold = self.config, self.command.payload, self.kill, self.hold
+        """Register the accepted command, show it, then apply it; return what is to be answered first."""
+        config, command, coming = self.config, self.command.payload, self.coming
         kind, first, last = command.kind, *self._span()
         kinds = CommandKind
         named = (kind == kinds.PAGE) | (kind == kinds.RANGE) | (kind == kinds.ASID)
@@ -242,9 +253,9 @@ class Invalidation(wiring.Component):
                 m.d.comb += target.eq(0)
         exists = is_canonical(first, config) | is_canonical(last, config)
         works = self.accepted & ~refuses & known & exists
-        queued, asks = Signal(QueuedLayout(config)), Signal()
-        refused = Signal()
-        killing, held = Signal(KillLayout(config)), Signal(HoldLayout(config))
+        queued, refused = Signal(QueuedLayout(config)), Signal()
+        killing, holding = Signal(KillLayout(config)), Signal(HoldLayout(config))
+        held = Signal(HoldLayout(config))
         m.d.sync += [
             killing.valid.eq((works & (named | context)) | (self.accepted & everything)),
             killing.everything.eq(everything),
@@ -259,20 +270,22 @@ class Invalidation(wiring.Component):
             held.release.eq(works & (kind == kinds.RELEASE)),
             held.asid.eq(command.asid),
             refused.eq(refuses),
-            asks.eq(works & (kind == kinds.YOUNG)),
+            self.asks.eq(works & (kind == kinds.YOUNG)),
+            self.kill.eq(coming),
+            self.hold.eq(holding),
+            self.young.ask.eq(self.asks),
+            queued.refused.eq(refused),
         ]
         m.d.comb += [
             self.context_asid.eq(target),
             self.context_en.eq(self.accepted),
-            kill.eq(killing),
-            kill.group.eq(self.group),
-            hold.eq(held),
-            hold.group.eq(self.group),
-            hold.first.eq(killing.first),
-            hold.last.eq(killing.last),
-            self.young.ask.eq(asks),
-            queued.refused.eq(refused),
-            queued.asks.eq(asks),
+            coming.eq(killing),
+            coming.group.eq(self.group),
+            holding.eq(held),
+            holding.group.eq(self.group),
+            holding.first.eq(killing.first),
+            holding.last.eq(killing.last),
+            queued.asks.eq(self.young.ask),
         ]
         with m.If(self.clear):
             m.d.sync += [killing.valid.eq(1), killing.everything.eq(1), killing.page.eq(0)]

@@ -175,6 +175,8 @@ class Secmmu(wiring.Component):
         for block in (self._tlb, walker, datapath, self._dropin):
             m.d.comb += block.kill.eq(invalidation.kill)
         m.d.comb += [
+            self._tlb.coming.eq(invalidation.coming),
+            self._tlb.asks.eq(invalidation.asks),
             walker.young.eq(invalidation.young.ask),
             self._holds.hold.eq(invalidation.hold),
             datapath.release.eq(self._holds.released),

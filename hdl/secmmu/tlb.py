@@ -50,6 +50,8 @@ class Tlb(wiring.Component):
 
     Members
     -------
+    coming : In(KillLayout), asks : In(1)
+        What ``kill`` is in the next cycle; the next ``young`` asks.
     kill : In(KillLayout)
         The invalidation applied in this cycle.
     young : In(YoungSignature)
@@ -70,6 +72,8 @@ class Tlb(wiring.Component):
     associative: type[Cam] = Cam
     """The associative part; proofs put one in that shows its inside."""
 
+    coming: data.View
+    asks: Signal
     kill: data.View
     young: wiring.PureInterface
     lookup: wiring.PureInterface
@@ -84,6 +88,8 @@ class Tlb(wiring.Component):
     def __init__(self, config: SecmmuConfig) -> None:
         self.config = config
         members = {
+            "coming": In(KillLayout(config)),
+            "asks": In(1),
             "kill": In(KillLayout(config)),
             "young": In(YoungSignature()),
             "lookup": In(LookupSignature(config)),
@@ -108,6 +114,7 @@ class Tlb(wiring.Component):
         m = Module()
         m.submodules.cam = cam = self.cam
         pages = PageArray(self.config) if self.config.tlb_sets else None
+        m.d.comb += [cam.coming.eq(self.coming), cam.asks.eq(self.asks)]
         parts = [cam] if pages is None else [cam, pages]
         for part in parts:
             m.d.comb += [part.kill.eq(self.kill), part.young.ask.eq(self.young.ask)]

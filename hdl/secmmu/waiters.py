@@ -342,14 +342,15 @@ class Waiters(wiring.Component):
         first = Signal(config.waiters)
         second = Signal(config.waiters)
         picks = Signal(config.waiters)
-        may_pick = Signal()
         m.d.comb += [
             first.eq(lowest(m, Cat(answered))),
             second.eq(lowest(m, Cat(again))),
-            may_pick.eq(~busy | Mux(aside, self.answered_place.taken, self.again.ready)),
-            picks.eq(Mux(may_pick, Mux(first.any(), first, second), 0)),
+            # One every other cycle at most: who comes next does not depend on what stage D does now.
+            picks.eq(Mux(busy, 0, Mux(first.any(), first, second))),
         ]
-        with m.If(may_pick):
+        with m.If(busy):
+            m.d.sync += busy.eq(~Mux(aside, self.answered_place.taken, self.again.ready))
+        with m.Else():
             m.d.sync += [
                 busy.eq(picks.any()),
                 aside.eq(first.any()),

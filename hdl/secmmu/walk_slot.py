@@ -62,7 +62,7 @@ class WalkSlot(wiring.Component):
     pure : Out(1)
         No table on the way may have been unlinked, by this cycle's invalidation neither.
     answered : Out(1), result : Out(Outcome)
-        The answer stands. It does not in the cycle of an invalidation that overlaps it.
+        The answer stands. One that an invalidation overlaps is ``AGAIN`` from the next cycle on.
     lost : Out(1)
         It is, or from the next cycle on will be, ``AGAIN`` or ``HELD``.
     filling : Out(1)
@@ -159,7 +159,7 @@ class WalkSlot(wiring.Component):
         m.d.comb += [
             dead.eq(~self.running & touched),
             kept_back.eq(~self.running & (self.result == Outcome.GRANTED) & reaches),
-            self.answered.eq(~self.running & (again | ~(touched | kept_back))),
+            self.answered.eq(~self.running & (again | ~(touched_before | kept_back))),
             self.lost.eq(dead | kept_back | (~self.running & again)),
             self.filling.eq(unfilled & ~touched_before & ~kept_back),
             self.free.eq(~self.running & ~self.referred & ~unfilled),

@@ -24,13 +24,18 @@ class DropinBench:
     ctx: SimulatorContext
     unit: Dropin
     epoch: int = 0
+    coming: Kill | str | None = None
     filled: list[Entry] = field(default_factory=list)
     busy: int = 0
 
     async def cycle(self, kill: Kill | str | None = None) -> None:
-        """Run one cycle, in which a command is applied or not; ``"other"`` is one that kills nothing."""
+        """Run one cycle, before which a command was accepted or not; ``"other"`` is one that kills nothing.
+
+        It is applied in the next cycle.
+        """
         ctx, unit = self.ctx, self.unit
         self.epoch += kill is not None
+        kill, self.coming = self.coming, kill
         ctx.set(unit.applied, kill is not None)
         ctx.set(unit.epoch, self.epoch)
         ctx.set(unit.kill, kill.fields() if isinstance(kill, Kill) else {})
@@ -50,7 +55,7 @@ class DropinBench:
             ctx.set(unit.group, group)
 
     async def offer(self, kills: dict[int, Kill | str] | None = None, **fields: Any) -> bool:
-        """Offer a drop-in; apply commands in the cycles from its handshake on; return whether it was taken."""
+        """Offer a drop-in; accept commands before the cycles from its handshake on; return whether it was taken."""
         ctx, unit = self.ctx, self.unit
         pte = LEAF | {"ppn": 0x1200} | fields.pop("pte", {})
         payload = {"asid": 1, "vpn": 0, "tag": 7, "epoch": self.epoch} | fields

@@ -155,13 +155,11 @@ def test_when_filters_run_out_a_superset_dies_and_later_fills_live() -> None:
     """Three different ranges at once, two filters: the third one becomes everything."""
 
     async def bench(it: TlbBench) -> None:
-        ctx, tlb = it.ctx, it.tlb
         await it.put(Entry(9, 1))
         overflowed = []
         for first in (100, 200, 200, 300):
-            ctx.set(tlb.kill, Kill(first, first + 9).fields())
-            overflowed.append(ctx.get(tlb.overflowed))
             await it.cycle(kill=Kill(first, first + 9))
+            overflowed.append(it.ctx.get(it.tlb.overflowed))
         assert overflowed == [0, 0, 0, 1]
         assert await it.look_up(1, 9) is None
         await it.settle()
@@ -231,10 +229,8 @@ def test_the_observer_sees_every_entry_come_and_go(config: SecmmuConfig) -> None
     async def bench(it: TlbBench) -> None:
         ctx, tlb = it.ctx, it.tlb
         shown: dict[int, int] = {}
-        for cycle in range(900):
-            entry = random_entry(rng, vpns, large=True)
-            kill = random_kill(rng, vpns, TOP) if rng.random() < 0.2 and cycle < 850 else None
-            await it.cycle(fill=entry if cycle < 850 else None, kill=kill)
+
+        def watch() -> None:
             died, base = ctx.get(tlb.died), ctx.get(tlb.died_base)
             for index in (base + i for i in range(64) if died >> i & 1):
                 assert shown.pop(index, None) is not None
@@ -242,6 +238,12 @@ def test_the_observer_sees_every_entry_come_and_go(config: SecmmuConfig) -> None
                 index = ctx.get(tlb.fill_shown.index)
                 assert index < tlb.config.tlb_entries
                 shown[index] = ctx.get(tlb.fill_shown.entry.ppn)
+
+        it.watch = watch
+        for cycle in range(900):
+            entry = random_entry(rng, vpns, large=True)
+            kill = random_kill(rng, vpns, TOP) if rng.random() < 0.2 and cycle < 850 else None
+            await it.cycle(fill=entry if cycle < 850 else None, kill=kill)
         for vpn in vpns:
             for asid in (1, 2, 3):
                 found = await it.look_up(asid, vpn)

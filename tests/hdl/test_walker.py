@@ -194,7 +194,7 @@ def touched_page(bench: WalkerBench, level: int, distance: int, **fields: int) -
 def test_an_overlapping_invalidation_kills_the_walk_in_every_cycle(
     level: int, distance: int, fields: dict[str, int]
 ) -> None:
-    """Whatever is answered after it, or filled, is of the new leaf; the answer of before drops in that very cycle."""
+    """Whatever is answered after it, or filled, is of the new leaf."""
 
     async def scenario(bench: WalkerBench) -> None:
         bench.memory.latency = lambda: 2

@@ -2,6 +2,7 @@
 
 import random
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +83,8 @@ class Kill:
 class TlbBench:
     """Drives a TLB one cycle at a time and knows which entries may still answer.
 
+    What is announced in one cycle, an invalidation or a question, is applied in the next.
+
     Parameters
     ----------
     ctx : SimulatorContext
@@ -90,6 +93,8 @@ class TlbBench:
         The TLB.
     drives_kill : bool
         Whether its kills and questions are the bench's; otherwise ``live`` is the caller's.
+    watch : callable
+        Called in each cycle, before the edge.
     """
 
     ctx: SimulatorContext
@@ -97,6 +102,8 @@ class TlbBench:
     drives_kill: bool = True
     live: list[Entry] = field(default_factory=list)
     stages: deque[tuple[int, int] | None] = field(default_factory=deque)
+    watch: Callable[[], None] = lambda: None
+    applied: Kill | None = None
     hits: int = 0
     answers: list[int] = field(default_factory=list)
 
@@ -120,33 +127,39 @@ class TlbBench:
             ctx.set(tlb.lookup.asid, access[0])
             ctx.set(tlb.lookup.vpn, access[1])
             ctx.set(tlb.lookup.group, GROUPS[access[0]])
+        applied = self.applied
         if self.drives_kill:
-            self._invalidate(kill, ask)
+            self._announce(kill, ask)
         ctx.set(tlb.fill.en, fill is not None)
         if fill is not None:
             ctx.set(tlb.fill.entry, fill.fields())
         standing = self.stages[0]
-        entry = self._standing(standing, kill)
+        entry = self._standing(standing, applied)
         if ctx.get(tlb.young.answered):
             self.answers.append(ctx.get(tlb.young.used))
         taken = fill is not None and bool(ctx.get(tlb.fill.ready))
+        self.watch()
         await ctx.tick()
         if fill is not None and taken and fill not in self.live:
             self.live.append(fill)
-        if kill is not None:
-            self.live = [entry for entry in self.live if not kill.takes(entry)]
+        if applied is not None:
+            self.live = [entry for entry in self.live if not applied.takes(entry)]
+        if self.drives_kill:
+            ctx.set(tlb.kill, ctx.get(tlb.coming))
+            ctx.set(tlb.young.ask, ask is not None)
+            self.applied = kill
         if advance:
             self.stages.popleft()
             self.stages.append(access)
         return entry, taken
 
-    def _invalidate(self, kill: Kill | None, ask: tuple[int, int] | None) -> None:
+    def _announce(self, kill: Kill | None, ask: tuple[int, int] | None) -> None:
         ctx, tlb = self.ctx, self.tlb
-        ctx.set(tlb.kill, kill.fields() if kill else {})
-        ctx.set(tlb.young.ask, ask is not None)
+        ctx.set(tlb.coming, kill.fields() if kill else {})
+        ctx.set(tlb.asks, ask is not None)
         if ask is not None:
             asid, vpn = ask
-            ctx.set(tlb.kill, {"asid": asid, "group": GROUPS[asid], "first": vpn, "last": vpn})
+            ctx.set(tlb.coming, {"asid": asid, "group": GROUPS[asid], "first": vpn, "last": vpn})
 
     def _standing(self, access: tuple[int, int] | None, kill: Kill | None) -> Entry | None:
         """Read the entry at the end of the pipeline and check that it may answer."""
@@ -204,7 +217,7 @@ class TlbBench:
         """Ask whether a page was used."""
         before = len(self.answers)
         await self.cycle(ask=(asid, vpn))
-        await self.idle(3)
+        await self.idle(4)
         assert len(self.answers) == before + 1
         return self.answers[-1]
 

@@ -132,11 +132,12 @@ class WalkerBench:
         ctx, walker = self.ctx, self.walker
         kill = {"group": self.group, **self.kill} if self.kill else {}
         ctx.set(walker.kill, {"valid": int(bool(kill)), **kill})
-        self.kill = None
         ctx.set(walker.young, int(self.young))
         ctx.set(walker.fill.ready, int(self.fill_ready()))
         self._offer_replies()
-        self._take_answer()
+        if not kill:
+            self._take_answer()
+        self.kill = None
         self._request()
         self._check_holds()
         self._take_fill()

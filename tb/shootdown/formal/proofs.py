@@ -11,7 +11,7 @@ from shootdown.formal.sby import Proof
 __all__ = ["PROOFS"]
 
 _STALE = (
-    "from the cycle after the handshake of a command on, no lookup answers with what it invalidated"
+    "from two cycles after the handshake of a command on, no lookup answers with what it invalidated"
 )
 _ISOLATION = "an asid gets no other's entry, unless that is global in its group, and no entry of another page"
 

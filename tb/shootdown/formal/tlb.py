@@ -70,7 +70,7 @@ class TlbHarness(wiring.Component):
 
     Asserted is, by ``claim``:
 
-    ``stale``      from the cycle after the handshake of a command that overlaps it on, that entry never answers
+    ``stale``      from two cycles after the handshake of a command that overlaps it on, that entry never answers
     ``isolation``  it answers its own asid, or when global its group, and no page outside its span
 
     Parameters
@@ -96,7 +96,7 @@ class TlbHarness(wiring.Component):
         self.claim, self.invariants = claim, invariants
         self.tlb = _AnyAsidTlb(config) if any_asid else Tlb(config)
         self.unit = Invalidation(config)
-        self.seen, self.doomed, self.dead = Signal(), Signal(), Signal()
+        self.seen, self.doomed, self.due, self.dead = Signal(), Signal(), Signal(), Signal()
         self.watched = Signal(EntryLayout(config))
         super().__init__(
             {
@@ -125,6 +125,8 @@ class TlbHarness(wiring.Component):
             Cat(unit.invalidated.ready, unit.drained.ready).eq(self.answers_ready),
             unit.young.answered.eq(tlb.young.answered),
             unit.young.used.eq(tlb.young.used),
+            tlb.coming.eq(unit.coming),
+            tlb.asks.eq(unit.asks),
             tlb.kill.eq(unit.kill),
             tlb.young.ask.eq(unit.young.ask),
             tlb.lookup.advance.eq(self.advance),
@@ -193,6 +195,7 @@ class TlbHarness(wiring.Component):
                 self.doomed
                 | (exists & unit.accepted & dooms(self._command, subject.translation, self._group))
             ),
+            self.due.eq(self.doomed),
             self.dead.eq(
                 self.dead | (exists & is_killed(unit.kill, subject.translation, self.tlb.config))
             ),
@@ -224,7 +227,7 @@ class TlbHarness(wiring.Component):
         own = asid == translation.asid
         group = translation.shared & (self._group(asid) == translation.group)
         within = (translation.vpn <= vpn) & (vpn <= span_last(translation.vpn, translation.grain))
-        claims = {"stale": ~self.doomed, "isolation": self.seen & (own | group) & within}
+        claims = {"stale": ~self.due, "isolation": self.seen & (own | group) & within}
         rule = ~answers | claims[self.claim]
         m.d.comb += Assert(rule if self.invariants else so_far(m, rule))
 
@@ -246,10 +249,15 @@ class TlbHarness(wiring.Component):
             Assert(~(tlb.large & (tlb.pending.ppn == FRAME) & self.dead)),
             Assert(~self.seen | ((watched.ppn == FRAME) & self._is_sound(watched.translation))),
             Assert(
-                ~(self.doomed & ~self.dead)
+                ~(self.doomed & ~self.due & ~self.dead)
+                | is_killed(self.unit.coming, watched.translation, tlb.config)
+            ),
+            Assert(
+                ~(self.due & ~self.dead)
                 | is_killed(self.unit.kill, watched.translation, tlb.config)
             ),
             Assert(~(self.doomed | self.dead) | self.seen),
+            Assert(~self.due | self.doomed),
         ]
         for i, (tag, entry) in enumerate(zip(cam.tags, held, strict=True)):
             translation = entry.translation
@@ -273,6 +281,10 @@ class TlbHarness(wiring.Component):
             )
             m.d.comb += [
                 Assert(~cam.valid[i] | (same & self._is_sound(translation))),
+                Assert(
+                    ~(cam.valid[i] & self.unit.kill.valid)
+                    | (cam.named[i] == is_killed(self.unit.kill, translation, tlb.config))
+                ),
                 Assert(~(cam.valid[i] & (entry.ppn == FRAME)) | alone),
                 Assert(~cam.near[i] | (cam.valid[i] & within & (tag.asid == asid))),
                 Assert(
