@@ -117,23 +117,25 @@ class Exits(wiring.Component):
         """Build the memory and the three ways out."""
         m = Module()
         told, reader = self._tell(m)
-        report, picked = self._pick(m, "report", self._due_reports(), self.fault.valid, Const(0))
+        # One sort has its turn in each cycle, so that none of them waits to know of another.
+        turn = Signal(3, init=1)
+        m.d.sync += turn.eq(turn.rotate_left(1))
+        report, picked = self._pick(m, "report", self._due_reports(), turn[0] & ~self.fault.valid)
         m.d.comb += self.reports.eq(report)
         self._report(m, report, picked, told)
-        taken: Value = report.any()
         picks = [report]
         for at, name, out in (
             (READ, "read", self.read_refusal),
             (WRITE, "write", self.write_refusal),
         ):
-            pick, picked = self._pick(m, name, self._due_refusals(at), out.valid, taken)
+            may = turn[1 + at] & ~out.valid
+            pick, picked = self._pick(m, name, self._due_refusals(at), may)
             self._refuse(m, pick, picked, told, at)
-            taken = taken | pick.any()
             picks.append(pick)
         m.d.comb += [
             self.refuses.eq(picks[1] | picks[2]),
             reader.addr.eq(encoded(picks[0] | picks[1] | picks[2])),
-            reader.en.eq(taken),
+            reader.en.eq(1),
         ]
         self._resume(m)
         return m
@@ -161,18 +163,13 @@ class Exits(wiring.Component):
         ]
         return reader.data, reader
 
-    def _pick(
-        self, m: Module, name: str, due: Value, offered: Value, taken: Value
-    ) -> tuple[Signal, Signal]:
-        """Pick one of ``due`` unless one was picked in the cycle before, is ``offered``, or the memory is ``taken``.
-
-        Return who is picked, and whether somebody was in the cycle before.
-        """
+    def _pick(self, m: Module, name: str, due: Value, may: Value) -> tuple[Signal, Signal]:
+        """Pick one of ``due`` if that ``may`` be; return who is picked, and whether somebody was in the cycle before."""
         pick = Signal(self.config.waiters, name=f"{name}_pick")
         picked = Signal(name=f"{name}_picked")
         # Who is due stays so until it is picked.
         known = Signal(self.config.waiters, name=f"{name}_due")
-        m.d.comb += pick.eq(Mux(offered | picked | taken, 0, lowest(m, known)))
+        m.d.comb += pick.eq(Mux(may, lowest(m, known), 0))
         m.d.sync += [known.eq(due & ~pick), picked.eq(pick.any())]
         return pick, picked
 

@@ -97,6 +97,8 @@ class Stash(wiring.Component):
             init=[],
             attrs={"ram_style": "block"},
         )
+        # Which beat is the last must be known sooner than block RAM tells.
+        m.submodules.lasts = lasts = memory.Memory(shape=1, depth=config.write_beats, init=[])
         m.submodules.links = links = memory.Memory(
             shape=len(place), depth=config.write_beats, init=[]
         )
@@ -110,8 +112,8 @@ class Stash(wiring.Component):
         ]
         m.d.sync += room.eq(Mux(self.reserve, left + self.take, freed))
         starts = [Signal(len(place), name=f"start{i}") for i in range(stashes(config))]
-        self._put(m, place, beats, links, starts)
-        at = self._take(m, beats, links, starts)
+        self._put(m, place, (beats, lasts, links), starts)
+        at = self._take(m, (beats, lasts, links), starts)
         for i in range(config.write_beats):
             with m.If(self.put & (place == i)):
                 m.d.sync += used[i].eq(1)
@@ -130,18 +132,20 @@ class Stash(wiring.Component):
         self,
         m: Module,
         place: Signal,
-        beats: memory.Memory,
-        links: memory.Memory,
+        memories: tuple[memory.Memory, memory.Memory, memory.Memory],
         starts: list[Signal],
     ) -> None:
         """Store a beat in a free place and link it to the one before."""
         inside = Signal()
         before = Signal.like(place)
-        store, link = beats.write_port(), links.write_port()
+        store, last, link = (each.write_port() for each in memories)
         m.d.comb += [
             store.en.eq(self.put),
             store.addr.eq(place),
             store.data.eq(self.beat),
+            last.en.eq(self.put),
+            last.addr.eq(place),
+            last.data.eq(self.beat.last),
             link.en.eq(self.put & inside),
             link.addr.eq(before),
             link.data.eq(place),
@@ -154,19 +158,30 @@ class Stash(wiring.Component):
                 m.d.sync += Array(starts)[self.into].eq(place)
 
     def _take(
-        self, m: Module, beats: memory.Memory, links: memory.Memory, starts: list[Signal]
+        self,
+        m: Module,
+        memories: tuple[memory.Memory, memory.Memory, memory.Memory],
+        starts: list[Signal],
     ) -> Signal:
         """Show the next beat of a chain; return its place."""
+        beats, lasts, links = memories
         at, follows = Signal.like(starts[0]), Signal.like(starts[0])
-        show, link = beats.read_port(), links.read_port(domain="comb")
+        show, last, link = (
+            beats.read_port(),
+            lasts.read_port(domain="comb"),
+            links.read_port(domain="comb"),
+        )
+        ends = Signal()
         moves = self.take | (self.wanted & ~self.shown)
         m.d.comb += [
             link.addr.eq(at),
             follows.eq(Mux(self.shown, link.data, Array(starts)[self.first])),
             show.addr.eq(follows),
             show.en.eq(moves),
+            last.addr.eq(follows),
             self.out.eq(show.data),
+            self.out.last.eq(ends),
         ]
         with m.If(moves):
-            m.d.sync += [at.eq(follows), self.shown.eq(~(self.shown & self.out.last))]
+            m.d.sync += [at.eq(follows), self.shown.eq(~(self.shown & ends)), ends.eq(last.data)]
         return at

@@ -162,10 +162,7 @@ class Waiters(wiring.Component):
         self._freed = Signal(count)
         self._gone = Signal(count)
         self._taken = Signal(count)
-        m.d.comb += [
-            self.place_free.eq(encoded(lowest(m, waiting(self._places, Wait.FREE)))),
-            self.none.eq(waiting(self._places, Wait.FREE).all()),
-        ]
+        m.d.comb += self.none.eq(waiting(self._places, Wait.FREE).all())
         for at in (READ, WRITE):
             starving = [
                 place.starved
@@ -181,6 +178,7 @@ class Waiters(wiring.Component):
                 self.slotless[at].eq(Cat(slotless).any()),
             ]
         self._keep(m)
+        self._choose_free(m)
         self._decide(m)
         self._line_up(m)
         self._await_data(m)
@@ -210,6 +208,14 @@ class Waiters(wiring.Component):
             port.addr.eq(self._looked_up_place),
             port.data.eq(self.last.flight),
         ]
+
+    def _choose_free(self, m: Module) -> None:
+        """Choose the next free place a cycle ahead: what is reserved is free for longer than that."""
+        free = waiting(self._places, Wait.FREE)
+        next_free = Signal(len(self._places), init=1)
+        left = lowest(m, free & ~next_free)
+        m.d.comb += self.place_free.eq(encoded(next_free))
+        m.d.sync += next_free.eq(Mux(self._taken.any(), left, lowest(m, free)))
 
     def _decide(self, m: Module) -> None:
         """Take over what stage D decides."""
