@@ -111,7 +111,8 @@ class Dropin(wiring.Component):
             with m.State("Scan"):
                 m.d.comb += scanning.eq(1)
                 m.d.sync += stale.eq(stale | ~granted | overlapped | self.hold.held)
-                m.d.comb += self.fill.en.eq(current & granted & ~(stale | self.hold.held))
+                # A hold of the cycle before comes with a command that is still to be compared.
+                m.d.comb += self.fill.en.eq(current & ~stale)
                 with m.If(stale):
                     m.next = "Answer"
                 with m.Elif(self.fill.en & self.fill.ready):

@@ -298,7 +298,7 @@ class Waiters(wiring.Component):
         tail = Signal(place_bits(self.config) + 1)
         head = Signal.like(tail)
         turn_taken = Signal()
-        m.d.comb += turn_taken.eq(
+        m.d.sync += turn_taken.eq(
             Cat(
                 self._gone[i] & place.write & (place.source == Source.TURN)
                 for i, place in enumerate(self._places)
@@ -314,7 +314,7 @@ class Waiters(wiring.Component):
             with m.If(self._taken[i]):
                 m.d.sync += [place.supplied.eq(~self.last.flight.write), place.turn.eq(tail)]
             with m.Elif(
-                ((place.source == Source.TURN) & (place.turn == head) & ~turn_taken)
+                ((place.source == Source.TURN) & (place.turn == head))
                 | (
                     (place.source == Source.STASH)
                     & self.stashed.valid

@@ -109,7 +109,8 @@ class WalkAsker(wiring.Component):
             writer.addr.eq(self.place),
             writer.data.eq(fresh),
             self.changes.eq(changes_context(self.kill)),
-            free.eq(~asking | request.ready | self.changes),
+            # One every other cycle at most: the walker is slow to say whether it takes one.
+            free.eq(~asking | self.changes),
             self.direct.eq(free & (~(fetched | self.wants.any()) | self.changes)),
             self.asks.eq(Mux(self.direct, self.missed, free & fetched)),
             self.fetches.eq(
@@ -126,4 +127,6 @@ class WalkAsker(wiring.Component):
                 asking.eq(self.asks),
                 payload.eq(Mux(self.direct, fresh, reader.data)),
             ]
+        with m.Elif(request.ready):
+            m.d.sync += asking.eq(0)
         return m

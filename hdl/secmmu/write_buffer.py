@@ -245,12 +245,14 @@ class WriteBuffer(wiring.Component):
         asked = Signal(slots)
         sought = Signal(slots)
         place = Signal.like(owed.head_place)
+        # Counted from what was the head one cycle ago: whether that has left is known late.
         cut_left = Signal.like(owed.head_place)
+        popped = Signal()
         found = Signal.like(cut_left)
         m.d.comb += owed.look_place.eq(place)
         m.d.comb += found.eq(place - owed.head_place + 1)
-        m.d.sync += asked.eq(asked | self.broken)
-        with m.If(owed.pop & (cut_left != 0)):
+        m.d.sync += [asked.eq(asked | self.broken), popped.eq(owed.pop)]
+        with m.If(popped & (cut_left != 0)):
             m.d.sync += cut_left.eq(cut_left - 1)
         with m.FSM():
             with m.State("Idle"), m.If(asked.any()):
@@ -264,8 +266,8 @@ class WriteBuffer(wiring.Component):
                     m.d.sync += place.eq(place + 1)
                     # What has left the queue meanwhile is before its head.
                     with m.If(hit & (found != 0) & ~found[-1]):
-                        m.d.sync += cut_left.eq(found - owed.pop)
-        return cut_left.any()
+                        m.d.sync += cut_left.eq(found)
+        return Mux(popped, cut_left[1:].any(), cut_left.any())
 
     def _route(
         self,
