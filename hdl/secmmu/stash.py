@@ -91,6 +91,10 @@ class Stash(wiring.Component):
         left = Signal(len(room) + 9)
         used = Signal(config.write_beats)
         place = Signal(exact_log2(config.write_beats))
+        # Chosen a cycle ahead: what is reserved is free for longer than that.
+        next_free = Signal(config.write_beats, init=1)
+        unused = lowest(m, ~used)
+        unused_else = lowest(m, ~used & ~next_free)
         m.submodules.beats = beats = memory.Memory(
             shape=WriteBeatLayout(),
             depth=config.write_beats,
@@ -107,15 +111,18 @@ class Stash(wiring.Component):
             left.eq(room - self.len - 1),
             self.free.eq(~chains.all() & ~left[-1]),
             self.number.eq(encoded(lowest(m, ~chains))),
-            place.eq(encoded(lowest(m, ~used))),
+            place.eq(encoded(next_free)),
             self.none.eq(~chains.any()),
         ]
-        m.d.sync += room.eq(Mux(self.reserve, left + self.take, freed))
+        m.d.sync += [
+            room.eq(Mux(self.reserve, left + self.take, freed)),
+            next_free.eq(Mux(self.put, unused_else, unused)),
+        ]
         starts = [Signal(len(place), name=f"start{i}") for i in range(stashes(config))]
         self._put(m, place, (beats, lasts, links), starts)
         at = self._take(m, (beats, lasts, links), starts)
         for i in range(config.write_beats):
-            with m.If(self.put & (place == i)):
+            with m.If(self.put & next_free[i]):
                 m.d.sync += used[i].eq(1)
             with m.Elif(self.take & (at == i)):
                 m.d.sync += used[i].eq(0)

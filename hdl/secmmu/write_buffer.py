@@ -220,6 +220,10 @@ class WriteBuffer(wiring.Component):
     def _drop(self, m: Module, coming: Queue, owed: Queue, store: Stash, busy: Value) -> None:
         """Lose the data of refused writes: what is in the stash, or what comes from the device in its turn."""
         item = self.drop.payload
+        # Told apart from what goes to the memory, whose READY is late.
+        swallowed = coming.valid & (coming.head.way == Way.DROP)
+        swallowed &= self.device.valid & self.device.payload.last
+        lost = owed.valid & (owed.head.way == Way.DROP) & store.shown & store.out.last
         with m.FSM():
             with m.State("Idle"), m.If(self.drop.valid & ~busy):
                 with m.If(item.source == Source.TURN):
@@ -232,10 +236,10 @@ class WriteBuffer(wiring.Component):
                         owed.item.stash.eq(item.stash),
                     ]
                     m.next = "Lose"
-            with m.State("Swallow"), m.If(coming.pop & (coming.head.way == Way.DROP)):
+            with m.State("Swallow"), m.If(swallowed):
                 m.d.comb += self.drop.ready.eq(1)
                 m.next = "Idle"
-            with m.State("Lose"), m.If(owed.pop & (owed.head.way == Way.DROP)):
+            with m.State("Lose"), m.If(lost):
                 m.d.comb += self.drop.ready.eq(1)
                 m.next = "Idle"
 
