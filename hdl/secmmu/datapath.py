@@ -257,7 +257,7 @@ class Datapath(wiring.Component):
     def _join_uses(self, m: Module) -> None:
         """Join the use slots to stage D and to the invalidations."""
         decide, uses, ahead = self._decide, self._uses, self._pipeline.ahead.flight
-        flight, last = decide.flight, self._pipeline.last
+        flight, last, aside = decide.flight, self._pipeline.last, self._waiters.answered_place
         for page, of in ((uses.ahead, ahead), (uses.page, flight)):
             m.d.comb += [
                 page.vpn.eq(of.access.addr[PAGE_BITS:]),
@@ -276,8 +276,8 @@ class Datapath(wiring.Component):
             uses.id.eq(flight.access.id),
             uses.len.eq(flight.access.len),
             uses.asked.eq(self.asked),
-            decide.slot_free.eq(uses.available),
             decide.last_slot_free.eq(uses.matches | uses.room.bit_select(last.flight.write, 1)),
+            decide.aside_slot_free.eq(uses.follows | uses.room.bit_select(aside.flight.write, 1)),
             self.closing.eq(uses.closing),
             self.busy_next.eq(uses.busy_next),
             self.left.eq(uses.left),

@@ -62,8 +62,8 @@ class Decide(wiring.Component):
         A hold was released since the walk of the answered waiter was asked for.
     output_free : In(2)
         For reads and writes: the output register takes an access at the end of this cycle.
-    slot_free, last_slot_free : In(1)
-        There is a use slot for ``flight``; for the pipeline's last stage.
+    last_slot_free, aside_slot_free : In(1)
+        There is a use slot for the pipeline's last stage; for the waiter.
     place_free : In
         The waiter that a fresh access becomes.
     turns : In(1), stash_free : In(1), stash : In
@@ -97,8 +97,8 @@ class Decide(wiring.Component):
     behind: Signal
     released: Signal
     output_free: Signal
-    slot_free: Signal
     last_slot_free: Signal
+    aside_slot_free: Signal
     place_free: Signal
     turns: Signal
     stash_free: Signal
@@ -130,8 +130,8 @@ class Decide(wiring.Component):
                 "behind": In(1),
                 "released": In(1),
                 "output_free": In(2),
-                "slot_free": In(1),
                 "last_slot_free": In(1),
+                "aside_slot_free": In(1),
                 "place_free": In((config.waiters - 1).bit_length()),
                 "turns": In(1),
                 "stash_free": In(1),
@@ -154,7 +154,7 @@ class Decide(wiring.Component):
         at_hand = Signal()
         awaits = Signal()
         stands = Signal()
-        last_stands = Signal()
+        last_stands, aside_stands = Signal(), Signal()
         patience = Signal(PATIENCE_BITS)
         stays = Signal()
         m.d.comb += [
@@ -162,10 +162,13 @@ class Decide(wiring.Component):
             self.chosen.eq(Mux(aside.valid, self.answer.entry.as_value(), self.entry.as_value())),
             at_hand.eq(aside.valid | last.valid),
             # Known early in the cycle, whatever the TLB says: also what will turn out to miss stands meanwhile.
-            stands.eq(~(self.output_free.bit_select(self.flight.write, 1) & self.slot_free)),
             last_stands.eq(
                 ~(self.output_free.bit_select(last.flight.write, 1) & self.last_slot_free)
             ),
+            aside_stands.eq(
+                ~(self.output_free.bit_select(aside.flight.write, 1) & self.aside_slot_free)
+            ),
+            stands.eq(Mux(aside.valid, aside_stands, last_stands)),
             awaits.eq(aside.valid & self.killing),
             stays.eq(awaits | (at_hand & stands & ~patience.all())),
             # The same, without the detour through the waiter.
@@ -179,7 +182,7 @@ class Decide(wiring.Component):
         m.d.comb += [
             self.begin.eq(at_hand & may_begin & ~stands & ~awaits),
             decision.starved.eq(may_begin & stands),
-            decision.slotless.eq(~self.slot_free),
+            decision.slotless.eq(~Mux(aside.valid, self.aside_slot_free, self.last_slot_free)),
             decision.fresh.eq(~aside.valid & last.fresh),
             decision.valid.eq(at_hand & ~stays & ~(decision.fresh & self.begin)),
             decision.place.eq(

@@ -53,12 +53,11 @@ class Uses(wiring.Component):
         What stage D decides. ``aside``: not the pipeline's last stage, but a waiter of that walk.
     given : In(1), given_walk : In
         A number is given to a walk in this cycle.
-    available : Out(1)
-        There is a slot for it; does not depend on ``begin``.
-    matches : Out(1)
-        The pipeline's last stage may join an open slot.
+    matches, follows : Out(1)
+        The pipeline's last stage may join an open slot; the waiter may join that of the one of its walk that began last.
     begin : In(1), translation : In(TranslationLayout), id : In, len : In(8)
-        It is presented on the memory side in the next cycle: its use begins. Only while ``available``.
+        It is presented on the memory side in the next cycle: its use begins. Only
+        where it may join or there is ``room``.
     slot : Out
         The slot it gets.
     read_end, write_end : In(EndSignature)
@@ -89,8 +88,8 @@ class Uses(wiring.Component):
     walk: Signal
     given: Signal
     given_walk: Signal
-    available: Signal
     matches: Signal
+    follows: Signal
     begin: Signal
     translation: data.View
     id: Signal
@@ -125,8 +124,8 @@ class Uses(wiring.Component):
                 "walk": In(config.walk_bits),
                 "given": In(1),
                 "given_walk": In(config.walk_bits),
-                "available": Out(1),
                 "matches": Out(1),
+                "follows": Out(1),
                 "begin": In(1),
                 "translation": In(TranslationLayout(config)),
                 "id": In(config.id_bits),
@@ -229,6 +228,7 @@ class Uses(wiring.Component):
             )
         matched = Signal(slots)
         follows = Signal()
+        matching, following = Signal(slots), Signal(slots)
         joinable = Signal(slots)
         joined = Signal(slots)
         free = Signal(slots)
@@ -239,14 +239,16 @@ class Uses(wiring.Component):
                 & (self.ahead.asid == self.page.asid)
                 & (self.ahead.write == self.page.write)
             ),
-            joinable.eq(Mux(self.aside, self._of_same_walk(m, taking, gains), matched) & ~closed),
+            matching.eq(matched & ~closed),
+            following.eq(self._of_same_walk(m, taking, gains) & ~closed),
+            joinable.eq(Mux(self.aside, following, matching)),
             free.eq(lowest(m, ~busy & ~Mux(self.page.write, spare, 0))),
             chosen.eq(Mux(joinable.any(), joinable, free)),
             # A slot that nobody uses any more takes the new span, even where its old one was larger.
             joined.eq(joinable & busy),
             taking.eq(gains & ~joined),
-            self.available.eq(joinable.any() | free.any()),
-            self.matches.eq((matched & ~closed).any()),
+            self.matches.eq(matching.any()),
+            self.follows.eq(following.any()),
             self.room.eq(Cat(~busy.all(), ~busy[: config.use_slots].all())),
         ]
         fitting = spanning & ~Mux(self.ahead.write, spare, 0)

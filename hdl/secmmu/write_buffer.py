@@ -291,9 +291,13 @@ class WriteBuffer(wiring.Component):
         direct = Signal()
         from_store = Signal()
         passes = Signal()
+        moves = Signal()
+        # Known a cycle ahead: all but one beat of a burst that is being ended are sent; one has been ended.
+        ends, ended = Signal(), Signal()
         coming_way = coming.head.way
         m.d.comb += [
-            passes.eq(coming.valid & (coming_way == Way.PASS) & (late == 0)),
+            passes.eq(coming.valid & (coming_way == Way.PASS) & (late == 0) & ~ended),
+            moves.eq(out.valid & out.ready),
             direct.eq(owed.valid & (owed.head.way == Way.PASS)),
             from_store.eq(owed.valid & (owed.head.way != Way.PASS)),
             store.wanted.eq(from_store),
@@ -310,7 +314,7 @@ class WriteBuffer(wiring.Component):
             ]
         with m.Elif(cutting):
             m.d.comb += [
-                out.payload.last.eq(sent == owed.head.len),
+                out.payload.last.eq(ends),
                 # Its answer must not come before it is marked.
                 out.valid.eq(~out.payload.last | marked),
                 self.spoiled.eq(~marked),
@@ -325,9 +329,13 @@ class WriteBuffer(wiring.Component):
                 coming.pop.eq(owed.pop),
             ]
         m.d.comb += self.spoiled_position.eq(owed.head.position)
+        m.d.sync += [
+            ends.eq(Mux(moves, sent + 1 == owed.head.len, sent == owed.head.len)),
+            ended.eq(cutting & owed.pop),
+        ]
         with m.If(owed.pop):
             m.d.sync += [cutting.eq(0), marked.eq(0), sent.eq(0)]
-        with m.Elif(out.valid & out.ready):
+        with m.Elif(moves):
             m.d.sync += sent.eq(sent + 1)
         with m.If(~owed.pop & direct & cuts & (~out.valid | out.ready)):
             m.d.sync += cutting.eq(1)
@@ -349,6 +357,5 @@ class WriteBuffer(wiring.Component):
                 coming.pop.eq(self.swallowed.valid & self.swallowed.ready),
             ]
         m.d.comb += self.swallowed.payload.eq(coming.head.id)
-        ended = cutting & owed.pop
         swallowed = self.swallowed.valid & self.swallowed.ready
         m.d.sync += late.eq(late + ended - swallowed)

@@ -47,8 +47,9 @@ async def begin(
     translation = {"vpn": base, "grain": grain, "shared": shared, "asid": asid, "group": asid}
     ctx.set(uses.translation, translation)
     ctx.set(uses.id, burst_id)
-    ctx.set(uses.begin, ctx.get(uses.available))
-    _, _, taken, slot = await ctx.tick().sample(uses.available, uses.slot)
+    available = uses.matches | uses.room.bit_select(uses.page.write, 1)
+    ctx.set(uses.begin, ctx.get(available))
+    _, _, taken, slot = await ctx.tick().sample(available, uses.slot)
     ctx.set(uses.begin, 0)
     return slot if taken else None
 

@@ -147,7 +147,7 @@ class DrainHarness(wiring.Component):
             uses.write_end.valid.eq(self.ends[1]),
             uses.read_end.id.eq(self.end_ids[0]),
             uses.write_end.id.eq(self.end_ids[1]),
-            Assume(~self.begin | uses.available),
+            Assume(~self.begin | uses.matches | uses.room.bit_select(page.write, 1)),
             # An access begins once.
             Assume(~self.begin | self.advance),
             Assume(~self.begin | ~(going | shown).bit_select(Cat(self.id, page.write), 1)),

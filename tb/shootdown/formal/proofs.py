@@ -10,9 +10,7 @@ from shootdown.formal.sby import Proof
 
 __all__ = ["PROOFS"]
 
-_STALE = (
-    "from two cycles after the handshake of a command on, no lookup answers with what it invalidated"
-)
+_STALE = "from two cycles after the handshake of a command on, no lookup answers with what it invalidated"
 _ISOLATION = "an asid gets no other's entry, unless that is global in its group, and no entry of another page"
 
 
