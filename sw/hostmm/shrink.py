@@ -4,6 +4,7 @@ An inactive page is locked, tested with ``page_referenced``, put into the swap c
 ``try_to_unmap``, written out when dirty, and freed when nobody but the cache refers to it. Dirty pages are written
 a batch at a time and freed when the I/O is done. Unlike the kernel, mapped pages are aged whatever the swappiness,
 and in the last priorities a page is taken even if it was referenced, so that a scan of a few hundred frames ends.
+Page locks are tried, never waited for: ``ordered=False``.
 """
 
 from typing import TYPE_CHECKING
@@ -87,7 +88,7 @@ def _shrink_active(machine: "Machine", count: int) -> Steps:
         yield "lru"
         used = page.lock.held
         if page.mapcount and not used:
-            yield Acquire(page.lock)
+            yield Acquire(page.lock, ordered=False)
             used = bool((yield from page_referenced(machine, page)))
             machine.sched.release(page.lock)
         _put_back(machine, page, active=used)
@@ -98,7 +99,7 @@ def _try_to_free(machine: "Machine", page: Page, batch: UnmapBatch, *, merciless
     if page.lock.held or page.under_writeback:
         _put_back(machine, page, active=False)
         return "kept"
-    yield Acquire(page.lock)
+    yield Acquire(page.lock, ordered=False)
     referenced = bool((yield from page_referenced(machine, page)))
     if referenced and page.mapcount and not merciless:
         verdict = SwapResult.FAIL
@@ -148,7 +149,7 @@ def _free_written(machine: "Machine", page: Page, batch: UnmapBatch) -> Steps:
     if page.lock.held or page.mapcount or page.dirty:
         _put_back(machine, page, active=bool(page.mapcount))
         return False
-    yield Acquire(page.lock)
+    yield Acquire(page.lock, ordered=False)
     return _remove_mapping(machine, page, batch)
 
 

@@ -8,13 +8,15 @@ import pytest
 from hostmm import syscalls
 from hostmm.cpu import access
 from hostmm.errors import HostError
+from hostmm.locks import Acquire
 from hostmm.policies import SEED, V9
 from hostmm.reclaim import Reclaim, alloc_page, kswapd
 from hostmm.scheduler import Fetch
+from hostmm.shrink import shrink_page
 from hostmm.subscribers.sva import Sva
 from hostmm.timeline import Row
 from secmmu.layouts import FrameKind
-from tests.sw.hosts import Host
+from tests.sw.hosts import Host, Mapped
 
 ANON, FILE = 0x1000, 0x2000
 
@@ -145,6 +147,23 @@ def test_kswapd_works_from_the_low_to_the_high_watermark():
 
     host.run(thread(), kswapd(host.machine))
     assert free[0] >= host.machine.reclaim.high
+
+
+def test_reclaim_by_who_holds_a_page_lock_is_no_lock_inversion():
+    """``shrink_page_list`` tries the lock of each page and never waits for one, so no order of theirs can deadlock."""
+    host = Mapped(V9, pages=2)
+
+    def thread():
+        yield from host.prepare()
+        held, other = host.page(0), host.page(1)
+        yield Acquire(held.lock)
+        # The first scan finds it used, a later one takes it.
+        while not (yield from shrink_page(host.machine, other)):
+            pass
+        host.machine.sched.release(held.lock)
+
+    host.run(thread())
+    assert host.rows(Row.LOCK_INVERSION) == []
 
 
 def test_too_few_frames_end_the_run_with_one_line_that_says_how_many():

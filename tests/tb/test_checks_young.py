@@ -146,6 +146,23 @@ def test_a_device_that_cannot_tell() -> None:
         assert len(scene.violations("I9")) == broken
 
 
+def test_a_device_that_has_gone_cannot_be_asked() -> None:
+    """Its subscriber left the chain, with exit_mmap or without, before reclaim took the lock; or only after that."""
+    for cycle, broken in ((60, 0), (103, 1)):
+        scene = mapped()
+        number = scene.subscribe(MM)
+        scene.use(40, 45, MM, VA, PFN)
+        with scene.at(100 if broken else cycle).path("try_to_unmap_one"):
+            if not broken:
+                scene.row(Row.SUBSCRIBE, mm=MM, tag=0, b=number)
+            scene.at(100).lock(LockClass.PTL, 5)
+            if broken:
+                scene.at(cycle).row(Row.SUBSCRIBE, mm=MM, tag=0, b=number)
+            scene.at(105).row(Row.PTE_CLEAR, mm=MM, vpn=VPN, pfn=PFN, a=OLD)
+            scene.unlock(LockClass.PTL, 5, held=1)
+        assert len(scene.violations("I9")) == broken
+
+
 def test_migration_decides_nothing() -> None:
     """It unmaps by the same path, whatever the page is used for."""
     scene = mapped()

@@ -136,14 +136,18 @@ def _last_use(history: History, change: PteChange, before: int) -> Use | None:
     uses = history.uses_of.get((change.mm, change.vpn), [])
     place = bisect_left(uses, before, key=lambda use: use.begin)
     mine = (use for use in reversed(uses[:place]) if use.pfn == change.old_pfn)
-    return next((use for use in mine if _can_tell(history, use)), None)
+    return next((use for use in mine if _can_tell(history, use, before)), None)
 
 
-def _can_tell(history: History, use: Use) -> bool:
-    """Whether anybody can be asked about a use: the device's subscriber has a method for it (an interval has none)."""
+def _can_tell(history: History, use: Use, row: int) -> bool:
+    """Whether anybody can be asked about a use at a row.
+
+    The device's subscriber is still there, and has a method for it (an interval has none).
+    """
     known = [s for s in history.subscriptions if s.mm == use.mm]
     return not known or any(
-        s.has(_CFY) and history.owners.looks_after(s.mm, s.number, use.asid) for s in known
+        s.has(_CFY) and row < s.removed and history.owners.looks_after(s.mm, s.number, use.asid)
+        for s in known
     )
 
 
