@@ -11,8 +11,8 @@ from secmmu.layouts import CommandKind, Event
 
 __all__ = ["Commands", "Waitable"]
 
-_INVALIDATED_CYCLES = 2
-_DRAINED_CYCLES = 3
+_INVALIDATED_CYCLES = 3
+_DRAINED_CYCLES = 4
 _LOGGED = 16
 _LIVE = (CommandKind.FENCE, CommandKind.RELEASE, CommandKind.YOUNG)
 """Kinds that invalidate nothing."""
