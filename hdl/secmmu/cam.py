@@ -13,7 +13,7 @@ from secmmu.internals import (
     LookupSignature,
     YoungSignature,
 )
-from secmmu.page_numbers import below, free_pieces, pieces, span_last, spans
+from secmmu.page_numbers import below, free_pieces, pieces, spans
 from secmmu.picks import encoded
 
 __all__ = ["Cam"]
@@ -71,8 +71,8 @@ class Cam(wiring.Component):
         Answered in the same cycle.
     lookup : In(LookupSignature)
         One a cycle.
-    fill : In(1), entry : In(EntryLayout)
-        Write this entry; both stay until ``filled``, or ``fill`` drops because the entry was killed.
+    fill : In(1), entry : In(EntryLayout), last : In
+        Write this entry, whose last page that is; it stays until ``filled``, or until it was killed.
     filled : Out(1), index : Out
         It is written in this cycle, there.
     died : Out(large_entries)
@@ -86,6 +86,7 @@ class Cam(wiring.Component):
     lookup: wiring.PureInterface
     fill: Signal
     entry: data.View
+    last: Signal
     filled: Signal
     index: Signal
     died: Signal
@@ -110,6 +111,7 @@ class Cam(wiring.Component):
                 "lookup": In(LookupSignature(config)),
                 "fill": In(1),
                 "entry": In(EntryLayout(config)),
+                "last": In(config.vpn_bits),
                 "filled": Out(1),
                 "index": Out(self.index_bits),
                 "died": Out(config.large_entries),
@@ -135,7 +137,6 @@ class Cam(wiring.Component):
         # The written entry comes last: with the mutant that lets a fill through beside an invalidation it survives.
         m.d.sync += valid.eq((valid & ~killed & ~overlapped) | written)
         translation = self.entry.translation
-        last = span_last(translation.vpn, translation.grain)
         free = free_pieces(translation.grain, self.config.vpn_bits)
         for i, tag in enumerate(self.tags):
             with m.If(written[i]):
@@ -145,7 +146,7 @@ class Cam(wiring.Component):
                     tag.asid.eq(translation.asid),
                     tag.group.eq(translation.group),
                     tag.first.eq(translation.vpn),
-                    tag.last.eq(last),
+                    tag.last.eq(self.last),
                     tag.free.eq(free),
                 ]
         hit = self._look_up(m, gone, killed)
@@ -160,10 +161,9 @@ class Cam(wiring.Component):
         busy = self.coming.valid | self.asks
         first, last = Signal(config.vpn_bits), Signal(config.vpn_bits)
         asid, group = Signal(config.asid_bits), Signal(GROUP_BITS)
-        fill_last = span_last(fill.vpn, fill.grain)
         m.d.comb += [
             first.eq(Mux(busy, kill.first, fill.vpn)),
-            last.eq(Mux(busy, Mux(self.asks, kill.first, kill.last), fill_last)),
+            last.eq(Mux(busy, Mux(self.asks, kill.first, kill.last), self.last)),
             asid.eq(Mux(busy, kill.asid, fill.asid)),
             group.eq(Mux(busy, kill.group, fill.group)),
         ]

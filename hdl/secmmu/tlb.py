@@ -16,6 +16,7 @@ from secmmu.internals import (
 from secmmu.kills import is_killed
 from secmmu.layouts import WORD_BITS
 from secmmu.page_array import PageArray
+from secmmu.page_numbers import span_last
 from secmmu.upkeep import STAGES
 
 __all__ = ["Tlb"]
@@ -107,6 +108,7 @@ class Tlb(wiring.Component):
         super().__init__(members)
         # In reach of proofs, which state what holds between them.
         self.pending, self.large = Signal(EntryLayout(config)), Signal()
+        self.last = Signal(config.vpn_bits)
         self.cam = self.associative(config)
 
     def elaborate(self, platform: object) -> Module:
@@ -174,12 +176,15 @@ class Tlb(wiring.Component):
             dropin.ready.eq(ready),
             fill.ready.eq(ready & ~dropin.en),
             cam.entry.eq(pending),
-            cam.fill.eq(large & ~killed & ~awaited),
+            cam.last.eq(self.last),
+            cam.fill.eq(large & ~awaited),
             open_.eq(~large),
         ]
         taken = wanted & ready
         if config.mutant != "rtl-no-fill-kill":
             m.d.comb += [
+                # Nothing is written beside an invalidation, whatever it takes: that is known late.
+                cam.fill.eq(large & ~awaited & ~self.kill.valid),
                 open_.eq(~large & ~self.kill.valid),
                 killed.eq(is_killed(self.kill, pending.translation, config)),
             ]
@@ -195,7 +200,12 @@ class Tlb(wiring.Component):
                 pages.drop.eq(killed),
             ]
         with m.If(taken):
-            m.d.sync += [pending.eq(coming), large.eq(~small)]
+            translation = coming.translation
+            m.d.sync += [
+                pending.eq(coming),
+                self.last.eq(span_last(translation.vpn, translation.grain)),
+                large.eq(~small),
+            ]
             if config.observe:
                 m.d.sync += self.fill_shown.pte.eq(Mux(dropin.en, dropin.pte, fill.pte))
         with m.Elif(cam.filled | killed):

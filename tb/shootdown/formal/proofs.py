@@ -157,10 +157,10 @@ PROOFS = {
             configuration="whole MMU, 2 ids, 2 waiters",
             says="whole MMU: the ports of device, memory, walker and host keep the rules of AXI",
             harness=_whole("ports"),
-            depth=10,
+            depth=12,
             at_end=True,
             mutants=("impatient", "crossing", "curt", "hurried", "forward", "shy"),
-            search=10,
+            search=12,
         ),
         Proof(
             name="fresh",

@@ -243,6 +243,7 @@ class TlbHarness(wiring.Component):
         pending = tlb.pending.translation
         m.d.comb += [
             Assert(~tlb.large | self._is_sound(pending)),
+            Assert(~tlb.large | (tlb.last == span_last(pending.vpn, pending.grain))),
             Assert(
                 ~(tlb.large & (tlb.pending.ppn == FRAME)) | (self.seen & (tlb.pending == watched))
             ),
