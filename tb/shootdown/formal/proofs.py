@@ -175,7 +175,7 @@ PROOFS = {
         Proof(
             name="completion",
             configuration="whole MMU, 2 ids, 2 waiters",
-            says="whole MMU: what is offered in the first cycle is answered within 36 when all others answer at once",
+            says="whole MMU: what is offered in the first cycle is answered within 44 when all others answer at once",
             harness=_whole("completion"),
             depth=whole.ANSWERED_WITHIN + 1,
             at_end=True,

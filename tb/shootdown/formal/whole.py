@@ -60,7 +60,7 @@ PPN_LOW, FRESH_BIT = 10, 28
 ROW_BITS = 4
 PTE_BITS = 10
 FREE_BITS = 90
-OPEN_CYCLES, ANSWERED_WITHIN = 1, 36
+OPEN_CYCLES, ANSWERED_WITHIN = 1, 44
 """In the proof of completion: cycles in which anything may come, and cycles from reset in which all is answered."""
 STREAMS = ("invalidated", "drained", "dropped", "fault")
 HOST = ("command", "dropin", "resume")
@@ -107,7 +107,7 @@ class WholeHarness(wiring.Component):
                     stays; no burst leaves its page; every answer is owed, in order, with as many beats; WLAST and RLAST
     ``fresh``       with INVALIDATED of a command of kind ALL, no address is first presented on the memory side that comes
                     of a PTE read, or of a drop-in made, before the command's handshake
-    ``completion``  everybody else answers at once: what is offered in the first cycle is answered within 36
+    ``completion``  everybody else answers at once: what is offered in the first cycle is answered within 44
 
     Parameters
     ----------
