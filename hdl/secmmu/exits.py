@@ -117,9 +117,15 @@ class Exits(wiring.Component):
         """Build the memory and the three ways out."""
         m = Module()
         told, reader = self._tell(m)
-        # One sort has its turn in each cycle, so that none of them waits to know of another.
-        turn = Signal(3, init=1)
-        m.d.sync += turn.eq(turn.rotate_left(1))
+        # One sort has its turn in each cycle, so that none of them waits to know of another. Where nobody is due it is
+        # always the first: what happens must not depend on how long nothing did.
+        turn, due = Signal(3, init=1), Signal()
+        m.d.comb += due.eq(
+            self._due_reports().any()
+            | self._due_refusals(READ).any()
+            | self._due_refusals(WRITE).any()
+        )
+        m.d.sync += turn.eq(Mux(due, turn.rotate_left(1), 1))
         report, picked = self._pick(m, "report", self._due_reports(), turn[0] & ~self.fault.valid)
         m.d.comb += self.reports.eq(report)
         self._report(m, report, picked, told)
