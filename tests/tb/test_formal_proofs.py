@@ -34,7 +34,7 @@ def test_the_table_counts_the_faults_that_were_found(missed, monkeypatch, tmp_pa
     assert main(["formal", *options]) == (1 if missed else 0)
     head, ports, stale = capsys.readouterr().out.splitlines()
     assert head.split() == ["proof", "configuration", "method", "answer", "seconds", "faults"]
-    assert "bounded, 10 cycles" in ports
+    assert "bounded, 12 cycles" in ports
     assert ports.split()[-1] == ("5/6" if missed else "6/6")
     assert "2-induction" in stale
     assert stale.split()[-1] == "3/3"
