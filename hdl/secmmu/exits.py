@@ -119,14 +119,10 @@ class Exits(wiring.Component):
         told, reader = self._tell(m)
         # One sort has its turn in each cycle, so that none of them waits to know of another. Where nobody is due it is
         # always the first: what happens must not depend on how long nothing did.
-        turn, due = Signal(3, init=1), Signal()
-        m.d.comb += due.eq(
-            self._due_reports().any()
-            | self._due_refusals(READ).any()
-            | self._due_refusals(WRITE).any()
-        )
-        m.d.sync += turn.eq(Mux(due, turn.rotate_left(1), 1))
-        report, picked = self._pick(m, "report", self._due_reports(), turn[0] & ~self.fault.valid)
+        reports, refusals = self._due_reports(), [self._due_refusals(at) for at in (READ, WRITE)]
+        turn = Signal(3, init=1)
+        m.d.sync += turn.eq(Mux(Cat(reports, *refusals).any(), turn.rotate_left(1), 1))
+        report, picked = self._pick(m, "report", reports, turn[0] & ~self.fault.valid)
         m.d.comb += self.reports.eq(report)
         self._report(m, report, picked, told)
         picks = [report]
@@ -135,13 +131,12 @@ class Exits(wiring.Component):
             (WRITE, "write", self.write_refusal),
         ):
             may = turn[1 + at] & ~out.valid
-            pick, picked = self._pick(m, name, self._due_refusals(at), may)
+            pick, picked = self._pick(m, name, refusals[at], may)
             self._refuse(m, pick, picked, told, at)
             picks.append(pick)
         m.d.comb += [
             self.refuses.eq(picks[1] | picks[2]),
             reader.addr.eq(encoded(picks[0] | picks[1] | picks[2])),
-            reader.en.eq(1),
         ]
         self._resume(m)
         return m

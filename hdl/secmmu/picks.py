@@ -1,8 +1,8 @@
-"""Choosing one of several: the lowest, in turn, and its number."""
+"""Choosing one of several: the lowest, in turn, a cycle ahead, and its number."""
 
 from amaranth.hdl import Cat, Module, Mux, Signal, Value
 
-__all__ = ["chosen", "encoded", "in_turn", "lowest"]
+__all__ = ["chosen", "chosen_ahead", "encoded", "in_turn", "lowest"]
 
 
 def lowest(m: Module, bits: Value) -> Signal:
@@ -37,4 +37,14 @@ def in_turn(m: Module, bits: Value, taken: Value, *, name: str) -> Signal:
     m.d.comb += choice.eq(Mux(rest.any(), lowest(m, rest), lowest(m, bits)))
     with m.If(taken & choice.any()):
         m.d.sync += later.eq(Cat(choice[:i].any() for i in range(len(bits))))
+    return choice
+
+
+def chosen_ahead(m: Module, free: Value, taken: Value) -> Signal:
+    """Return the lowest of ``free`` of the cycle before, one-hot, unless it was ``taken`` in that: then the next.
+
+    So that the choice takes no time; what comes free can be had a cycle later.
+    """
+    choice = Signal(len(free), name="next_free", init=1)
+    m.d.sync += choice.eq(Mux(taken, lowest(m, free & ~choice), lowest(m, free)))
     return choice

@@ -8,7 +8,7 @@ from amaranth.utils import exact_log2
 from secmmu.config import SecmmuConfig
 from secmmu.flight import stash_bits, stashes
 from secmmu.internals import WriteBeatLayout
-from secmmu.picks import encoded, lowest
+from secmmu.picks import chosen_ahead, encoded, lowest
 from secmmu.waiting import StashedLayout
 
 __all__ = ["Stash"]
@@ -91,10 +91,8 @@ class Stash(wiring.Component):
         left = Signal(len(room) + 9)
         used = Signal(config.write_beats)
         place = Signal(exact_log2(config.write_beats))
-        # Chosen a cycle ahead: what is reserved is free for longer than that.
-        next_free = Signal(config.write_beats, init=1)
-        unused = lowest(m, ~used)
-        unused_else = lowest(m, ~used & ~next_free)
+        # A cycle ahead: what is reserved is free for longer than that.
+        next_free = chosen_ahead(m, ~used, self.put)
         m.submodules.beats = beats = memory.Memory(
             shape=WriteBeatLayout(),
             depth=config.write_beats,
@@ -114,10 +112,7 @@ class Stash(wiring.Component):
             place.eq(encoded(next_free)),
             self.none.eq(~chains.any()),
         ]
-        m.d.sync += [
-            room.eq(Mux(self.reserve, left + self.take, freed)),
-            next_free.eq(Mux(self.put, unused_else, unused)),
-        ]
+        m.d.sync += room.eq(Mux(self.reserve, left + self.take, freed))
         starts = [Signal(len(place), name=f"start{i}") for i in range(stashes(config))]
         self._put(m, place, (beats, lasts, links), starts)
         at = self._take(m, (beats, lasts, links), starts)

