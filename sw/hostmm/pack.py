@@ -57,9 +57,9 @@ def unpacker(layout: data.StructLayout) -> Callable[[int], dict[str, int]]:
 
 
 def field_of(
-    layout: data.StructLayout, name: str, column: np.ndarray
-) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Extract one field from a column of packed words (uint64, or int64 that holds a narrow layout)."""
+    layout: data.StructLayout, name: str
+) -> Callable[[np.ndarray], np.ndarray[Any, np.dtype[np.int64]]]:
+    """Return what extracts one field from a column of packed words (uint64, or int64 that holds a narrow layout)."""
     offset, width = _fields(layout)[name]
-    words = column.astype(np.uint64)
-    return ((words >> np.uint64(offset)) & np.uint64((1 << width) - 1)).astype(np.int64)
+    shift, mask = np.uint64(offset), np.uint64((1 << width) - 1)
+    return lambda column: ((column.astype(np.uint64) >> shift) & mask).astype(np.int64)

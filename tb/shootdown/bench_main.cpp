@@ -8,7 +8,7 @@
 #include <memory>
 #include <vector>
 
-#include "Vemulator.h"
+#include "Vtop.h"
 #include "verilated.h"
 
 namespace {
@@ -52,7 +52,7 @@ int main(int argc, char** argv) {
         return 2;
     }
     // Verilator spells a double underscore ___05F.
-    const auto top = std::make_unique<Vemulator>();
+    const auto top = std::make_unique<Vtop>();
     top->clk = 0;
     top->rst = 1;
     for (int i = 0; i < 2 * kResetClocks; ++i) {

@@ -22,17 +22,22 @@ SIMULATORS: tuple[Simulator, ...] = ("verilator", "icarus")
 _TIMESCALE = "1ns/1ps"
 _VERILOG = (".v", ".sv")
 _WARNINGS_OFF = ("-Wno-fatal", "-Wno-lint", "-Wno-style")
-_TRANSLATE = ("--cc", "--exe", "-Mdir", "model", "-o", "sim", *_WARNINGS_OFF)
+_TRANSLATE = ("--cc", "--exe", "--prefix", "Vtop", "-Mdir", "model", "-o", "sim", *_WARNINGS_OFF)
 _OPTIMIZE = (
     *("-O3", "--x-assign", "fast", "--x-initial", "fast", "--noassert"),
     # This pass looks for conditions far apart: two thirds of the translation of the emulator, for nothing.
     "-fno-merge-cond-motion",
 )
-_COMPILE = ("make", "-C", "model", "OPT_GLOBAL=-O2")
 _LONG, _SHORT = "OPT_FAST=-O2", "OPT_FAST=-O0"
 """For the C++ compiler, which takes five times as long with the first as with the second."""
 _ONE_FILE = ("--output-split", "0")
 """Unless it optimizes, the C++ compiler takes as long for the headers as for the model: it should read them once."""
+_RUNTIME = {
+    # The delay makes Verilator's scheduler of coroutines part of it.
+    "runtime.v": "module runtime; initial #1 $finish; endmodule\n",
+    "runtime.mk": "include Vtop.mk\nruntime.o: $(VK_GLOBAL_OBJS)\n\t$(CXX) -r -nostdlib -o $@ $^\n",
+}
+"""Makes one object of what Verilator links to every model."""
 _WAVES_MACRO = "SHOOTDOWN_WAVES"
 _ICARUS_DUMP = """\
 module shootdown_dump;
@@ -131,20 +136,20 @@ def _verilate(design: Design, sources: dict[str, str], waves: bool) -> Path:
         f'{kind} -module "{design.top}" -var "{name}"\n' for kind, names in kinds for name in names
     ]
     sources = sources | {"visible.vlt": f"`verilator_config\n{''.join(lines)}"}
-    options = ["--prefix", "Vtop", "--vpi", "--timing", "--timescale", _TIMESCALE]
+    options = ["--vpi", "--timing", "--timescale", _TIMESCALE]
     options += ["-CFLAGS", "-std=c++20 -fcoroutines"]
     options += ["-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"]
     options += ["--trace-fst", "--trace-structs", f"-D{_WAVES_MACRO}"] if waves else []
-    options += [str(cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp")]
+    main = str(cocotb_tools.config.share_dir / "lib" / "verilator" / "verilator.cpp")
     version = f"cocotb {importlib.metadata.version('cocotb')}"
     name, fast = f"{design.name}-verilator", design.long and not waves
-    return _run_verilator(name, design.top, sources, options, version, fast=fast)
+    return _run_verilator(name, design.top, sources, options, main, version, fast=fast)
 
 
 def build_bare(design: Design, main: Path) -> Path:
     """Compile ``design`` with Verilator around the C++ program ``main``, without Python; return the executable.
 
-    ``main`` includes ``V<top>.h``. The model is optimized as for :func:`build`.
+    ``main`` includes ``Vtop.h``. The model is optimized as for :func:`build`.
 
     Raises
     ------
@@ -154,8 +159,10 @@ def build_bare(design: Design, main: Path) -> Path:
         Verilator or the C++ compiler refused.
     """
     sources = _sources(design) | {main.name: main.read_text()}
-    options = ["--prefix", f"V{design.top}", "--no-timing", f"../{main.name}"]
-    return _run_verilator(f"{design.name}-bare", design.top, sources, options, "", fast=design.long)
+    name, options = f"{design.name}-bare", ["--no-timing"]
+    return _run_verilator(
+        name, design.top, sources, options, f"../{main.name}", "", fast=design.long
+    )
 
 
 def _run_verilator(
@@ -163,21 +170,31 @@ def _run_verilator(
     top: str,
     sources: dict[str, str],
     options: Sequence[str],
+    main: str,
     version: str,
     *,
     fast: bool,
 ) -> Path:
     verilator = toolchain.find_verilator()
-    files = sorted(file for file in sources if file.endswith((*_VERILOG, ".vlt")))
-    translate = [str(verilator.executable), *_TRANSLATE, *_OPTIMIZE, "--top-module", top]
-    translate += [*(() if fast else _ONE_FILE), *options, *files]
-    prefix = options[options.index("--prefix") + 1]
-    level = _LONG if fast else _SHORT
-    compile_model = [*_COMPILE, level, "-f", f"{prefix}.mk", *verilator.make_variables]
     environment = verilator.environment | {"MAKEFLAGS": f"-j{min(os.cpu_count() or 1, 4)}"}
     if shutil.which("ccache"):
         environment["OBJCACHE"] = "ccache"
-    commands = [translate, compile_model]
-    return compile_cached(
-        name, sources, commands, "model/sim", environment, f"{verilator.version} {version}"
+    translate = [str(verilator.executable), *_TRANSLATE, *options]
+    make = ["make", "-C", "model", "OPT_GLOBAL=-O2", *verilator.make_variables]
+    version = f"{verilator.version} {version}"
+    runtime = compile_cached(
+        "runtime-verilator",
+        _RUNTIME,
+        [
+            [*translate, "--top-module", "runtime", "runtime.v"],
+            [*make, "-f", "../runtime.mk", "runtime.o"],
+        ],
+        "model/runtime.o",
+        environment,
+        version,
     )
+    files = sorted(file for file in sources if file.endswith((*_VERILOG, ".vlt")))
+    translate += [*_OPTIMIZE, *(() if fast else _ONE_FILE), "--top-module", top, main, *files]
+    make += ["-f", "Vtop.mk", _LONG if fast else _SHORT]
+    make += ["VM_GLOBAL_FAST=", "VM_GLOBAL_SLOW=", f"LOADLIBES={runtime}"]
+    return compile_cached(name, sources, [translate, make], "model/sim", environment, version)

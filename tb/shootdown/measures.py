@@ -277,14 +277,14 @@ def device_counters(history: History, registers: Mapping[str, int] | None = None
     rows = history.rows
     done = rows.of(Event.DMA_DONE.value)
     arg = rows["span"][done]
-    good = field_of(AccessArg(), "code", arg) == Response.OKAY.value
+    good = field_of(AccessArg(), "code")(arg) == Response.OKAY.value
     faults = len(rows.of(Event.FAULT.value))
     return DeviceCounters(
         accesses=len(history.uses) + faults,
         tlb_hits=len(history.uses) - _walked_uses(history),
         walks=len(history.walks),
         faults=faults,
-        bytes=8 * int(field_of(AccessArg(), "beats", arg)[good].sum()),
+        bytes=8 * int(field_of(AccessArg(), "beats")(arg)[good].sum()),
     )
 
 

@@ -77,7 +77,7 @@ class Bench:
 class Records:
     def __init__(self, rows):
         self.rows = rows
-        self.kinds = field_of(RecordLayout(), "kind", rows[:, 0])
+        self.kinds = field_of(RecordLayout(), "kind")(rows[:, 0])
 
     def of(self, kind):
         return self.rows[self.kinds == kind.value]
@@ -185,7 +185,7 @@ def test_an_empty_range_is_refused_and_a_fence_comes_after_what_is_before_it():
     bench.command(CommandKind.PAGE, tag=7)
     bench.command(CommandKind.FENCE, tag=8)
     drained = bench.advance().of(Event.DRAINED)
-    assert list(field_of(RecordLayout(), "tag", drained[:, 0])) == [7, 8]
+    assert list(field_of(RecordLayout(), "tag")(drained[:, 0])) == [7, 8]
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_the_sanitizer_watches_the_walker():
     bench.dma()
     records = bench.advance()
     (row,) = records.of(Event.VIOLATION)
-    assert field_of(RecordLayout(), "source", row[:1])[0] == 1
+    assert field_of(RecordLayout(), "source")(row[:1])[0] == 1
 
 
 def test_memory_messages():
@@ -264,6 +264,6 @@ def test_one_batch_or_many_give_the_same_records():
             if split:
                 bench.parts = [*getattr(bench, "parts", []), bench.advance(0).rows]
         rows = np.concatenate([*getattr(bench, "parts", []), bench.advance().rows])
-        return rows[field_of(RecordLayout(), "kind", rows[:, 0]) != Event.ADVANCED.value]
+        return rows[field_of(RecordLayout(), "kind")(rows[:, 0]) != Event.ADVANCED.value]
 
     assert np.array_equal(run(split=True), run(split=False))

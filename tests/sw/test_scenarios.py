@@ -143,7 +143,7 @@ def freed_touches(host):
     """How often the device touched a frame that had been freed."""
     columns = host.machine.timeline.columns()
     keep = (columns["hw"] == 1) & (columns["kind"] == Event.VIOLATION.value)
-    codes = field_of(AccessArg(), "code", columns["span"][keep])
+    codes = field_of(AccessArg(), "code")(columns["span"][keep])
     return int(np.count_nonzero(codes == Verdict.FREED.value))
 
 

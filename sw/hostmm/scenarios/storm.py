@@ -165,8 +165,8 @@ def _leaks(columns: Mapping[str, np.ndarray], loads: np.ndarray) -> int:
     stores &= (columns["hw"] == 0) & np.isin(columns["mm"], list(_STRANGERS))
     owner = dict(zip(columns["b"][stores].tolist(), columns["mm"][stores].tolist(), strict=True))
     arg = columns["span"][loads]
-    asids = field_of(LoadArg(), "asid", arg).tolist()
-    counts = field_of(LoadArg(), "count", arg).tolist()
+    asids = field_of(LoadArg(), "asid")(arg).tolist()
+    counts = field_of(LoadArg(), "count")(arg).tolist()
     words = zip(columns["a"][loads].tolist(), columns["b"][loads].tolist(), strict=True)
     return sum(
         owner.get(value, asid) != asid

@@ -11,7 +11,7 @@ from secmmu.layouts import AccessArg
 
 __all__ = ["Rows"]
 
-_ACCESS = AccessArg()
+_ACCESS = [field_of(AccessArg(), name) for name in ("asid", "id", "write", "code", "beats")]
 _KINDS = 256
 """More than there are kinds of row."""
 
@@ -52,8 +52,8 @@ class Rows:
 
     def access(self, index: _Ints) -> Iterator[tuple[int, ...]]:
         """Yield (asid, id, write, code, beats) of each hardware row in ``index`` that carries an AccessArg."""
-        arg, names = self.columns["span"][index], ("asid", "id", "write", "code", "beats")
-        return zip(*(field_of(_ACCESS, name, arg).tolist() for name in names), strict=True)
+        arg = self.columns["span"][index]
+        return zip(*(field(arg).tolist() for field in _ACCESS), strict=True)
 
     def cycle_of(self, row: int) -> int:
         """Emulated cycle of a row."""
