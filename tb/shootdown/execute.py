@@ -12,6 +12,7 @@ from hostmm.driver import Driver
 from hostmm.errors import DeadlockError
 from hostmm.link import Batch
 from hostmm.machine import Machine, MachineConfig
+from hostmm.model import Model
 from hostmm.notifier import NotifierChain
 from hostmm.policies import POLICIES, Policy
 from hostmm.replay import Replay, ReplayConfig, frame_limit
@@ -21,9 +22,10 @@ from hostmm.timeline import Timeline
 from hostmm.trace import Trace, load
 from secmmu.csr import EMULATOR_REGISTERS, REGISTERS
 from secmmu.layouts import Event
+from shootdown.carriers import drive_model
 from shootdown.config import RunConfig
 
-__all__ = ["RunData", "prepare", "run_session"]
+__all__ = ["RunData", "play_on_model", "prepare", "run_session"]
 
 _COUNTERS = (
     (REGISTERS["mmu.accesses.reads"], False),
@@ -86,6 +88,24 @@ def run_session(
     counters = yield from _read_counters(machine)
     cycles = machine.link.synced_cycle
     return RunData(machine.timeline, machine.policy, counters, cycles, frames, stuck)
+
+
+def play_on_model(config: RunConfig) -> tuple[Machine, str | None]:
+    """Run a configuration on the model, without the audit at its end.
+
+    Returns
+    -------
+    Machine
+        With the timeline until then.
+    str or None
+        Who waited for what for ever.
+    """
+    machine, _ = prepare(config, lambda _done: None)
+    try:
+        drive_model(machine.sched.run(), Model(memory_bytes=config.emulator.memory_bytes))
+    except DeadlockError as error:
+        return machine, str(error)
+    return machine, None
 
 
 def prepare(config: RunConfig, progress: Callable[[float], None]) -> tuple[Machine, int]:

@@ -25,15 +25,13 @@ import numpy as np
 from msgspec.structs import replace
 
 from hostmm.audit import check_counts
-from hostmm.errors import DeadlockError, HostError
+from hostmm.errors import HostError
 from hostmm.machine import Machine
-from hostmm.model import Model
 from secmmu.layouts import Event
-from shootdown.carriers import drive_model
-from shootdown.checks import STUCK, check, examined
+from shootdown.checks import check, examined
 from shootdown.collector import no_collection
 from shootdown.config import MODEL, RunConfig
-from shootdown.execute import prepare
+from shootdown.execute import play_on_model
 from shootdown.history import History
 
 __all__ = [
@@ -156,7 +154,8 @@ def bounded(*, steps: int, bound: int, seed: int = 1) -> Iterator[Schedule]:
 
 def count_steps(config: RunConfig) -> int:
     """Return how many steps of a program can be preempted."""
-    return _play(config).sched.steps
+    machine, _ = play_on_model(config)
+    return machine.sched.steps
 
 
 def explore(
@@ -180,26 +179,19 @@ def explore(
     return search
 
 
-def _play(config: RunConfig) -> Machine:
-    machine, _ = prepare(config, lambda _done: None)
-    drive_model(machine.sched.run(), Model(memory_bytes=config.emulator.memory_bytes))
-    return machine
-
-
 def _verdict(run: RunConfig, verdicts: dict[bytes, _Verdict]) -> _Verdict:
     """Run one schedule and check it, unless its order has been checked before."""
-    try:
-        machine = _play(run)
-    except DeadlockError:
-        return _Verdict(frozenset({(STUCK, False)}), frozenset({STUCK}))
+    machine, stuck = play_on_model(run)
     history = History(machine.timeline, machine.policy)
     order = _order(history.rows.columns)
     if order not in verdicts:
-        broken = {(v.invariant, v.expected) for v in check(history)}
+        broken = {(v.invariant, v.expected) for v in check(history, stuck=stuck)}
         exercised = {name for name, count in examined(history).items() if count}
-        verdicts[order] = _Verdict(
-            frozenset(broken | _miscounts(machine)), frozenset(exercised | {COUNTS})
-        )
+        if stuck is None:
+            broken |= _miscounts(machine)
+            exercised.add(COUNTS)
+        exercised |= {name for name, _ in broken}
+        verdicts[order] = _Verdict(frozenset(broken), frozenset(exercised))
     return verdicts[order]
 
 

@@ -79,6 +79,13 @@ def test_a_fault_is_found_with_a_budget_that_the_correct_host_passes(mutant, nam
     assert invariant in explore(replace(config, mutant=mutant), schedules).hits
 
 
+def test_a_schedule_that_hangs_is_checked_until_then():
+    """It breaks more than that it does not come to an end."""
+    found = explore(race("bug-gave-up", "v6.6", mutant="B33"), [Schedule(1)])
+    assert {"I13", "I22"} <= set(found.hits)
+    assert found.exercised["counts"] == 0
+
+
 def test_halves_are_by_seed_and_by_pct_and_can_be_cut():
     """The parts of a search are the search."""
     whole = list(halves(11, steps=30))

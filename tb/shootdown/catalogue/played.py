@@ -2,14 +2,11 @@
 
 from dataclasses import dataclass
 
-from hostmm.errors import DeadlockError
-from hostmm.model import Model
 from hostmm.scenarios import FORBIDDEN, find
 from secmmu.layouts import Event
-from shootdown.carriers import drive_model
 from shootdown.checks import Violation, check
 from shootdown.config import RunConfig
-from shootdown.execute import prepare
+from shootdown.execute import play_on_model
 from shootdown.history import History
 
 __all__ = ["Played", "play"]
@@ -51,12 +48,7 @@ class Played:
 
 def play(config: RunConfig) -> Played:
     """Run a configuration on the model and check it."""
-    machine, _ = prepare(config, lambda _done: None)
-    stuck = None
-    try:
-        drive_model(machine.sched.run(), Model(memory_bytes=config.emulator.memory_bytes))
-    except DeadlockError as caught:
-        stuck = str(caught)
+    machine, stuck = play_on_model(config)
     history = History(machine.timeline, machine.policy)
     violations = check(history, stuck=stuck)
     assert config.scenario is not None
