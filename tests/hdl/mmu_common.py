@@ -31,7 +31,7 @@ SMALL = SecmmuConfig(
     commands=4,
     filters=2,
 )
-DEFAULT = SecmmuConfig()
+DEFAULT = SecmmuConfig(svadu=True)
 
 
 def environment(config: SecmmuConfig) -> dict[str, str]:

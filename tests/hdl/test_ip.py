@@ -29,7 +29,7 @@ def block() -> Design:
     return Design(name="secmmu-ip", verilog=text_of("tiny"), top="secmmu")
 
 
-system = RtlCases(block, "shootdown.cases.ip_cases", simulators=("verilator",))
+system = RtlCases(block, "shootdown.cases.ip_cases", simulators=("icarus",))
 
 
 def test_ports_have_the_names_that_vendor_tools_look_for() -> None:

@@ -1,6 +1,5 @@
 """The secondary MMU in simulation: the full list on Verilator, a smoke subset on Icarus too."""
 
-import dataclasses
 import os
 
 from shootdown.cases.mmu_sweep_cases import STRIDE_VARIABLE
@@ -18,12 +17,7 @@ SWEEP_SECONDS = 36_000.0 if STRIDE[STRIDE_VARIABLE] == "1" else 600.0
 sweep = mmu_cases("mmu_sweep_cases", SMALL, env=STRIDE, timeout_s=SWEEP_SECONDS)
 """Every 23rd offset with a memory of 20 cycles; all of them with the variable set to 1."""
 
-update = mmu_cases(
-    "mmu_update_cases",
-    dataclasses.replace(SMALL, svadu=True),
-    env=STRIDE,
-    timeout_s=SWEEP_SECONDS,
-)
+update = mmu_cases("mmu_update_cases", DEFAULT, env=STRIDE, timeout_s=SWEEP_SECONDS)
 
 seeded = mmu_cases("mmu_seeded_cases", SMALL)
 soak = mmu_cases("mmu_soak_cases", SMALL)

@@ -41,7 +41,7 @@ def pressed(tmp_path_factory: pytest.TempPathFactory) -> Played:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("scenario", "rows"), [("press", 1000), pytest.param("storm", 10_000, marks=pytest.mark.long)]
+    ("scenario", "rows"), [("I24", 1000), pytest.param("storm", 10_000, marks=pytest.mark.long)]
 )
 def test_both_simulators_count_the_same_cycles(scenario: str, rows: int, tmp_path: Path) -> None:
     """Every row of the timeline, every counter and every percentile."""

@@ -1,6 +1,7 @@
 """A fault that is switched on makes a run fail, by name of the invariant, in a cycle, with its replay.
 
-Every fault of the host; of those of the RTL the ones that a scenario meets. All of these are found at its pins, too
+Every fault of the host; of those of the RTL the ones that a scenario meets. The host's are shown on the model, which
+needs no compiler, and by ``pytest -m long`` on the RTL. Those of the RTL are all found at its pins, too
 (:mod:`tests.hdl.test_mmu_mutants`), which is so much cheaper that ``make test`` has one of them in a run, which breaks
 a rule of the host, one of entries and one of uses; the others are found by ``pytest -m long``.
 """
@@ -45,7 +46,7 @@ SHOWN = re.compile(
 )
 
 
-def words(exposure: Exposure, simulator: str = "verilator") -> list[str]:
+def words(exposure: Exposure, simulator: str) -> list[str]:
     """Return the arguments of the run."""
     return [
         *("run", "--policy", "v9", "--sim", simulator, "--scenario", exposure.scenario),
@@ -63,27 +64,34 @@ def test_every_mutant_of_the_host_has_an_exposure() -> None:
     assert set(HOST_MUTANTS) <= set(EXPOSED_BY) <= {*MUTANTS, *HOST_MUTANTS}
 
 
-def is_long(mutant: str) -> bool:
-    """Whether a mutant is left to ``pytest -m long``."""
-    return mutant in MUTANTS and mutant != RTL_IN_SHORT
+def cases() -> list[tuple[str, str, bool]]:
+    """Return each mutant, what its run is simulated by, and whether that is left to ``pytest -m long``.
+
+    A fault of the RTL is a model of its own, which Icarus compiles at once but plays slowly.
+    """
+    return [
+        *((mutant, "model", False) for mutant in HOST_MUTANTS),
+        *((mutant, "verilator", True) for mutant in HOST_MUTANTS),
+        *((mutant, "icarus", mutant != RTL_IN_SHORT) for mutant in EXPOSED_BY if mutant in MUTANTS),
+    ]
 
 
-def parameter(mutant: str) -> object:
-    """Return the test's parameter for a mutant, marked as what it is."""
-    return pytest.param(mutant, marks=[pytest.mark.slow, *[pytest.mark.long] * is_long(mutant)])
+def parameter(*values: object, long: bool) -> object:
+    """Return a test's parameters, marked as what it is."""
+    return pytest.param(*values, marks=[pytest.mark.slow, *[pytest.mark.long] * long])
 
 
-@pytest.mark.parametrize("mutant", [parameter(mutant) for mutant in EXPOSED_BY])
+@pytest.mark.parametrize(
+    ("mutant", "simulator"), [parameter(*case, long=long) for *case, long in cases()]
+)
 def test_a_mutant_fails_its_run_and_the_replay_in_the_same_cycle(
-    mutant: str, tmp_path: Path
+    mutant: str, simulator: str, tmp_path: Path
 ) -> None:
     """Status 1, at most three violations in full, and a command that shows them again.
 
-    A fault of the RTL is a model of its own, which Icarus compiles at once but plays slowly: one of them is replayed.
-    That one is also found by the rules of which entries are there and which are used.
+    Of the RTL one is replayed. That one is also found by the rules of which entries are there and which are used.
     """
     exposure = EXPOSED_BY[mutant]
-    simulator = "icarus" if mutant in MUTANTS else "verilator"
     run = shootdown([*words(exposure, simulator), "--mutant", mutant], tmp_path)
     found = failures(run.stdout)
     assert run.returncode == 1, run.stderr
@@ -100,20 +108,21 @@ def test_a_mutant_fails_its_run_and_the_replay_in_the_same_cycle(
 
 
 def twins() -> list[object]:
-    """Return the runs that show mutants; where all of these are long, so is the twin."""
-    shown: dict[tuple[str, tuple[str, ...]], list[bool]] = {}
-    for mutant, exposure in EXPOSED_BY.items():
-        shown.setdefault((exposure.scenario, exposure.options), []).append(is_long(mutant))
-    return [
-        pytest.param(*run, marks=[pytest.mark.slow, *[pytest.mark.long] * all(long)])
-        for run, long in sorted(shown.items())
-    ]
+    """Return the runs that show mutants, on Verilator instead of Icarus; where all of these are long, so is the twin."""
+    shown: dict[tuple[str, tuple[str, ...], str], list[bool]] = {}
+    for mutant, simulator, long in cases():
+        exposure = EXPOSED_BY[mutant]
+        twin = "model" if simulator == "model" else "verilator"
+        shown.setdefault((exposure.scenario, exposure.options, twin), []).append(long)
+    return [parameter(*run, long=all(long)) for run, long in sorted(shown.items())]
 
 
-@pytest.mark.parametrize(("scenario", "options"), twins())
-def test_the_unmutated_twin_passes(scenario: str, options: tuple[str, ...], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("scenario", "options", "simulator"), twins())
+def test_the_unmutated_twin_passes(
+    scenario: str, options: tuple[str, ...], simulator: str, tmp_path: Path
+) -> None:
     """Status 0, the outcome as expected, no violation."""
-    run = shootdown(words(Exposure(scenario, "", options)), tmp_path)
+    run = shootdown(words(Exposure(scenario, "", options), simulator), tmp_path)
     assert run.returncode == 0, run.stdout + run.stderr
     (played,) = json.loads((tmp_path / "out/run/results.json").read_text())["scenarios"]
     assert (played["outcome"], played["expected"]) == ("allowed", True)
