@@ -136,8 +136,7 @@ def test_neither_warp_nor_the_carrier_changes_a_record() -> None:
     """The MMU's idle is honest, and its lanes depend on frozen state only."""
     messages = [*tables(), *traffic(Random(0))]
     plain = perform(messages, mmu=Secmmu)
-    warped = perform([csr("warp", 1), *messages], mmu=Secmmu)
-    stalled = perform(messages, mmu=Secmmu, stalls=Random(0))
-    assert without_clocks(plain) == without_clocks(warped) == without_clocks(stalled)
+    warped = perform([csr("warp", 1), *messages], mmu=Secmmu, stalls=Random(0))
+    assert without_clocks(plain) == without_clocks(warped)
     assert warped[-1].a < plain[-1].a
     assert {Event.WALK, Event.FILL, Event.KILL, Event.FAULT} <= {record.kind for record in plain}

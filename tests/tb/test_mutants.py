@@ -108,12 +108,11 @@ def test_a_mutant_fails_its_run_and_the_replay_in_the_same_cycle(
 
 
 def twins() -> list[object]:
-    """Return the runs that show mutants, on Verilator instead of Icarus; where all of these are long, so is the twin."""
+    """Return the runs that show mutants; where all of these are long, so is the twin."""
     shown: dict[tuple[str, tuple[str, ...], str], list[bool]] = {}
     for mutant, simulator, long in cases():
         exposure = EXPOSED_BY[mutant]
-        twin = "model" if simulator == "model" else "verilator"
-        shown.setdefault((exposure.scenario, exposure.options, twin), []).append(long)
+        shown.setdefault((exposure.scenario, exposure.options, simulator), []).append(long)
     return [parameter(*run, long=all(long)) for run, long in sorted(shown.items())]
 
 

@@ -61,7 +61,10 @@ def test_an_image_may_begin_anywhere_and_an_asid_may_change_its_root(tmp_path: P
     lines = ["# asid, root, address", *(f"3 {root:#x} 0x123456 r" for root in roots), "", "3 1 0 w"]
     (tmp_path / "accesses").write_text("\n".join(lines))
     run = shootdown(
-        ["walk", "--image", "image", "--base", hex(base), "--accesses", "accesses"],
+        [
+            *("walk", "--image", "image", "--base", hex(base), "--accesses", "accesses"),
+            *("--sim", "icarus"),
+        ],
         tmp_path,
     )
     assert run.returncode == 0, run.stderr
