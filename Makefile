@@ -15,7 +15,7 @@ WAVES ?=
 RUN_OPTIONS = $(addprefix --policy ,$(POLICY)) $(if $(SIM),--sim $(SIM)) $(if $(SEED),--seed $(SEED)) \
               $(if $(CPUS),--cpus $(CPUS)) $(if $(filter-out 0,$(WAVES)),--waves)
 
-.PHONY: help setup sim compare matrix bench bench-hw fpga formal sweep waves doctor test lint type unit format lock clean
+.PHONY: help setup sim compare matrix bench bench-hw fpga formal sweep waves doctor test lint type mypy basedpyright unit format lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -75,8 +75,13 @@ lint: $(STAMP) ## Check style
 	@$(VENV)/bin/ruff format --check --quiet hdl sw tb tests
 
 type: $(STAMP) ## Check types
+	@$(MAKE) --no-print-directory -j2 mypy basedpyright
+
+mypy: $(STAMP)
 	@$(VENV)/bin/mypy --no-error-summary
-	@$(VENV)/bin/basedpyright --level error | tail -n 20
+
+basedpyright: $(STAMP)
+	@$(VENV)/bin/basedpyright --level error
 
 unit: $(STAMP) ## Run the tests alone
 	@$(VENV)/bin/pytest -q -m "not long" -n $(WORKERS) --dist loadscope --no-loadscope-reorder $(TESTS)
