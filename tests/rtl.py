@@ -22,6 +22,9 @@ from shootdown.errors import ShootdownError
 
 __all__ = ["RtlCases"]
 
+BUILD_S = 480.0
+"""Wall-clock limit of compiling a model, in seconds."""
+
 
 @dataclasses.dataclass(frozen=True)
 class RtlCases:
@@ -80,8 +83,12 @@ class SimulationNode(pytest.Collector):
 
     def collect(self) -> Iterator[pytest.Item]:
         """Yield the cases."""
+        # Whichever item comes first waits for the model and for the whole simulation.
+        limit = pytest.mark.timeout(BUILD_S + self.cases.timeout_s)
         for name in simulate.case_names(self.cases.module):
-            yield CaseItem.from_parent(self, name=name)
+            item = CaseItem.from_parent(self, name=name)
+            item.add_marker(limit)
+            yield item
 
     @property
     def out(self) -> Path:

@@ -13,7 +13,7 @@ import pytest
 from secmmu.emit import to_verilog
 from shootdown import simulate
 from shootdown.errors import BuildError, SimulationError, ToolError
-from tests.rtl import RtlCases
+from tests.rtl import BUILD_S, RtlCases, collect_cases
 from tests.tb.adder import Adder
 
 cases = RtlCases(Adder, "tests.tb.adder_cases")
@@ -51,6 +51,15 @@ def test_verilog_name_is_checked() -> None:
     to_verilog(component, name="good")
     with pytest.raises(ValueError, match="name must be a Verilog identifier, not 'a b'"):
         to_verilog(component, name="a b")
+
+
+def test_an_item_may_take_as_long_as_its_simulation(request: pytest.FixtureRequest) -> None:
+    """Not what the other tests may: a whole sweep takes hours."""
+    hours = RtlCases(Adder, "tests.tb.adder_cases", timeout_s=36_000)
+    node = collect_cases(request.node.parent, "hours", hours)
+    items = [item for simulator in node.collect() for item in simulator.collect()]
+    limits = {item.get_closest_marker("timeout").args for item in items}
+    assert limits == {(BUILD_S + 36_000,)}
 
 
 @pytest.mark.parametrize("simulator", simulate.SIMULATORS)
