@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from hostmm.bugs import BUGS as FAULTS
+from hostmm.policies import POLICIES
 from hostmm.scenarios.litmus import bugs as scripts
+from hostmm.timeline import Row
 from secmmu.config import MUTANTS
 from shootdown.catalogue.bugs import BENIGN, BUGS, Entry, judge, try_bug, try_rtl_bug
 from shootdown.catalogue.matrix import ROWS
@@ -14,6 +16,8 @@ from shootdown.catalogue.played import Played, play
 from shootdown.catalogue.trial import TRIAL
 from shootdown.checks import Violation
 from shootdown.cli import main
+from shootdown.execute import play_on_model
+from shootdown.history import History
 from tests.tb.test_mutants import EXPOSED_BY
 
 PAGE = Path(__file__).parents[2] / "docs/bugs.md"
@@ -41,6 +45,35 @@ def test_each_bug_has_a_mechanism_of_its_own():
     faults = [FAULTS[name] for name in HOST]
     assert len({(f.policy, f.chain, f.subscriber) for f in faults}) == len(faults)
     assert len({entry.mechanism for entry in BUGS.values()}) == len(BUGS)
+
+
+@pytest.mark.parametrize("name", ["B2", "B13", "B43"])
+def test_a_fault_that_moves_a_call_makes_it(name):
+    """Where the path does not come to a point, nobody is told at all, which is another bug."""
+    run = BUGS[name].run
+    machine, _ = play_on_model(run)
+    history = History(machine.timeline, machine.policy)
+    ((path, calls),) = (
+        (path, calls)
+        for path, calls in machine.policy.points.items()
+        if calls != POLICIES[run.policy].points[path]
+    )
+    made = {c.kind for c in history.callbacks if history.rows.paths[c.path] == path}
+    assert made == {*calls.values()}
+
+
+def test_what_is_published_first_is_told_of_behind_that():
+    """B2: the new PTE stands there, and the lock is still held, when the device is told."""
+    machine, _ = play_on_model(BUGS["B2"].run)
+    history = History(machine.timeline, machine.policy)
+    published = next(change for change in history.changes if change.maps and change.span)
+    (told,) = (c for c in history.callbacks if c.span == published.span)
+    unlocked = [
+        row
+        for row, span in history.rows.take(history.rows.of(Row.UNLOCK), "span")
+        if span == told.span
+    ]
+    assert published.row < told.begin < told.end < unlocked[-1]
 
 
 @pytest.mark.parametrize("name", HOST)

@@ -140,6 +140,8 @@ def _copy(
     dropped = [page for page in (old if same else new, old) if page is not None]
     locked = machine.policy.cow_puts_locked
     yield from _put(machine, dropped[:locked])
+    if notified:
+        yield from mm.notifiers.at(_NAME, Point.UNLOCKING, vpn, low=low)
     yield from pte_unmap_unlock(machine, ptl)
     if notified:
         yield from mm.notifiers.at(_NAME, Point.UNLOCKED, vpn, low=low)
