@@ -147,6 +147,17 @@ def test_cleared_and_nobody_told() -> None:
     assert (violation.path, violation.cycle) == ("try_to_unmap_one", 40)
 
 
+def test_who_was_only_asked_for_a_sign_of_use_was_not_told() -> None:
+    """The page is gone, and the callback before that says nothing of it."""
+    for kind, broken in ((Notification.CLEAR_FLUSH_YOUNG, 1), (Notification.INVALIDATE_PAGE, 0)):
+        scene = Scene(V9)
+        scene.subscribe(MM)
+        with scene.path("try_to_unmap_one"):
+            call(scene, kind, VPN)
+            scene.at(40).pte_clear(MM, VPN, PFN)
+        assert len(scene.violations("I20")) == broken
+
+
 def test_cleared_and_nobody_to_tell() -> None:
     """Neither without subscribers, nor outside the notifying paths, nor of a swap entry."""
     scene = Scene()

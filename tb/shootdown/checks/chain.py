@@ -176,7 +176,7 @@ def _untold(history: History) -> Findings:
             continue
         if _stands_again(history, change):
             continue
-        told = history.callbacks_of.get(change.span, ())
+        told = [c for c in history.callbacks_of.get(change.span, ()) if c.kind in _TELLING]
         covered = any(callback.covers(change.mm, change.vpn) for callback in told)
         if not covered and _listeners(history, change.mm, change.row, kinds):
             how = "cleared" if change.unmaps else "downgraded"
