@@ -1,5 +1,7 @@
 """I19: completion means performed."""
 
+import itertools
+
 from hostmm.timeline import Notification, Row
 from secmmu.layouts import CommandKind, Event
 from tests.tb.timelines import Scene
@@ -52,11 +54,12 @@ def test_use_of_the_new_translation_need_not_end() -> None:
 
 def test_callback_that_does_not_wait() -> None:
     """It returns before *drained*, with a use in flight and without."""
-    for in_flight in (False, True):
+    kinds = (Notification.INVALIDATE_PAGE, Notification.INVALIDATE_RANGE)
+    for in_flight, kind in itertools.product((False, True), kinds):
         scene = warm()
         if in_flight:
             scene.use(95, 130, MM, VA, PFN)
-        with scene.path("page_mkclean_one"), scene.notify(Notification.INVALIDATE_PAGE, MM, VPN):
+        with scene.path("page_mkclean_one"), scene.notify(kind, MM, VPN):
             scene.at(100).command(MM, VPN, tag=4, killed=(3,), drained=35)
             scene.at(102)
         whats = [v.what for v in scene.violations("I19")]

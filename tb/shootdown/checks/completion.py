@@ -10,6 +10,7 @@ _MUST_WAIT = (
     Notification.INVALIDATE_PAGE,
     Notification.CLEAR_FLUSH_YOUNG,
     Notification.RANGE_START,
+    Notification.INVALIDATE_RANGE,
     Notification.RELEASE,
 )
 
