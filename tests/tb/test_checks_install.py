@@ -3,7 +3,7 @@
 import pytest
 
 from hostmm.pack import packer
-from hostmm.policies import V9
+from hostmm.policies import V6_6, V9
 from hostmm.timeline import Notification, Row
 from secmmu.config import SWEEP_CYCLES
 from secmmu.layouts import CommandKind, Event, FillArg
@@ -237,6 +237,25 @@ def test_fills_beside_and_behind_a_bracket() -> None:
     scene.fill(150, MM, VPN + 5, 0x30, entry=5)
     scene.fill(220, MM, VPN, PFN, entry=6)
     assert scene.violations() == []
+
+
+@pytest.mark.parametrize("refuses", [1, 2])
+def test_a_start_that_was_refused_opens_no_bracket(refuses: int) -> None:
+    """The other subscriber's end is its own, whichever of the two was asked first."""
+    scene = Scene(V6_6)
+    scene.alloc(PFN)
+    scene.pte_set(MM, VPN, PFN)
+    with scene.path("zap_page_range"):
+        for number in (scene.subscribe(MM), scene.subscribe(MM)):
+            result = int(number == refuses)
+            with scene.at(100).notify(
+                Notification.RANGE_START, MM, VPN, subscriber=number, result=result
+            ):
+                pass
+        with scene.at(150).notify(Notification.RANGE_END, MM, VPN, subscriber=3 - refuses):
+            pass
+    scene.fill(200, MM, VPN, PFN)
+    assert scene.violations("I3") == []
 
 
 RTL_ORDER = (("DROPPED", 1, 1), ("FILL", 4), ("DROPPED", 2, 1), ("FILL", 5))

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 from hostmm.pack import unpacker
+from hostmm.policies import Policy
 from hostmm.timeline import CommandFlag, Notification, Row
 from secmmu.layouts import (
     PAGE_BITS,
@@ -37,6 +38,8 @@ class Replay:
     ----------
     rows : Rows
     owners : Owners
+    policy : Policy
+        It says what a range start's result means.
 
     Attributes
     ----------
@@ -50,8 +53,9 @@ class Replay:
         Entries filled between the return of a range start and the call of its range end.
     """
 
-    def __init__(self, rows: Rows, owners: Owners) -> None:
+    def __init__(self, rows: Rows, owners: Owners, policy: Policy) -> None:
         self._owners = owners
+        self._policy = policy
         self.commands: list[Command] = []
         self.entries: list[Entry] = []
         self.uses: list[Use] = []
@@ -179,8 +183,9 @@ class Replay:
         self.callbacks.append(callback)
         self._by_number[number] = callback
         if callback.kind is Notification.RANGE_END:
+            ends = mm, subscriber, first, last
             for bracket in self._brackets:
-                if (bracket.mm, bracket.first, bracket.last) == (mm, first, last):
+                if (bracket.mm, bracket.subscriber, bracket.first, bracket.last) == ends:
                     self._brackets.remove(bracket)
                     break
 
@@ -193,7 +198,9 @@ class Replay:
             if callback.covers(use.mm, use.vpn) and self._concerns(callback, use.asid)
         ]
         left = (callback.mm, callback.subscriber) in self._left
-        if callback.kind is Notification.RANGE_START and not left:
+        # One that is refused has begun nothing, and gets no end. Under EMM a result means something else.
+        refused = bool(callback.result) and not self._policy.stops_at_first
+        if callback.kind is Notification.RANGE_START and not left and not refused:
             self._brackets.append(callback)
 
     def _concerns(self, callback: Callback, asid: int) -> bool:

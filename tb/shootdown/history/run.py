@@ -40,7 +40,7 @@ class History:
     @cached_property
     def mirror(self) -> Replay:
         """The mirror of the MMU."""
-        return Replay(self.rows, self.owners)
+        return Replay(self.rows, self.owners, self.policy)
 
     @cached_property
     def owners(self) -> Owners:
