@@ -116,6 +116,7 @@ _KSM_PATHS = ("write_protect_page", "replace_page")
 PATHS = (
     *SEED_PATHS,
     "try_to_migrate_one",
+    "migrate_vma",
     "migrate_vma_collect",
     "try_to_unmap_flush",
     "migrate_misplaced_transhuge_page",
@@ -399,7 +400,7 @@ V6_6 = replace(
     V4_13,
     name="v6.6",
     points=dict.fromkeys((*_PATHS_6_6, "migrate_vma_collect"), _BRACKET)
-    | {"page_referenced_one": _ASKS, "try_to_unmap_flush": _UNTOLD},
+    | {"page_referenced_one": _ASKS, "try_to_unmap_flush": _UNTOLD, "migrate_vma": _UNTOLD},
     end_invalidates=False,
     flush_invalidates=True,
     flushes_pfnmap_locked=True,

@@ -203,6 +203,10 @@ STEPS = {
         "v4.13": "MM-W MM-W | RLK RLU RS IVR RE FLUSH",
         "v6.6": "MM-W MM-W | RLK RLU RS RE FLUSH IVR",
     },
+    "migrate_vma": {
+        "v6.6": "MM-R | RS PTL {PGL GET FC CLR IVR DRT SET(migration) RM- PUT}*2 FLUSH IVR PTU RE "
+        "{PGL COPY CLN DRT RLK PTL GET SET(W) RM+ PTU RLU PGU PGU FREE PUT}*2",
+    },
     "migrate_vma_collect": {
         "v6.6": "MM-R | RS PTL {PGL GET FC CLR IVR DRT SET(migration) RM- PUT}*2 FLUSH IVR PTU RE",
     },

@@ -1,6 +1,8 @@
 """I25 and I26: migration, and mremap."""
 
-from hostmm.policies import V3_7, V6_6
+import pytest
+
+from hostmm.policies import V3_7, V4_13, V6_6
 from hostmm.timeline import LockClass, Notification, Row
 from tests.tb.timelines import Scene
 
@@ -8,14 +10,24 @@ MM, VPN, NEW_VPN, PFN, NEW_PFN = 1, 0x10, 0x30, 0x20, 0x21
 VA = VPN << 12
 
 
-def migrate(scene: Scene, *, write_end: int, store: int | None = None) -> None:
+MIGRATIONS = (
+    "unmap_and_move",
+    "migrate_vma",
+    "collapse_huge_page",
+    "migrate_misplaced_transhuge_page",
+)
+
+
+def migrate(
+    scene: Scene, *, write_end: int, store: int | None = None, path: str = "unmap_and_move"
+) -> None:
     """A page is unmapped at 100, copied at 150 and freed at 200."""
     scene.alloc(PFN, NEW_PFN)
     scene.fill_page(PFN, 0)
     scene.pte_set(MM, VPN, PFN, writable=True)
     scene.fill(20, MM, VPN, PFN, entry=3, writable=True)
     scene.at(80).device_write(85, write_end, MM, VA, PFN, 7)
-    with scene.at(100).path("unmap_and_move"):
+    with scene.at(100).path(path, result=1):
         scene.pte_clear(MM, VPN, PFN, writable=True)
         if store is not None:
             with scene.thread("cpu1"):
@@ -38,13 +50,25 @@ def test_copied_behind_the_last_writer() -> None:
     assert scene.violations("I25") == []
 
 
-def test_copied_under_a_device_write() -> None:
+@pytest.mark.parametrize("path", MIGRATIONS)
+def test_copied_under_a_device_write(path: str) -> None:
     """It is lost: the copy has what was there before."""
     scene = Scene(V6_6)
-    migrate(scene, write_end=170)
+    migrate(scene, write_end=170, path=path)
     (violation,) = scene.violations("I25")
-    assert (violation.path, violation.cycle) == ("unmap_and_move", 150)
+    assert (violation.path, violation.cycle) == (path, 150)
     assert "in flight" in violation.what
+
+
+@pytest.mark.parametrize("moved", [0, 1])
+def test_a_copy_that_was_made_in_vain(moved: int) -> None:
+    """A huge page that somebody holds stays where it is, and may be written again."""
+    scene = Scene(V4_13)
+    scene.alloc(PFN, NEW_PFN)
+    with scene.path("migrate_misplaced_transhuge_page", result=moved):
+        scene.at(150).copy_page(NEW_PFN, PFN)
+    scene.at(155).store(MM, VA, PFN, 9)
+    assert len(scene.violations("I25")) == moved
 
 
 def test_a_cpu_stores_behind_the_copy() -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["migrate_vma"]
 
-_NAME = "migrate_vma_collect"
+_WHOLE, _NAME = "migrate_vma", "migrate_vma_collect"
 
 
 def migrate_vma(machine: "Machine", vma: Vma, first: int, last: int) -> Steps:
@@ -41,16 +41,18 @@ def migrate_vma(machine: "Machine", vma: Vma, first: int, last: int) -> Steps:
     machine.policy.require(_NAME)
     yield Acquire(vma.mm.mmap_sem, shared=True)
     moved = 0
-    for page in (yield from _collect(machine, vma, first, last)):
-        machine.lru.remove(page)
-        new: Page = yield from alloc_page(machine, page.kind)
-        # Nobody else knows it yet.
-        yield Acquire(new.lock, ordered=False)
-        done = yield from move_locked(machine, page, new)
-        machine.sched.release(new.lock)
-        machine.sched.release(page.lock)
-        yield from put_back(machine, page, new, moved=done)
-        moved += done
+    with machine.sched.path(_WHOLE) as result:
+        for page in (yield from _collect(machine, vma, first, last)):
+            machine.lru.remove(page)
+            new: Page = yield from alloc_page(machine, page.kind)
+            # Nobody else knows it yet.
+            yield Acquire(new.lock, ordered=False)
+            done = yield from move_locked(machine, page, new)
+            machine.sched.release(new.lock)
+            machine.sched.release(page.lock)
+            yield from put_back(machine, page, new, moved=done)
+            moved += done
+        result.append(moved)
     machine.sched.release(vma.mm.mmap_sem)
     return moved
 

@@ -70,10 +70,17 @@ STAGES = (
         _migrate,
     ),
     Stage(
+        "migrate_vma",
+        "migrate_vma",
+        "1.12",
+        "a driver moves two anonymous pages by address (4.14 and later): the copies come behind the last notification",
+        _migrate_vma,
+    ),
+    Stage(
         "migrate_vma_collect",
         "migrate_vma_collect",
         "1.12",
-        "a driver moves two anonymous pages by address (4.14 and later): one bracket around the collection",
+        "the first part of it: one bracket around the collection",
         _migrate_vma,
     ),
 )

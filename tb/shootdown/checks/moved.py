@@ -11,8 +11,9 @@ from shootdown.history import NEVER, History, PteChange
 
 __all__ = ["check_migration", "check_mremap", "count_migrations", "count_moves"]
 
-_MIGRATIONS = ("unmap_and_move", "collapse_huge_page")
-"""Paths that copy a page which takes the old one's place."""
+_WHOLE = "migrate_misplaced_transhuge_page"
+_MIGRATIONS = ("unmap_and_move", "migrate_vma", "collapse_huge_page", _WHOLE)
+"""Paths that copy a page which takes the old one's place; the last one may find afterwards that it must not."""
 _MREMAP = "mremap"
 
 
@@ -52,8 +53,10 @@ def check_migration(history: History) -> Findings:
 def _copies(history: History) -> Iterator[tuple[int, int]]:
     """Yield (row, source frame) of each page that a migration copied."""
     rows = history.rows
-    for row, path, source in rows.take(rows.of(Row.COPY), "path", "b"):
-        if rows.paths[path] in _MIGRATIONS:
+    for row, path, span, source in rows.take(rows.of(Row.COPY), "path", "span", "b"):
+        name, done = rows.paths[path], history.passes.get(span)
+        in_vain = name == _WHOLE and done is not None and done.end != NEVER and not done.result
+        if name in _MIGRATIONS and not in_vain:
             yield row, source >> PAGE_BITS
 
 
