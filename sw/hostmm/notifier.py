@@ -17,7 +17,7 @@ method                            may sleep   called
 ``invalidate_range_end``          3.7 on      behind the change, once for each start that did not fail
 ``invalidate_range``              never       right behind a CPU TLB flush, inside the page-table lock (3.19 on);
                                               until 6.5 also just before ``invalidate_range_end``
-``change_pte``                    never       just before a PTE is replaced by ``pte`` (3.7 to 6.8 where a page is)
+``change_pte``                    never       just before a PTE is replaced by ``pte`` (3.7 to 6.5 where a page is)
 ``release``                       3.7 on      the address space goes away; may run beside any other method
 ================================  ==========  =====================================================================
 
@@ -130,6 +130,8 @@ class NotifierChain:
         self._machine = machine
         self._mm = mm
         self._entries: list[_Entry] = []
+        self._removed: list[_Entry] = []
+        """Those off the chain whose unregistration has not begun, or has not got that far."""
         self._numbers = 0
         self._walks: list[Signal] = []
 
@@ -156,32 +158,38 @@ class NotifierChain:
 
         With mmap_sem and the rmap locks held nobody is inside a bracket (I14).
         """
-        locks = self._all_locks() if self._machine.policy.takes_all_locks else []
+        locks: list[Lock] = []
+        if self._machine.policy.takes_all_locks:
+            yield Acquire(self._mm.mmap_sem)
+            # Which others there are is known when no vma can come or go.
+            locks = [self._mm.mmap_sem, *self._rmap_locks()]
         keys: set[str] = set()
-        for lock in locks:
+        for lock in locks[1:]:
             yield Acquire(lock, ordered=lock.key not in keys)
             keys.add(lock.key)
         self.register(subscriber)
         for lock in reversed(locks):
             self._machine.sched.release(lock)
 
-    def _all_locks(self) -> list[Lock]:
-        """Locks that whoever changes PTEs of the mm holds one of, in the order of ``mm_take_all_locks``."""
+    def _rmap_locks(self) -> list[Lock]:
+        """Locks of the reverse maps that know the mm, in the order of ``mm_take_all_locks``."""
         files = [vma.file.i_mmap_lock for vma in self._mm.vmas if vma.file is not None]
         anon = [vma.anon_vma.lock for vma in self._mm.vmas if vma.anon_vma is not None]
-        return [self._mm.mmap_sem, *dict.fromkeys(files), *dict.fromkeys(anon)]
+        return [*dict.fromkeys(files), *dict.fromkeys(anon)]
 
     def unregister(self, subscriber: object) -> Steps:
         """Remove a subscriber; when it returns, none of its methods runs or will run (I15).
 
-        ``release`` is called first, unless the end of the address space has done so. The caller may sleep.
+        ``release`` is called first, unless the end of the address space has done so, and perhaps taken it off the chain.
+        The caller may sleep.
 
         Raises
         ------
         HostError
             It is not registered.
         """
-        entry = next((e for e in self._entries if e.subscriber is subscriber), None)
+        known = (*self._entries, *self._removed)
+        entry = next((e for e in known if e.subscriber is subscriber), None)
         if entry is None:
             raise HostError("a subscriber must be registered before it can be unregistered")
         if self._machine.policy.chain is Chain.LIST:
@@ -190,6 +198,7 @@ class NotifierChain:
             yield from self._release(entry)
         if entry in self._entries:
             self._remove(entry)
+        self._removed.remove(entry)
         yield from self._synchronize()
         self._machine.sched.log(Row.UNREGISTERED, mm=self._mm.number, b=entry.number)
 
@@ -299,6 +308,7 @@ class NotifierChain:
 
     def _remove(self, entry: _Entry) -> None:
         self._entries.remove(entry)
+        self._removed.append(entry)
         self._machine.sched.log(Row.SUBSCRIBE, mm=self._mm.number, tag=0, b=entry.number)
 
     def _release(self, entry: _Entry) -> Steps:

@@ -2,9 +2,12 @@
 
 import pytest
 
+from hostmm.errors import HostError
 from hostmm.lockdep import Atomic
-from hostmm.policies import V3_7
+from hostmm.locks import Acquire
+from hostmm.policies import V2_6_27, V3_7, V9
 from hostmm.timeline import Notification, Row
+from hostmm.vmas import link
 from tests.sw.hosts import Host
 
 VPN = 0x400
@@ -100,3 +103,50 @@ def test_a_callback_of_a_kind_that_never_sleeps(host):
         "INVALIDATE_RANGE": Atomic.NON_BLOCKING,
         "RELEASE": None,
     }
+
+
+def test_registration_takes_the_locks_of_the_mappings_that_there_are_by_then(host):
+    """I14: a file that is mapped while mmap_sem is waited for may be truncated as soon as that is given back."""
+    machine, mm = host.machine, host.machine.new_mm()
+    file, truncated = machine.new_file("f"), []
+
+    def mapper():
+        yield Acquire(mm.mmap_sem)
+        yield 1_000
+        yield from link(machine, host.mapping(mm, VPN, 4, file))
+        yield 5_000
+        machine.sched.release(mm.mmap_sem)
+
+    def truncater():
+        yield 3_000
+        yield Acquire(file.i_mmap_lock)
+        yield 20_000
+        truncated.append(not host.rows(Row.SUBSCRIBE))
+        machine.sched.release(file.i_mmap_lock)
+
+    def subscriber():
+        yield 500
+        yield from mm.notifiers.subscribe(Sleeper(machine))
+        assert not mm.mmap_sem.held
+        assert not file.i_mmap_lock.held
+
+    host.run(mapper(), truncater(), subscriber())
+    assert truncated == [True]
+
+
+@pytest.mark.parametrize("policy", [V9, V2_6_27, V3_7])
+def test_unregistration_behind_the_end_of_the_address_space(policy):
+    """I15: whoever has been released by it may still unregister, once, and is not released again."""
+    host = Host(policy=policy)
+    mm = host.machine.new_mm()
+    subscriber = Sleeper(host.machine)
+
+    def main():
+        yield from mm.notifiers.subscribe(subscriber)
+        yield from mm.notifiers.release()
+        yield from mm.notifiers.unregister(subscriber)
+        with pytest.raises(HostError, match="must be registered"):
+            yield from mm.notifiers.unregister(subscriber)
+
+    host.run(main())
+    assert len(host.rows(Row.NOTIFY_BEGIN)) == len(host.rows(Row.UNREGISTERED)) == 1
