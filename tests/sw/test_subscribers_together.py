@@ -11,6 +11,8 @@ from hostmm.locks import Acquire, Signal, Wait
 from hostmm.paths.page_referenced import page_referenced
 from hostmm.policies import POLICIES
 from hostmm.scenarios import ALLOWED, SCENARIOS
+from hostmm.scheduler import Gate
+from hostmm.subscribers.ats import Ats
 from hostmm.subscribers.gru import Gru
 from hostmm.subscribers.kinds import SUBSCRIBERS
 from hostmm.subscribers.kvm import Kvm
@@ -157,6 +159,36 @@ def test_release_beside_a_callback_and_an_unregistration():
     host.run(main())
     assert unexpected(host) == []
     assert not machine.device_tables
+
+
+def test_release_beside_a_flush_of_an_ats_cache():
+    """Release frees the cache; who was about to drop something from it must not write into what is a table no more."""
+    host = DeviceHost("v6.6")
+    machine, mm, late = host.machine, host.mm, []
+    reached, opened = Signal("in the middle"), Signal("go on")
+
+    def main():
+        device = yield from Ats.bind(machine, mm)
+        cache, store = device._cache, device._cache.set
+
+        def spy(vpn, word):
+            if cache.root not in machine.device_tables:
+                late.append(vpn)
+            store(vpn, word)
+
+        cache.set = spy
+        for vpn in (ANON, ANON + 1):
+            yield from host.device(device, vpn)
+        machine.sched.gates.append(Gate("flush", "-", "pte_clear", reached, opened, passes=1))
+        flush = machine.sched.spawn("flush", mm.notifiers.invalidate_range(ANON, ANON + 1))
+        yield Wait(reached)
+        yield from mm.notifiers._release(mm.notifiers._entries[0])
+        assert not machine.device_tables
+        machine.sched.fire(opened)
+        yield Wait(flush.done)
+
+    host.run(main())
+    assert late == []
 
 
 def test_a_subscriber_that_was_never_registered_cannot_leave():

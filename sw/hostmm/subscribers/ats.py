@@ -65,7 +65,9 @@ class Ats(DeviceSubscriber):
     def _drop(self, first: int, last: int, callback: int) -> Steps:
         for vpn in self._cache.mapped(first, last):
             yield "pte_clear"
-            self._cache.set(vpn, 0)
+            # Release, which takes no lock, may have freed the cache meanwhile.
+            if self._cache.get(vpn):
+                self._cache.set(vpn, 0)
             del self._requests[vpn]
         if not self.released:
             yield from self._driver.invalidate(self._asid, first, last, callback=callback)
@@ -93,12 +95,13 @@ class Ats(DeviceSubscriber):
             yield Acquire(ptl)
             yield "pte_read"
             pte = self._mm.tables.get(fault.vpn)
+            if pte & _READABLE == _READABLE:
+                yield "pte_write"
             present = pte & _READABLE == _READABLE and not self.released
             if present and self._mm.tables.lock(fault.vpn) is ptl:
                 # As the walk of an IOMMU for a request that does not say that it will only read.
                 self._mm.tables.mark(fault.vpn, PTE_A | (PTE_D if pte & PTE_W else 0))
                 bits = PTE_R | PTE_A | (PTE_W | PTE_D if pte & PTE_W else 0)
-                yield "pte_write"
                 self._cache.set(fault.vpn, make_pte(pte_pfn(pte), bits))
             self._machine.sched.release(ptl)
             yield "unlocked"
