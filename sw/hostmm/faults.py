@@ -7,6 +7,7 @@ access that finds them clear faults, and the fault sets them.
 import enum
 from typing import TYPE_CHECKING
 
+from hostmm.errors import HostError
 from hostmm.filefaults import do_file_fault
 from hostmm.hugetlb import hugetlb_fault
 from hostmm.locks import Acquire
@@ -186,6 +187,8 @@ def _do_no_pfn(
     machine: "Machine", mm: MmStruct, vma: Vma, vpn: int, pte: int, write: bool
 ) -> Steps:
     """Map a frame that has no ``struct page``; a private mapping gets it read-only, and copies at the write."""
+    if vma.linear_index(vpn) not in machine.frames.pages:
+        raise HostError(f"vpn {vpn:#x}: its driver has taken the raw frame back")
     ptl = mm.tables.lock(vpn)
     assert ptl is not None
     yield Acquire(ptl)

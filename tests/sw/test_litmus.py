@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hostmm.errors import HostError
 from hostmm.policies import POLICIES
 from hostmm.scenarios import ALLOWED, FORBIDDEN
 from hostmm.scenarios.litmus import Litmus, LitmusError, parse, read, shipped
@@ -195,6 +196,36 @@ def test_a_refused_access_leaves_denied_and_an_unset_register_makes_a_term_false
 )
 def test_each_verb_does_what_it_says(rows, shown):
     assert detail(script(*rows)) == shown
+
+
+def test_an_address_space_that_has_ended_maps_nothing():
+    assert detail(script("| store p = 7 | |", "| exit P | |", "| r = load p | |")) == "r = denied"
+    assert detail(script("| store p = 7 | |", "| exit P | |", "| r = mapped p | |")) == "r = 0"
+
+
+def raw(*rows):
+    """A script whose page is a frame without struct page."""
+    return script(*rows).replace("page p: anon", "page p: pfn = 5")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            script("| store p = 1 | |", "| starve 0 | |", "| fork C | |", "| r = load C.p | |"),
+            "there is no address space C: its fork has failed, or not ended",
+        ),
+        (script("| exit P | |", "| mmap p | |", "| r = load p | |"), "mm 1: nothing can be mapped"),
+        (
+            raw("| revoke p | |", "| revoke p | |", "| r = load p | |"),
+            "has taken the raw frame back",
+        ),
+        (raw("| revoke p | |", "| r = load p | |"), "has taken the raw frame back"),
+    ],
+)
+def test_what_cannot_be_played_ends_in_one_line(text, message):
+    with pytest.raises(HostError, match=message):
+        play(text)
 
 
 def test_a_file_page_is_written_out_and_a_hole_is_filled():

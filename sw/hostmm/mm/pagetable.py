@@ -6,6 +6,7 @@ Svade: only the host writes page tables, so the shadow is exact; :meth:`PageTabl
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from hostmm.errors import HostError
 from hostmm.locks import Lock
 from hostmm.mm.frames import PAGE_WORDS, Page
 from hostmm.mm.rights import Rights
@@ -168,6 +169,10 @@ class PageTable:
         )
 
     def _slot(self, vpn: int, *, create: bool) -> tuple[int, int] | None:
+        if self.root not in self._shadow:
+            if create:
+                raise self._ended()
+            return None
         table = self.root
         for level in range(_LEVELS - 1, 0, -1):
             index = vpn >> level * _INDEX_BITS & (PAGE_WORDS - 1)
@@ -271,6 +276,8 @@ class PageTable:
 
     def huge(self, vpn: int) -> int:
         """Return the word of the 2 MiB leaf over ``vpn``, 0 where there is none."""
+        if self.root not in self._shadow:
+            return 0
         top = self._shadow[self.root][vpn >> 2 * _INDEX_BITS & (PAGE_WORDS - 1)]
         if not top & PTE_V or top & (PTE_R | PTE_X):
             return 0
@@ -374,12 +381,17 @@ class PageTable:
 
     def _huge_slot(self, vpn: int) -> tuple[int, int]:
         """Return the level-1 table over ``vpn``, made if need be, and the index in it."""
+        if self.root not in self._shadow:
+            raise self._ended()
         top = vpn >> 2 * _INDEX_BITS & (PAGE_WORDS - 1)
         entry = self._shadow[self.root][top]
         if not entry & PTE_V:
             entry = self._new_table(vpn, 1) << _PPN_SHIFT | PTE_V
             self._store(self.root, top, entry)
         return pte_pfn(entry), vpn >> _INDEX_BITS & (PAGE_WORDS - 1)
+
+    def _ended(self) -> HostError:
+        return HostError(f"mm {self._mm}: nothing can be mapped, as the address space has ended")
 
     def _lose(self, vpn: int, old: int) -> None:
         if old & PTE_V:
@@ -411,8 +423,8 @@ class PageTable:
             if pfn not in self._deposits.values():
                 self._log_table(pfn, linked=False)
             self._machine.frames.put(self._tables[pfn])
-        self._tables.clear()
-        self._shadow.clear()
+        for kept in (self._tables, self._shadow, self._leaf_vpn, self._huge):
+            kept.clear()
 
     def words(self) -> dict[int, list[int]]:
         """Return the shadow: table frame to its 512 words."""

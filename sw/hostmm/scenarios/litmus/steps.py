@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from hostmm.errors import HostError
 from hostmm.faults import touch
 from hostmm.filemap import xip_file_write
 from hostmm.locks import Acquire
@@ -68,7 +69,19 @@ class Stage:
 
     def mm(self, address: Address) -> MmStruct:
         """Address space of an address."""
-        return self.mms[address.mm or self.home]
+        return self.space(address.mm or self.home)
+
+    def space(self, name: str) -> MmStruct:
+        """Address space by name.
+
+        Raises
+        ------
+        HostError
+            It is a child's, and its fork has failed or not ended.
+        """
+        if name not in self.mms:
+            raise HostError(f"there is no address space {name}: its fork has failed, or not ended")
+        return self.mms[name]
 
     def vpn(self, address: Address) -> int:
         """First page of an address."""
@@ -199,7 +212,7 @@ def _fork(stage: Stage, step: Step) -> Steps:
 
 def _exit(stage: Stage, step: Step) -> Steps:
     assert step.name is not None
-    yield from exit_process(stage.machine, stage.mms[step.name])
+    yield from exit_process(stage.machine, stage.space(step.name))
 
 
 def _reclaim(stage: Stage, step: Step) -> Steps:
@@ -286,7 +299,7 @@ def _merge(stage: Stage, step: Step) -> Steps:
 
 def _soft_dirty(stage: Stage, step: Step) -> Steps:
     assert step.name is not None
-    yield from clear_refs_write(stage.machine, stage.mms[step.name])
+    yield from clear_refs_write(stage.machine, stage.space(step.name))
 
 
 def _starve(stage: Stage, step: Step) -> Steps:
@@ -370,7 +383,10 @@ def _revoke(stage: Stage, step: Step) -> Steps:
     if vma.mm.tables.get(vpn) & PTE_V:
         yield from zap_page_range(machine, vma, vpn, vpn)
     yield "free_page"
-    machine.frames.put(machine.frames.pages[vma.linear_index(vpn)])
+    frame = machine.frames.pages.get(vma.linear_index(vpn))
+    if frame is None:
+        raise HostError(f"vpn {vpn:#x}: its driver has taken the raw frame back already")
+    machine.frames.put(frame)
 
 
 def _reset(stage: Stage, step: Step) -> Steps:
