@@ -84,8 +84,9 @@ def _cells(
     why: str,
     *,
     kinds: str = "AB",
+    lasting: bool = False,
 ) -> tuple[Cell, ...]:
-    return tuple(Cell(p, i, paths, why, kinds) for p in policies for i in invariants)
+    return tuple(Cell(p, i, paths, why, kinds, lasting) for p in policies for i in invariants)
 
 
 def _untold(policy: Policy) -> tuple[Cell, ...]:
@@ -146,6 +147,12 @@ EXPECTED = (
         ("I9",),
         ("page_referenced_one", *_RECLAIM),
         "range start comes before the look at young, and a page that a CPU used is not asked about",
+    ),
+    *_cells(
+        ("v3.7",),
+        ("I9",),
+        ("try_to_unmap_cluster",),
+        "the device is asked, but range start has thrown its entry away before that (S5)",
     ),
     *_cells(
         ("v4.13",),
@@ -213,6 +220,20 @@ EXPECTED = (
         ("mremap",),
         "invalidate_range is called at range end only, behind the destination's lock",
         kinds="A",
+    ),
+    *_cells(
+        (*_OF_2008, "v2.6.27"),
+        ("I4", "I5", "I6"),
+        ("hugetlb_cow",),
+        "nobody is told that a huge page of hugetlbfs is copied (S16; until 3edd4fc9537d)",
+        lasting=True,
+    ),
+    *_cells(
+        (*_OF_2008, "v2.6.27", "v3.7"),
+        ("I10",),
+        ("copy_hugetlb_page_range",),
+        "nobody is told that fork write-protects huge pages of hugetlbfs (until e8569dd299db, 3.15)",
+        lasting=True,
     ),
     *(cell for policy in POLICIES.values() for cell in _untold(policy)),
     *(
