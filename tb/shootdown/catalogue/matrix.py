@@ -73,7 +73,12 @@ ROWS = (
         "untold",
     ),
     Row(
-        "I9", ("I9",), ("bug-hot", "S4", "hot-late"), ("race-young",), "unasked", kinds={"B": "kvm"}
+        "I9",
+        ("I9",),
+        ("bug-hot", "S4", "hot-late", "S5"),
+        ("race-young",),
+        "unasked",
+        kinds={"B": "kvm"},
     ),
     Row("I11", ("I11",), ("bug-upgrade",), ("race-upgrade",), "B28", kinds={"A": "ats"}),
     Row(
@@ -106,16 +111,16 @@ SECTION_7 = {
     ("I6", "A"): "NNNYNYY",
     ("I7, I8", "B"): "YYYYYYY",
     ("I7, I8", "A"): "YYNYYYY",
-    ("I9", "B"): "YNNYYNN",
+    ("I9", "B"): "YNNYNNN",
     ("I11", "A"): "---NNNY",
     ("I12", "B"): "NNNNYYY",
 }
 """The table of docs/contract.md 7 for each row and kind, a letter a policy, in the order of POLICIES; - where
 the kernel had nothing of the kind. I12: whether a callback may sleep.
 
-Two letters are as measured, not as the specification has them: under EMM a device that follows flushes hears of no
-cleaning at all, so that what it writes afterwards is lost (I7); and 6.6 unmaps what was used since the last look by
-design, which counts as N here.
+Three letters are as measured, not as the specification has them: under EMM a device that follows flushes hears of no
+cleaning at all, so that what it writes afterwards is lost (I7); in 3.7's cluster range start throws away what the
+device would be asked for (I9); and 6.6 unmaps what was used since the last look by design, which counts as N here.
 """
 
 

@@ -107,7 +107,7 @@ TRIAL = (
         "invalidate_page behind the new PTE: stale device reads",
         CERTAIN,
         "The new PTE is writable before the device is told, so another CPU stores without a fault and the device still "
-        "reads the old page, for as long as the copying thread is kept from its call. The second run shows the same "
+        "reads the old page, for as long as the copying thread is kept from its call. The third run shows the same "
         "across two addresses, where it breaks acquire and release between CPU and device.",
         (*_pair("L1", "I4"), *_pair("L2", "I5")),
         on_rtl=True,
