@@ -5,7 +5,9 @@ from hostmm.notifier import NotifierChain
 from hostmm.scheduler import Steps
 from hostmm.timeline import Notification
 
-__all__ = ["ForgetsEnd", "LeavesRelease", "NeverSynchronizes"]
+__all__ = ["ForgetsEnd", "LeavesRelease", "NeverSynchronizes", "PutsOff"]
+
+_LATER_NS = 500_000
 
 
 class NeverSynchronizes(NotifierChain):
@@ -40,3 +42,16 @@ class ForgetsEnd(NotifierChain):
                 if trying and again:
                     return False
         return True
+
+
+class PutsOff(NotifierChain):
+    """Leaves it to a worker to tell that a page is gone, when the caller has long let go of it (for S8 and S9)."""
+
+    def invalidate_page(self, vpn: int, low: int = 0) -> Steps:
+        """Return at once."""
+        self._machine.sched.spawn("worker", self._late(vpn, low))
+        yield "refcount"
+
+    def _late(self, vpn: int, low: int) -> Steps:
+        yield _LATER_NS
+        yield from super().invalidate_page(vpn, low)

@@ -125,6 +125,7 @@ BUGS: dict[str, Bug] = {
     "S13": _driver(drivers.ForgetsYoung),
     "S15": _driver(drivers.WindowUnmasked),
     "S7": _driver(drivers.KvmActsAtEnd),
+    "late": Bug(chain=chains.PutsOff),
 }
 """The faults of the host by their number in the catalogue; those that follow B45 are
 the trial's and the matrix' (docs/trial.md). ``B10-fixed`` has what B10 needs of the driver; ``B32-fixed``, ``B35-fixed`` and

@@ -172,16 +172,17 @@ TRIAL = (
         NO_BUG,
         "A device write between the unlock and the call meets a clean PTE, but the caller marks the page dirty again "
         "when page_mkclean has returned, and only then tests and clears the mark. It becomes a loss where the call "
-        "does not wait for writes in flight: the paired fault.",
-        hunt=Hunt(_run("seed", "race-clean"), ("I7", "I19"), "host-no-wait"),
+        "is left to a worker, so that the content is taken before the device has let go: the paired fault.",
+        hunt=Hunt(_run("seed", "race-clean"), ("I7",), "late"),
     ),
     Charge(
         "S9",
         "try_to_unmap_one drops its reference before it notifies",
         NO_BUG,
         "Every caller holds a reference of its own and the page lock, so the frame is not freed before the call has "
-        "returned. Fragile: all rests on the call, and the paired fault is one that does not wait.",
-        hunt=Hunt(_run("seed", "race-reclaim"), ("I1", "I19"), "host-no-wait"),
+        "returned. Fragile: all rests on the caller's reference outliving the call, and the paired fault leaves the call to "
+        "a worker, who makes it when that reference is gone.",
+        hunt=Hunt(_run("seed", "race-reclaim", "kvm"), ("I1",), "late"),
     ),
     Charge(
         "S10",
