@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hostmm.policies import SEED
+from hostmm.policies import SEED, V6_6
 from hostmm.timeline import LockClass, Notification, Row
 from secmmu.layouts import Verdict
 from tests.tb.timelines import Scene, pte
@@ -13,17 +13,27 @@ VA, PA = VPN << 12, PFN << 12
 
 def downgrade(scene: Scene, *, told: bool = True) -> None:
     """Clean a page at 100: the PTE loses W and D, the callback has returned at 120."""
-    scene.alloc(PFN)
-    scene.fill_page(PFN, 0)
-    scene.pte_set(MM, VPN, PFN, writable=True)
-    scene.fill(20, MM, VPN, PFN, entry=3, writable=True)
+    mapped(scene)
     with scene.path("page_mkclean_one"):
-        old = pte(PFN, writable=True)
-        scene.at(100).row(Row.PTE_SET, mm=MM, vpn=VPN, pfn=PFN, a=pte(PFN, writable=False), b=old)
+        clean(scene)
         if told:
             with scene.at(105).notify(Notification.INVALIDATE_PAGE, MM, VPN):
                 scene.command(MM, VPN, killed=(3,), drained=14)
         scene.lock(LockClass.PTL, 5)
+
+
+def mapped(scene: Scene) -> None:
+    """Map a page that the device has an entry for."""
+    scene.alloc(PFN)
+    scene.fill_page(PFN, 0)
+    scene.pte_set(MM, VPN, PFN, writable=True)
+    scene.fill(20, MM, VPN, PFN, entry=3, writable=True)
+
+
+def clean(scene: Scene) -> None:
+    """Write-protect it at 100."""
+    old = pte(PFN, writable=True)
+    scene.at(100).row(Row.PTE_SET, mm=MM, vpn=VPN, pfn=PFN, a=pte(PFN, writable=False), b=old)
 
 
 def write(
@@ -49,6 +59,40 @@ def test_writes_before_the_callback_has_returned() -> None:
     write(scene, 90, 99)
     write(scene, 102, 115)
     assert whats(scene) == []
+
+
+def test_a_write_while_the_callback_waits_for_its_own_lock() -> None:
+    """A driver's mutex is taken inside; only what its caller does next says that it has returned."""
+    for begin, broken in ((107, 0), (131, 1)):
+        scene = Scene(SEED)
+        mapped(scene)
+        with scene.path("page_mkclean_one"):
+            clean(scene)
+            with scene.at(105).notify(Notification.INVALIDATE_PAGE, MM, VPN):
+                scene.lock(LockClass.DRIVER, 7)
+                scene.at(110).command(MM, VPN, killed=(3,), drained=10)
+                scene.unlock(LockClass.DRIVER, 7, held=15)
+            scene.lock(LockClass.PTL, 5)
+        write(scene, begin, begin + 2)
+        assert len([what for what in whats(scene) if "had returned" in what]) == broken
+
+
+def test_a_path_that_is_part_of_another() -> None:
+    """Of what fork takes the flush behind it tells, which copies of all mappings have in common."""
+    for told, broken in ((True, 0), (False, 1)):
+        scene = Scene(V6_6)
+        scene.subscribe(MM, Notification.INVALIDATE_RANGE)
+        with scene.path("dup_mmap"):
+            downgrade(scene, told=False)
+            write(scene, 130, 140)
+            scene.at(150)
+            if told:
+                with scene.notify(Notification.INVALIDATE_RANGE, MM, 0, VPN + 9):
+                    scene.command(MM, 0, VPN + 9, killed=(3,))
+            scene.at(160)
+        if not told:
+            write(scene, 170, 180)
+        assert len([what for what in whats(scene) if "told nobody" in what]) == broken
 
 
 def test_a_write_behind_it() -> None:

@@ -99,7 +99,8 @@ class _WriteRights:
     """When each address space had the right to write which frame.
 
     A right that a PTE gave goes when a callback over its page has returned to whoever made it. What the thread does
-    next shows that it has.
+    next, outside every callback, shows that it has. Where there is none, it goes when the path returns, and the paths
+    that this one is part of: fork flushes when all of it is copied.
     """
 
     def __init__(self, history: History) -> None:
@@ -107,7 +108,9 @@ class _WriteRights:
         self._pages: dict[tuple[int, int], _Page] = defaultdict(_Page)
         self._spaces: dict[int, set[int]] = defaultdict(set)
         self._lost: dict[int, dict[int, list[tuple[int, int]]]] = defaultdict(dict)
-        self._taken: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        self._taken: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+        self._paths: dict[int, list[int]] = defaultdict(list)
+        self._inside: dict[int, int] = {}
         self._settling: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
         self._covering = _covering(history)
         self._callbacks = {callback.begin: callback for callback in history.callbacks}
@@ -131,6 +134,7 @@ class _WriteRights:
             Row.FREE,
             Row.LOCK,
             Row.UNLOCK,
+            Row.PATH_BEGIN,
             Row.PATH_END,
         )
         names = ("kind", "cycle", "thread", "span", "mm", "vpn", "pfn", "a", "b")
@@ -140,17 +144,19 @@ class _WriteRights:
             if kind == Row.NOTIFY_BEGIN:
                 self._notify(self._callbacks[row], cycle)
                 continue
-            if self._settling[thread]:
+            if self._settling[thread] and row > self._inside[thread]:
                 self._settle(thread, cycle)
             if kind == Row.FREE:
                 self._freed(pfn, cycle)
             elif kind in (Row.PTE_SET, Row.PTE_CLEAR):
                 old, new = (a, 0) if kind == Row.PTE_CLEAR else (b, a)
                 self._gain(mm, new, cycle)
-                if self._lose(mm, vpn, old, row):
-                    self._taken[span].append((mm, vpn))
+                if self._lose(mm, vpn, old, row) and span:
+                    self._taken[span].append((mm, vpn, row))
+            elif kind == Row.PATH_BEGIN:
+                self._paths[thread].append(span)
             elif kind == Row.PATH_END:
-                self._returned(span, cycle)
+                self._returned(thread, span, cycle)
 
     def _gain(self, mm: int, new: int, cycle: int) -> None:
         if new & PTE_V and new & PTE_W:
@@ -171,15 +177,21 @@ class _WriteRights:
             self._lost[mm].setdefault(vpn, []).append((pfn, row))
         return not page.writable
 
-    def _returned(self, span: int, cycle: int) -> None:
-        """Take note that a path returns: of what it has taken, nobody will be told any more."""
-        for mm, vpn in self._taken.pop(span, ()) if span else ():
+    def _returned(self, thread: int, span: int, cycle: int) -> None:
+        """Take note that a path returns: of what it has taken, only a path that it is part of may still tell."""
+        taken, paths = self._taken.pop(span, []), self._paths[thread]
+        paths.pop()
+        if paths:
+            self._taken[paths[-1]] += taken
+            return
+        for mm, vpn, change in taken:
             for pfn, row in self._lost[mm].get(vpn, ()):
                 page = self._pages[mm, pfn]
-                if not page.writable and self._rows["span"][row] == span:
+                if not page.writable and row == change:
                     page.gaps.append(_Gap(row, cycle, gone=cycle, untold=True))
 
     def _notify(self, callback: Callback, cycle: int) -> None:
+        self._inside[callback.thread] = callback.end
         if callback.kind not in self._covering:
             return
         lost = self._lost[callback.mm]
