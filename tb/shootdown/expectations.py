@@ -173,6 +173,20 @@ EXPECTED = (
         "the flush of an upgrade is not forwarded before 6.6 (6bbd42e2df8f); a device that walks again at a fault does not care",
     ),
     *_cells(
+        ("v4.13", "v6.6"),
+        ("I4", "I5"),
+        ("zap_page_range", "unmap_mapping_range"),
+        "a fault can put another page there between the unlock and the flush, as a CPU's TLB may have it, too",
+        kinds="A",
+    ),
+    *_cells(
+        ("v2.6.27", "v3.7", "v4.13"),
+        ("I22",),
+        (NO_PATH,),
+        "an access that an upgrade has permitted faults until the device gives up, as the flush is not forwarded (I11)",
+        kinds="A",
+    ),
+    *_cells(
         _OF_2008,
         ("I12",),
         (),
