@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from hostmm.bugs import BUGS as FAULTS
 from hostmm.policies import POLICIES
@@ -74,6 +75,13 @@ def test_what_is_published_first_is_told_of_behind_that():
         if span == told.span
     ]
     assert published.row < told.begin < told.end < unlocked[-1]
+
+
+@pytest.mark.parametrize("policy", ["v4.13", "v6.6"])
+def test_the_reaper_tells_who_follows_flushes_before_it_frees(policy):
+    """Its gather is madvise's, so under 4.13 as well its flush calls invalidate_range."""
+    run = replace(BUGS["B44"].twin(), policy=policy, subscriber="sva-a")
+    assert play(run).violations == []
 
 
 @pytest.mark.parametrize("name", HOST)

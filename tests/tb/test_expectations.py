@@ -102,6 +102,11 @@ def test_an_upgrade_that_is_not_forwarded_costs_faults_without_end() -> None:
     assert not expected("v6.6", "I22", NO_PATH, "A")
 
 
+def test_a_device_that_waits_for_an_end_that_never_comes() -> None:
+    """The hang is the fault of who left the bracket open (B7)."""
+    assert set(played("v9", "sva", "bug-fork-fails").broken) == {"I13", "I22"}
+
+
 ZAPPED = """title: a page that is being dropped is written anew before the flush
 mm P: 2 cpus
 page p: anon

@@ -77,5 +77,5 @@ def check(history: History, *, stuck: str | None = None) -> list[Violation]:
     """
     found = {judge(history, finding) for run in CHECKS.values() for finding in run(history)}
     if stuck is not None and all(violation.invariant != STUCK for violation in found):
-        found.add(stuck_for_ever(history, stuck))
+        found.add(stuck_for_ever(history, stuck, found))
     return sorted(found, key=lambda v: (v.cycle, v.invariant, v.path, v.thread, v.what))

@@ -2,10 +2,18 @@
 
 from bisect import bisect_left
 from collections import defaultdict
+from collections.abc import Iterable
 
 from hostmm.timeline import Row
 from secmmu.layouts import Response
-from shootdown.checks.violation import NO_PATH, Finding, Findings, Violation, at_row
+from shootdown.checks.violation import (
+    NO_PATH,
+    Finding,
+    Findings,
+    Violation,
+    at_row,
+    judge,
+)
 from shootdown.history import NEVER, Callback, History
 from shootdown.history.bursts import Burst
 
@@ -20,6 +28,7 @@ __all__ = [
 
 STUCK = "I22"
 """What a run breaks whose threads wait for ever."""
+_NOBODY = (NO_PATH, NO_PATH)
 _REFUSED = Response.SLVERR.value
 _SLACK = 3
 """Refusals without a visible reason: the first fault, and reports that crossed with their repair."""
@@ -107,10 +116,14 @@ def _cost(history: History, callback: Callback) -> Findings:
         yield at_row(history, "I22", callback.end, f"{call} took {ns} ns; {MOST_NS} are the most")
 
 
-def stuck_for_ever(history: History, waiting: str) -> Violation:
-    """Return the violation of a run that cannot go on, where nothing else tells of it."""
+def stuck_for_ever(history: History, waiting: str, found: Iterable[Violation]) -> Violation:
+    """Return the violation of a run that cannot go on, where nothing else tells of it.
+
+    Who has left a bracket open (I13), as ``found`` says, is to blame: a device waits for its end.
+    """
     last = history.rows.cycle_of(len(history.rows["cycle"]) - 1)
-    return Violation(STUCK, False, NO_PATH, last, NO_PATH, waiting)
+    path, thread = min(((v.path, v.thread) for v in found if v.invariant == "I13"), default=_NOBODY)
+    return judge(history, Finding(STUCK, path, last, thread, waiting))
 
 
 def count_progress(history: History) -> int:

@@ -314,7 +314,8 @@ def _reap(stage: Stage, step: Step) -> Steps:
     mm, (first, last) = stage.mm(step.address), stage.span(step.address)
     if not (yield from mm.notifiers.invalidate_range_start_nonblock(first, last)):
         return 0
-    gather = MmuGather(stage.machine, mm, None)
+    # It unmaps as madvise does, and its flushes notify as those.
+    gather = MmuGather(stage.machine, mm, "zap_page_range")
     for vma in mm.overlapping(first, last):
         yield from zap_vma(
             stage.machine, vma, max(first, vma.start), min(last, vma.end - 1), gather
