@@ -1,7 +1,7 @@
 """I11: an upgrade can be seen."""
 
 from hostmm.policies import V3_7, V6_6, V9
-from hostmm.timeline import Row
+from hostmm.timeline import Notification, Row
 from shootdown.checks import examined
 from tests.tb.timelines import Scene, pte
 
@@ -39,6 +39,22 @@ def test_refused_for_ever() -> None:
         (violation,) = scene.violations("I11")
         assert (violation.path, violation.cycle) == ("do_wp_page", 160)
         assert violation.expected is expected
+
+
+def test_refused_because_callbacks_take_the_page_away() -> None:
+    """Reclaim flushes it over and over; a flush that the driver itself makes of what faults excuses nothing."""
+    for told, broken in ((True, 0), (False, 1)):
+        scene = Scene(V6_6)
+        upgraded(scene)
+        for begin in (110, 130, 150, 170):
+            scene.refused(begin, begin + 10, MM, VA, write=True)
+            scene.at(begin + 11)
+            if told:
+                with scene.notify(Notification.INVALIDATE_RANGE, MM, 0, VPN + 9):
+                    scene.command(MM, 0, VPN + 9, tag=begin, killed=(3,))
+            else:
+                scene.command(MM, VPN, tag=begin, killed=(3,))
+        assert len(scene.violations("I11")) == broken
 
 
 def test_refused_by_the_page_table() -> None:

@@ -21,12 +21,19 @@ _WRITE = PTE_V | PTE_W | PTE_U | PTE_A | PTE_D
 
 
 def check_upgrades(history: History) -> Findings:
-    """Yield accesses that were refused again and again although the PTE had permitted them before they were issued."""
+    """Yield accesses that were refused again and again although the PTE had permitted them before they were issued.
+
+    Where a callback takes the page away meanwhile, it is that which makes the device begin anew.
+    """
     refused: dict[int, int] = defaultdict(int)
+    last: dict[int, Burst] = {}
     for burst in history.bursts:
+        before, last[burst.tag] = last.get(burst.tag), burst
         if burst.code != _REFUSED or _permitted_since(history, burst) is None:
             refused[burst.tag] = 0
             continue
+        if before is not None and _taken_away(history, before, burst):
+            refused[burst.tag] = 0
         refused[burst.tag] += 1
         shadowed = burst.mm in history.owners.shadowed
         if refused[burst.tag] == (_ENDLESS_SHADOWED if shadowed else _ENDLESS):
@@ -47,6 +54,17 @@ def _permitted_since(history: History, burst: Burst) -> int | None:
         elif since is None:
             since = change.row
     return since if since is not None and since < begin else None
+
+
+def _taken_away(history: History, before: Burst, burst: Burst) -> bool:
+    """Whether a callback's command was for the page between the issue of one burst and the end of another."""
+    begin = history.rows.row_of_cycle(before.issued)
+    for command in history.commands_before(burst.done):
+        if command.accepted < begin:
+            return False
+        if command.callback and command.covers(burst.mm, burst.vpn):
+            return True
+    return False
 
 
 def _explain(history: History, burst: Burst, times: int) -> Finding:
