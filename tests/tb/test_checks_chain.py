@@ -158,6 +158,22 @@ def test_who_was_only_asked_for_a_sign_of_use_was_not_told() -> None:
         assert len(scene.violations("I20")) == broken
 
 
+def test_who_leaves_before_the_late_call() -> None:
+    """Exit has released it, and taken it off the chain, when reclaim comes to its call."""
+    for inside, broken in ((True, 0), (False, 1)):
+        scene = Scene(V3_7)
+        number = scene.subscribe(MM)
+        leave = {"mm": MM, "tag": 0, "b": number}
+        with scene.path("try_to_unmap_one"):
+            scene.at(40).pte_clear(MM, VPN, PFN)
+            if inside:
+                scene.at(50).row(Row.SUBSCRIBE, **leave)
+            scene.at(60)
+        if not inside:
+            scene.at(70).row(Row.SUBSCRIBE, **leave)
+        assert len(scene.violations("I20")) == broken
+
+
 def test_cleared_and_nobody_to_tell() -> None:
     """Neither without subscribers, nor outside the notifying paths, nor of a swap entry."""
     scene = Scene()

@@ -97,11 +97,14 @@ def check_all_subscribers(history: History) -> Findings:
     yield from _untold(history)
 
 
-def _listeners(history: History, mm: int, row: int, kinds: Iterable[Notification]) -> int:
-    """Count subscribers on the chain of ``mm`` at a row with a method for any of ``kinds``."""
+def _listeners(
+    history: History, mm: int, row: int, kinds: Iterable[Notification], *, until: int | None = None
+) -> int:
+    """Count subscribers on the chain of ``mm`` at a row, and ``until`` another, with a method for any of ``kinds``."""
     wanted = tuple(kinds)
+    last = row if until is None else until
     return sum(
-        s.mm == mm and s.listens(row) and any(s.has(kind) for kind in wanted)
+        s.mm == mm and s.listens(row) and s.removed >= last and any(s.has(kind) for kind in wanted)
         for s in history.subscriptions
     )
 
@@ -178,7 +181,9 @@ def _untold(history: History) -> Findings:
             continue
         told = [c for c in history.callbacks_of.get(change.span, ()) if c.kind in _TELLING]
         covered = any(callback.covers(change.mm, change.vpn) for callback in told)
-        if not covered and _listeners(history, change.mm, change.row, kinds):
+        # Who left before the pass was over, as with the end of the address space, need not have been told.
+        end = history.passes[change.span].end
+        if not covered and _listeners(history, change.mm, change.row, kinds, until=end):
             how = "cleared" if change.unmaps else "downgraded"
             what = f"the PTE of page {change.vpn:#x} of mm {change.mm} was {how} and no subscriber was told"
             yield at_row(history, "I20", change.row, what)
