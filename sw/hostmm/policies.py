@@ -139,6 +139,7 @@ QUIET_PATHS = (
     "dup_mmap",
     "exit_mmap",
     "get_user_pages",
+    "pmd_free_pte_page",
     "remove_migration_pte",
     "unmap_and_move",
 )

@@ -173,6 +173,12 @@ EXPECTED = (
         "the flush of an upgrade is not forwarded before 6.6 (6bbd42e2df8f); a device that walks again at a fault does not care",
     ),
     *_cells(
+        POLICIES,
+        ("I17",),
+        ("pmd_free_pte_page",),
+        "nobody who walks the CPUs' tables is told when the kernel frees a table of its own (B36; until 2025)",
+    ),
+    *_cells(
         ("v4.13", "v6.6"),
         ("I4", "I5"),
         ("zap_page_range", "unmap_mapping_range"),

@@ -203,6 +203,9 @@ STEPS = {
         "v4.13": "MM-W MM-W | RLK RLU RS IVR RE FLUSH",
         "v6.6": "MM-W MM-W | RLK RLU RS RE FLUSH IVR",
     },
+    "pmd_free_pte_page": {
+        "v9 seed emm v2.6.27 v3.7 v4.13 v6.6": "| clr.2M FLUSH {FREE}*2",
+    },
     "migrate_vma": {
         "v6.6": "MM-R | RS PTL {PGL GET FC CLR IVR DRT SET(migration) RM- PUT}*2 FLUSH IVR PTU RE "
         "{PGL COPY CLN DRT RLK PTL GET SET(W) RM+ PTU RLU PGU PGU FREE PUT}*2",

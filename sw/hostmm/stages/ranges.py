@@ -1,6 +1,7 @@
 """Stages of the paths that change ranges of pages; each plays on two pages, so that what repeats shows."""
 
 from hostmm import syscalls
+from hostmm.paths.kernel_tables import KERNEL_VPN, vmap, vunmap
 from hostmm.paths.soft_dirty import clear_refs_write
 from hostmm.paths.truncate import truncate_range
 from hostmm.scheduler import Steps
@@ -73,6 +74,11 @@ def _exit(setting: Setting) -> Steps:
     yield from syscalls.exit_process(setting.machine, setting.mm)
 
 
+def _vunmap(setting: Setting) -> Steps:
+    yield from vmap(setting.machine, setting.mm, KERNEL_VPN)
+    yield from vunmap(setting.machine, setting.mm, KERNEL_VPN)
+
+
 STAGES = (
     Stage("unmap_region", "unmap_region", "1.7", "munmap of two anonymous pages", _munmap),
     Stage(
@@ -121,4 +127,11 @@ STAGES = (
         _fork_fails,
     ),
     Stage("exit_mmap", "exit_mmap", "1.13", "an address space with two pages ends", _exit),
+    Stage(
+        "pmd_free_pte_page",
+        "pmd_free_pte_page",
+        "B36",
+        "the kernel unmaps a page of its own and frees the table over it: nobody who walks is told",
+        _vunmap,
+    ),
 )
