@@ -177,6 +177,7 @@ EXPECTED = (
         ("I17",),
         ("pmd_free_pte_page",),
         "nobody who walks the CPUs' tables is told when the kernel frees a table of its own (B36; until 2025)",
+        lasting=True,
     ),
     *_cells(
         ("v4.13", "v6.6"),

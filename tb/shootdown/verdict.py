@@ -60,10 +60,12 @@ def _kept(policy: str, mine: Sequence[Outcome], broken: set[tuple[str, str]]) ->
     tried = Counter[str]()
     for outcome in mine:
         tried.update(outcome.examined)
+    # A path that tells nobody at all says nothing of the others.
     hidden = [
         cell
         for cell in cells(policy)
-        if not any(
+        if not cell.lasting
+        and not any(
             cell.invariant == i and cell.allows(path, "B", lasting=False) for i, path in broken
         )
     ]
