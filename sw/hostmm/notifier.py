@@ -198,7 +198,8 @@ class NotifierChain:
             yield from self._release(entry)
         if entry in self._entries:
             self._remove(entry)
-        self._removed.remove(entry)
+        if entry in self._removed:
+            self._removed.remove(entry)
         yield from self._synchronize()
         self._machine.sched.log(Row.UNREGISTERED, mm=self._mm.number, b=entry.number)
 
