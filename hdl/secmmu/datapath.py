@@ -84,8 +84,8 @@ class Datapath(wiring.Component):
         Uses that the invalidation waits for; uses left. See :class:`secmmu.uses.Uses`.
     broken : In(use_slots + 1), fence : Out(FenceLayout)
         Uses whose writes are to be ended; whose asids are to be fenced off.
-    fenced : In(contexts), asked : In, left : Out(1)
-        Asids fenced off; whether a use of asid ``asked`` is left.
+    fences : In(1), fenced : In(contexts), asked : In, left : Out(1)
+        One more asid is, those that are fenced off; whether a use of asid ``asked`` is left.
     fault : Out(stream of FaultLayout), resume : In(stream of ResumeLayout)
         The host's side of faults.
     stop : In(1)
@@ -113,6 +113,7 @@ class Datapath(wiring.Component):
     busy_next: Signal
     broken: Signal
     fence: data.View
+    fences: Signal
     fenced: Signal
     asked: Signal
     left: Signal
@@ -143,6 +144,7 @@ class Datapath(wiring.Component):
             "busy_next": Out(slots),
             "broken": In(slots),
             "fence": Out(FenceLayout(config)),
+            "fences": In(1),
             "fenced": In(config.contexts),
             "asked": In(config.asid_bits),
             "left": Out(1),
@@ -241,6 +243,7 @@ class Datapath(wiring.Component):
             waiters.aside.eq(waiters.answered_place.valid),
             waiters.kill.eq(self.kill),
             waiters.release.eq(self.release),
+            waiters.fences.eq(self.fences),
             waiters.output_free.eq(decide.output_free),
             waiters.room.eq(self._uses.room),
             waiters.stashed.eq(self._write_buffer.stashed),
@@ -248,6 +251,7 @@ class Datapath(wiring.Component):
             decide.place_free.eq(waiters.place_free),
             decide.behind.eq(waiters.behind),
             decide.released.eq(waiters.released),
+            decide.barred.eq(waiters.barred),
             decide.turns.eq(waiters.turns),
             intake.refused.eq(waiters.refused),
             intake.closed[READ].eq(self.stop | starved[READ] | reads_alone),
@@ -398,6 +402,7 @@ class Datapath(wiring.Component):
             buffer.begun.slot.eq(self._uses.slot),
             buffer.len.eq(self._pipeline.last.flight.access.len),
             buffer.broken.eq(self.broken),
+            buffer.busy_next.eq(self._uses.busy_next),
             buffer.puts_by.eq(
                 decision.valid
                 & decision.fresh

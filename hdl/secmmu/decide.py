@@ -58,8 +58,8 @@ class Decide(wiring.Component):
         Asids fenced off.
     behind : In(1)
         An older access of the id of ``last`` still waits.
-    released : In(1)
-        A hold was released since the walk of the answered waiter was asked for.
+    released, barred : In(1)
+        A hold was released since the walk of the answered waiter was asked for; an asid was fenced off since its lookup.
     output_free : In(2)
         For reads and writes: the output register takes an access at the end of this cycle.
     last_slot_free, aside_slot_free : In(1)
@@ -96,6 +96,7 @@ class Decide(wiring.Component):
     fenced: Signal
     behind: Signal
     released: Signal
+    barred: Signal
     output_free: Signal
     last_slot_free: Signal
     aside_slot_free: Signal
@@ -129,6 +130,7 @@ class Decide(wiring.Component):
                 "fenced": In(config.contexts),
                 "behind": In(1),
                 "released": In(1),
+                "barred": In(1),
                 "output_free": In(2),
                 "last_slot_free": In(1),
                 "aside_slot_free": In(1),
@@ -247,7 +249,10 @@ class Decide(wiring.Component):
         granted = Signal()
         page_fault = outcome == Outcome.PAGE_FAULT
         m.d.comb += granted.eq(
-            self.answered & (outcome == Outcome.GRANTED) & (answer.entry.writable | ~write)
+            self.answered
+            & (outcome == Outcome.GRANTED)
+            & (answer.entry.writable | ~write)
+            & ~self.barred
         )
         with m.If(self.answered_place.valid):
             m.d.comb += [

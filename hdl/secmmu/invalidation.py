@@ -30,6 +30,7 @@ class PendingLayout(data.StructLayout):
     ``quiet``    nothing is left that it waits for, as of the cycle before
     ``expired``  its time was up before it was quiet
     ``limited``  it has such a time, and that is at ``deadline``
+    ``overdue``  that has passed
 
     Parameters
     ----------
@@ -45,6 +46,7 @@ class PendingLayout(data.StructLayout):
                 "quiet": 1,
                 "expired": 1,
                 "limited": 1,
+                "overdue": 1,
                 "slots": config.use_slots + 1,
                 "walks": config.walks,
                 "behind": config.commands,
@@ -116,8 +118,8 @@ class Invalidation(wiring.Component):
         It is TIMED_OUT.
     timeout : In(32)
         Cycles after its handshake at which a command is given up; 0 means never.
-    broken : Out(use_slots + 1)
-        Slots for which a command gave up waiting in this cycle.
+    broken : Out(use_slots + 1), stuck : Out(walks)
+        Slots, and walks, for which a command gave up waiting in this cycle.
     stop, clear : In(1)
         Soft reset: take no commands; kill everything in the cycle after the next, without a command.
     accepted : Out(1)
@@ -148,6 +150,7 @@ class Invalidation(wiring.Component):
     timed_out: Signal
     timeout: Signal
     broken: Signal
+    stuck: Signal
     stop: Signal
     clear: Signal
     accepted: Signal
@@ -183,6 +186,7 @@ class Invalidation(wiring.Component):
                 "timed_out": Out(1),
                 "timeout": In(TIMEOUT_BITS),
                 "broken": Out(slots),
+                "stuck": Out(config.walks),
                 "stop": In(1),
                 "clear": In(1),
                 "accepted": Out(1),
@@ -217,10 +221,10 @@ class Invalidation(wiring.Component):
         tags, stamps = self._note(m, free)
         refused = self._invalidate(m, rows, queued, tags)
         m.d.comb += done.eq(refused | self._drain(m, rows, tags, stamps))
-        broken: Value = Const(0)
+        given_up: Value = Const(0)
         m.d.sync += [self._settled.eq(self.settled), self._clock.eq(self._clock + 1)]
         for i, row in enumerate(rows):
-            broken |= self._wait(m, row, applied[i], active)
+            given_up |= self._wait(m, row, applied[i], active)
             with m.If(done[i]):
                 m.d.sync += row.active.eq(0)
             with m.If(self.accepted & free[i]):
@@ -229,11 +233,16 @@ class Invalidation(wiring.Component):
                     row.active.eq(1),
                     row.invalidated.eq(0),
                     row.expired.eq(0),
+                    row.overdue.eq(0),
                     row.limited.eq(self.timeout.any()),
                     row.deadline.eq(self._clock + self.timeout),
                     row.behind.eq(Mux(fence, active, 0)),
+                    # Until it is applied it waits for nothing, though its time may be up already.
+                    row.slots.eq(0),
+                    row.walks.eq(0),
+                    row.quiet.eq(1),
                 ]
-        m.d.comb += self.broken.eq(broken)
+        m.d.comb += Cat(self.broken, self.stuck).eq(given_up)
         return m
 
     def _apply(self, m: Module) -> data.View:
@@ -357,7 +366,7 @@ class Invalidation(wiring.Component):
         return ended
 
     def _wait(self, m: Module, row: data.View, applied: Value, others: Value) -> Value:
-        """Follow what one command waits for; return the slots for which it gives up waiting in this cycle."""
+        """Follow what one command waits for; return the slots and walks that it gives up in this cycle."""
         slots, walks = row.slots & self.busy_next, row.walks & ~self._settled
         behind = row.behind & others
         quiet = ~slots.any() & ~walks.any() & ~behind.any()
@@ -369,10 +378,12 @@ class Invalidation(wiring.Component):
             row.behind.eq(behind),
             row.quiet.eq(quiet),
         ]
-        expires = row.active & row.limited & (row.deadline == self._clock) & ~row.quiet
+        overdue = row.overdue | (row.limited & (row.deadline == self._clock))
+        expires = row.active & overdue & ~row.quiet & ~row.expired
+        m.d.sync += row.overdue.eq(overdue)
         with m.If(expires):
             m.d.sync += row.expired.eq(1)
-        return Mux(expires, slots, 0)
+        return Mux(expires, Cat(slots, walks), 0)
 
     def _drain(
         self, m: Module, rows: list[data.View], tags: memory.Memory, stamps: memory.Memory

@@ -224,8 +224,15 @@ class Secmmu(wiring.Component):
             invalidation.timeout.eq(registers.timeout),
             datapath.fenced.eq(registers.fenced),
             datapath.asked.eq(registers.unfence),
-            registers.left.eq(datapath.left),
-            registers.fence.eq(datapath.fence),
+            walker.stuck.eq(invalidation.stuck),
+            walker.asked.eq(registers.unfence),
+            walker.fence.ready.eq(~datapath.fence.valid),
+            registers.left.eq(datapath.left | walker.left),
+            registers.fence.valid.eq(datapath.fence.valid | walker.fence.valid),
+            registers.fence.asid.eq(
+                Mux(datapath.fence.valid, datapath.fence.asid, walker.fence.payload)
+            ),
+            datapath.fences.eq(registers.fence.valid),
             registers.quiet.eq(datapath.none & walker.idle & invalidation.idle & dropin.idle),
             self.idle.eq(
                 registers.quiet

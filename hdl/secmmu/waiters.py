@@ -56,8 +56,8 @@ class Waiters(wiring.Component):
         Where a fresh access goes.
     behind : Out(1)
         An older access of the id of ``last`` waits.
-    released : Out(1)
-        A hold was released since the walk of the answered waiter was asked for.
+    released, barred : Out(1)
+        A hold was released since the walk of the answered waiter was asked for; an asid was fenced off since its lookup.
     source, stash : Out
         Where the data of the write in stage D is, when it is a waiter.
     again : Out(stream of CandidateLayout)
@@ -66,8 +66,8 @@ class Waiters(wiring.Component):
         A waiter whose walk is answered.
     walk : Out(WalkSignature)
         The walker; ``select`` and ``answer`` belong to ``answered_place``.
-    kill : In(KillLayout), release : In(1)
-        The invalidation applied in this cycle; a hold is released.
+    kill : In(KillLayout), release : In(1), fences : In(1)
+        The invalidation applied in this cycle; a hold is released; an asid is fenced off.
     output_free, room : In(2)
         For reads and writes: the output register takes an access; a use slot is free.
     stashed : In(StashedLayout)
@@ -96,6 +96,7 @@ class Waiters(wiring.Component):
     place_free: Signal
     behind: Signal
     released: Signal
+    barred: Signal
     source: Value
     stash: Signal
     again: stream.Interface
@@ -103,6 +104,7 @@ class Waiters(wiring.Component):
     walk: wiring.PureInterface
     kill: data.View
     release: Signal
+    fences: Signal
     output_free: Signal
     room: Signal
     stashed: data.View
@@ -129,6 +131,7 @@ class Waiters(wiring.Component):
                 "place_free": Out(place_bits(config)),
                 "behind": Out(1),
                 "released": Out(1),
+                "barred": Out(1),
                 "source": Out(Source),
                 "stash": Out(stash_bits(config)),
                 "again": Out(stream.Signature(CandidateLayout(config))),
@@ -136,6 +139,7 @@ class Waiters(wiring.Component):
                 "walk": Out(WalkSignature(config)),
                 "kill": In(KillLayout(config)),
                 "release": In(1),
+                "fences": In(1),
                 "output_free": In(2),
                 "room": In(2),
                 "stashed": In(StashedLayout(config)),
@@ -241,6 +245,10 @@ class Waiters(wiring.Component):
                     place.source.eq(decision.source),
                     place.stash.eq(decision.stash),
                 ]
+            with m.If(self.fences):
+                m.d.sync += place.barred.eq(1)
+            with m.Elif(mine):
+                m.d.sync += place.barred.eq(0)
             with m.If((place.state == Wait.HELD) & self.release):
                 m.d.sync += place.state.eq(Wait.PARKED)
             with m.Elif((place.state == Wait.HELD) & self.stop):
@@ -389,6 +397,7 @@ class Waiters(wiring.Component):
             self.answered_place.flight.write.eq(written),
             self.walk.select.eq(walk),
             self.released.eq(self._of(number, "released") | self.release),
+            self.barred.eq(self._of(number, "barred")),
         ]
         looked_at = Mux(aside & busy, number, self.last.place)
         m.d.comb += [

@@ -47,6 +47,7 @@ class PlaceLayout(data.StructLayout):
     ``supplied``      its W data may go to the memory now
     ``refers``        it awaits the answer of ``walk``
     ``released``      a hold was released meanwhile
+    ``barred``        an asid was fenced off since it was looked up
     ``able``          it waited, one cycle ago, for nothing but the answer
 
     The others are as in :class:`~secmmu.flight.DecisionLayout`.
@@ -79,6 +80,7 @@ class PlaceLayout(data.StructLayout):
                 "refers": 1,
                 "walk": config.walk_bits,
                 "released": 1,
+                "barred": 1,
                 "able": 1,
             }
         )

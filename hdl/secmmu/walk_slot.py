@@ -53,8 +53,8 @@ class WalkSlot(wiring.Component):
         The answer must not be joined any more; nor believed.
     filled : In(1)
         The TLB has taken the answer.
-    running, free : Out(1)
-        The walk goes on; the slot may be given to another, if no request has joined it one cycle ago.
+    running, free : Out(1), asid : Out
+        The walk goes on; the slot may be given to another, if no request has joined it one cycle ago; whose it is.
     doomed : Out(1)
         An earlier invalidation touched the page.
     owed : Out(1)
@@ -88,6 +88,7 @@ class WalkSlot(wiring.Component):
     filled: Signal
     running: Signal
     free: Signal
+    asid: Signal
     doomed: Signal
     owed: Signal
     pure: Signal
@@ -109,6 +110,7 @@ class WalkSlot(wiring.Component):
                 "level": In(range(config.levels)),
                 "grain": In(GRAIN_BITS),
                 "outcome": In(Outcome),
+                "asid": Out(config.asid_bits),
                 "result": Out(Outcome, init=Outcome.AGAIN),
             }
             | {name: In(1) for name in told + asked}
@@ -132,6 +134,7 @@ class WalkSlot(wiring.Component):
             space.eq(may_kill_asid(self.kill, asid=walk.asid, group=walk.group)),
             touched.eq(before | Mux(space & noticed, touching, 0)),
             self.doomed.eq(before[0]),
+            self.asid.eq(walk.asid),
         ]
         m.d.sync += before.eq(touched)
         with m.If(self.leaf):

@@ -1,7 +1,7 @@
 """The page-table walker: several walks at once, killed by invalidations, joined by those who miss the same page."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import data, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.enum import EnumView
 from amaranth.lib.wiring import In, Out
 
@@ -75,6 +75,10 @@ class Walker(wiring.Component):
         The questions whether the page of a request, and the span of a leaf found, are held.
     owed, settled : Out(walks)
         Walks for whose end the invalidation of this cycle must wait; walks that end in this cycle.
+    stuck : In(walks), fence : Out(stream of an asid)
+        Walks for which a command gave up waiting; their asids, one after the other.
+    asked : In, left : Out(1)
+        An asid, and whether a walk of it goes on.
     idle : Out(1)
         No walk goes on, and no answer is left for the TLB.
     events : Out(WalkEventsLayout), latency : Out(LatencyLayout), now : In
@@ -93,6 +97,10 @@ class Walker(wiring.Component):
     span: wiring.PureInterface
     owed: Signal
     settled: Signal
+    stuck: Signal
+    fence: stream.Interface
+    asked: Signal
+    left: Signal
     idle: Signal
     events: data.View
     latency: data.View
@@ -119,6 +127,10 @@ class Walker(wiring.Component):
             "span": Out(HoldCheckSignature(config)),
             "owed": Out(config.walks),
             "settled": Out(config.walks),
+            "stuck": In(config.walks),
+            "fence": Out(stream.Signature(config.context_bits)),
+            "asked": In(config.asid_bits),
+            "left": Out(1),
             "idle": Out(1),
             "events": Out(WalkEventsLayout()),
             "latency": Out(LatencyLayout()),
@@ -162,6 +174,7 @@ class Walker(wiring.Component):
         self._make(m, step, pointer)
         self._answer(m)
         self._drive_bus(m)
+        self._fence(m)
         m.d.comb += self.idle.eq(~Cat([slot.running | slot.filling for slot in self._slots]).any())
         return m
 
@@ -404,6 +417,19 @@ class Walker(wiring.Component):
                 m.d.comb += walk.answer.outcome.eq(slot.result)
         if self.config.observe:
             m.d.comb += fill.pte.eq(notes.pte)
+
+    def _fence(self, m: Module) -> None:
+        """Name the asids of walks that are stuck; say whether one of the asid asked for is left."""
+        pending = Signal(self.config.walks, name="unfenced")
+        first = lowest(m, pending)
+        told = Mux(self.fence.ready, first, 0)
+        m.d.sync += pending.eq(((pending & ~told) | self.stuck) & self._of("running"))
+        m.d.comb += self.fence.valid.eq(pending.any())
+        for i, slot in enumerate(self._slots):
+            with m.If(first[i]):
+                m.d.comb += self.fence.payload.eq(slot.asid)
+        mine = Cat(slot.asid == self.asked for slot in self._slots)
+        m.d.comb += self.left.eq((mine & self._of("running")).any())
 
     def _drive_bus(self, m: Module) -> None:
         bus, read, update = self.bus, self._reads.read, self._update

@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from secmmu.config import SecmmuConfig
 from secmmu.flight import Source, stash_bits
 from secmmu.internals import WriteBeatLayout
+from secmmu.page_numbers import below
 from secmmu.queue import Queue
 from secmmu.stash import Stash
 from secmmu.use_order import position_bits, slot_bits
@@ -121,8 +122,8 @@ class WriteBuffer(wiring.Component):
         The data of a write has come in whole.
     drop : In(stream of DropLayout)
         A refused write, whose data is to be lost; taken when it is.
-    broken : In(use_slots + 1)
-        Use slots whose writes are to be ended.
+    broken, busy_next : In(use_slots + 1)
+        Use slots whose writes are to be ended; slots still in use after this cycle.
     spoiled : Out(1), spoiled_position : Out, spoil_taken : In(1)
         A write was ended: its answer must be an error.
     swallowed : Out(stream of its id)
@@ -142,6 +143,7 @@ class WriteBuffer(wiring.Component):
     stashed: data.View
     drop: stream.Interface
     broken: Signal
+    busy_next: Signal
     spoiled: Signal
     spoiled_position: Signal
     spoil_taken: Signal
@@ -163,6 +165,7 @@ class WriteBuffer(wiring.Component):
                 "stashed": Out(StashedLayout(config)),
                 "drop": In(stream.Signature(DropLayout(config))),
                 "broken": In(config.use_slots + 1),
+                "busy_next": In(config.use_slots + 1),
                 "spoiled": Out(1),
                 "spoiled_position": Out(position_bits(config)),
                 "spoil_taken": In(1),
@@ -252,24 +255,39 @@ class WriteBuffer(wiring.Component):
         # Counted from what was the head one cycle ago: whether that has left is known late.
         cut_left = Signal.like(owed.head_place)
         popped = Signal()
+        # What has left the queue meanwhile is before its head.
+        behind_head = Signal.like(cut_left)
         found = Signal.like(cut_left)
-        m.d.comb += owed.look_place.eq(place)
-        m.d.comb += found.eq(place - owed.head_place + 1)
-        m.d.sync += [asked.eq(asked | self.broken), popped.eq(owed.pop)]
+        m.d.comb += [
+            owed.look_place.eq(place),
+            behind_head.eq(place - owed.head_place),
+            found.eq(behind_head + 1),
+        ]
+        m.d.sync += [
+            popped.eq(owed.pop),
+            # A slot that its bursts have left may be another's before it is found.
+            asked.eq((asked | self.broken) & self.busy_next),
+            sought.eq(sought & self.busy_next),
+        ]
         with m.If(popped & (cut_left != 0)):
             m.d.sync += cut_left.eq(cut_left - 1)
         with m.FSM():
             with m.State("Idle"), m.If(asked.any()):
-                m.d.sync += [sought.eq(asked), asked.eq(self.broken), place.eq(owed.head_place)]
+                m.d.sync += [
+                    sought.eq(asked & self.busy_next),
+                    asked.eq(self.broken),
+                    place.eq(owed.head_place),
+                ]
                 m.next = "Look"
             with m.State("Look"):
-                hit = sought.bit_select(owed.looked_at.slot, 1) & (owed.looked_at.way == Way.PASS)
+                # Also one whose data is here: it stands behind others'.
+                hit = sought.bit_select(owed.looked_at.slot, 1) & (owed.looked_at.way != Way.DROP)
                 with m.If(place == owed.tail_place):
                     m.next = "Idle"
                 with m.Else():
                     m.d.sync += place.eq(place + 1)
-                    # What has left the queue meanwhile is before its head.
-                    with m.If(hit & (found != 0) & ~found[-1]):
+                    # An earlier time-out may have gone further.
+                    with m.If(hit & ~behind_head[-1] & ~below(found, cut_left)):
                         m.d.sync += cut_left.eq(found)
         return Mux(popped, cut_left[1:].any(), cut_left.any())
 
