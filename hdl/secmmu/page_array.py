@@ -179,6 +179,7 @@ class PageArray(wiring.Component):
         matched, written = Signal.like(self.died), Signal.like(self.died)
         alive, same = Signal(config.tlb_ways), Signal(config.tlb_ways)
         victim, chosen = Signal(config.tlb_ways), Signal(config.tlb_ways)
+        old = Signal(config.tlb_ways)
         lane = index[: config.set_bits - len(self.died_row)]
         m.d.comb += [
             reader.addr.eq(self._row(index)),
@@ -187,7 +188,8 @@ class PageArray(wiring.Component):
             same.eq(self._lane(matched, index)),
             marks.index.eq(index),
             # One way at least is not recent, but for sets of a single way.
-            victim.eq(Mux(same.any(), same, Mux(alive.all(), ~marks.recent, ~alive))),
+            old.eq(~marks.recent if config.tlb_ways > 1 else 1),
+            victim.eq(Mux(same.any(), same, Mux(alive.all(), old, ~alive))),
             chosen.eq(Mux(operation.fills, lowest(m, victim), 0)),
             written.eq(Cat(Mux(lane == i, chosen, 0) for i in range(self.lanes))),
             writer.addr.eq(self._row(index)),

@@ -11,6 +11,7 @@ from tests.hdl.tlb_model import Entry, Kill, TlbBench, run
 SETS, WAYS = 16, 4
 PAGES = SecmmuConfig(tlb_sets=SETS, tlb_ways=WAYS, large_entries=1)
 ASSOCIATIVE = SecmmuConfig(tlb_sets=0, large_entries=16)
+DIRECT = SecmmuConfig(tlb_sets=2, tlb_ways=1, large_entries=1)
 
 
 def loop(pages: int, length: int) -> list[int]:
@@ -66,3 +67,14 @@ def test_it_keeps_more_than_random_replacement_does(config: SecmmuConfig) -> Non
             assert hits > random_hits(trace, sets, ways), name
 
     run(bench, config)
+
+
+def test_a_new_entry_comes_in_where_there_is_no_choice() -> None:
+    """The only way of a set is replaced though it was hit."""
+
+    async def bench(it: TlbBench) -> None:
+        for page in (0, 2, 4):
+            await it.put(Entry(page, page + 1))
+            assert [await it.look_up(1, page) for _ in range(2)] == [page + 1] * 2
+
+    run(bench, DIRECT)
