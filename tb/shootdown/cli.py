@@ -4,10 +4,13 @@ Exit status: 0 for success, 1 for a failed check, 2 for bad input, a missing too
 """
 
 import argparse
+import importlib.metadata
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
+from typing import NoReturn
 
 from hostmm.errors import HostError
 from shootdown.commands import (
@@ -58,11 +61,20 @@ _COMMANDS = (
 )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses a command line in one line, without its usage, which is long."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"shootdown: {message}; see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="shootdown",
         description="Real programs' memory traffic against a secondary MMU's RTL, under Linux mm.",
     )
+    version = f"shootdown {importlib.metadata.version('shootdown')}"
+    parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in _COMMANDS:
         command.add_parser(subparsers)
@@ -80,9 +92,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = _parser().parse_args(arguments)
     command: Callable[[argparse.Namespace], int] = chosen.command
     try:
-        return command(chosen)
+        status = command(chosen)
+        sys.stdout.flush()
+        return status
     except (ShootdownError, HostError) as error:
         print(f"shootdown: {error}", file=sys.stderr)
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python's own flush at the end must not complain either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        where = "" if error.filename is None else f"{error.filename}: "
+        print(f"shootdown: {where}{error.strerror or error}", file=sys.stderr)
     except KeyboardInterrupt as signalled:
         print(
             f"shootdown: interrupted{f' by {signalled}' if signalled.args else ''}", file=sys.stderr

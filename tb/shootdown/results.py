@@ -1,12 +1,12 @@
 """``results.json``: what a command measured and found, in one documented and versioned structure."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from shootdown.errors import ShootdownError
+from shootdown.files import write_whole
 
 __all__ = [
     "VERSION",
@@ -32,7 +32,7 @@ VERSION = 1
 
 
 class ResultsError(ShootdownError):
-    """Results cannot be written, or a file does not hold any."""
+    """A file does not hold any results."""
 
 
 class Distribution(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -209,18 +209,10 @@ def save(results: Results, path: Path) -> None:
 
     Raises
     ------
-    ResultsError
+    UsageError
         It cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        text = msgspec.json.format(msgspec.json.encode(results), indent=2)
-        temporary.write_bytes(text + b"\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise ResultsError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, msgspec.json.format(msgspec.json.encode(results), indent=2) + b"\n")
 
 
 def load(path: Path) -> Results:

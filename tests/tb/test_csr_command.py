@@ -28,6 +28,6 @@ def test_refuses_nothing_and_nowhere(
     assert main(["csr", "--header", "no/a.h"]) == 2
     assert capsys.readouterr() == (
         "",
-        "shootdown: cannot write no/a.h: No such file or directory\n",
+        "shootdown: cannot write no/a.h: its folder cannot be written\n",
     )
     assert not list(tmp_path.iterdir())

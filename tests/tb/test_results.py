@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from shootdown.errors import UsageError
 from shootdown.percentiles import distribution
 from shootdown.results import (
     ByClass,
@@ -106,10 +107,10 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_unwritable_folder(tmp_path: Path) -> None:
     """One line; nothing is left behind."""
-    with pytest.raises(ResultsError, match=r"cannot write .*results.json: No such file"):
+    with pytest.raises(UsageError, match=r"cannot write .*results.json: No such file"):
         save(results(), tmp_path / "missing" / "results.json")
     (tmp_path / "results.json").mkdir()
-    with pytest.raises(ResultsError, match="cannot write"):
+    with pytest.raises(UsageError, match="cannot write"):
         save(results(), tmp_path / "results.json")
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
@@ -124,7 +125,7 @@ def test_old_file_survives_a_failed_write(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(ResultsError, match="No space left on device"):
+    with pytest.raises(UsageError, match="No space left on device"):
         save(results(), file)
     assert file.read_bytes() == before
     assert list(tmp_path.iterdir()) == [file]

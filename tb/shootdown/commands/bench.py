@@ -10,6 +10,7 @@ import msgspec
 from shootdown.bench import DEVICE_TARGET, REPLAY_TARGET, Bench, Measurement
 from shootdown.config import DEFAULT_TRACE
 from shootdown.errors import UsageError
+from shootdown.files import require_writable, write_whole
 
 __all__ = ["add_parser"]
 
@@ -36,16 +37,14 @@ def _bench(chosen: argparse.Namespace) -> int:
     for name in ("rounds", "bursts", "cycles"):
         if getattr(chosen, name) < 1:
             raise UsageError(f"--{name} must be at least 1, not {getattr(chosen, name)}")
+    require_writable(chosen.json)
     bench = Bench(chosen.rounds, chosen.bursts, chosen.trace, chosen.cycles, _tell)
     measured = [bench.device_only()]
     if not chosen.device_only:
         measured += [bench.replay(warp=False), bench.replay(warp=True)]
     _print_table(measured)
     if chosen.json is not None:
-        try:
-            chosen.json.write_bytes(msgspec.json.encode(measured))
-        except OSError as error:
-            raise UsageError(f"cannot write {chosen.json}: {error.strerror}") from None
+        write_whole(chosen.json, msgspec.json.encode(measured))
     return 0
 
 

@@ -12,7 +12,7 @@ from shootdown.bugs_page import page
 from shootdown.builds import SIMULATORS
 from shootdown.catalogue.bugs import BUGS, Entry, Verdict, try_bug, try_rtl_bug
 from shootdown.errors import UsageError
-from shootdown.files import write_whole
+from shootdown.files import require_writable, write_whole
 from shootdown.ktap import Result, ktap
 from shootdown.runs import fresh_folder
 
@@ -40,6 +40,7 @@ def _run(chosen: argparse.Namespace) -> int:
         raise UsageError(f"bug must be one of B1 to B45, not {unknown[0]!r}")
     if chosen.sim is not None and chosen.sim not in SIMULATORS:
         raise UsageError(f"simulator must be one of {', '.join(SIMULATORS)}, not {chosen.sim!r}")
+    require_writable(chosen.markdown)
     entries = [BUGS[name] for name in dict.fromkeys(chosen.bug or BUGS)]
     with fresh_folder(chosen.out) as folder:
         verdicts = {}

@@ -17,7 +17,7 @@ from shootdown.comparison import Costs, Difference, Effect, costs_of, difference
 from shootdown.comparison_table import COLUMNS, markdown, rows
 from shootdown.config import DEFAULT_CPUS, DEFAULT_TRACE, MODEL, RunConfig
 from shootdown.errors import UsageError
-from shootdown.files import write_whole
+from shootdown.files import require_writable, write_whole
 from shootdown.outcome import Outcome
 from shootdown.runs import fresh_folder, perform_all
 
@@ -144,6 +144,7 @@ def _config(
 
 def _compare(chosen: argparse.Namespace) -> int:
     configs = _configs(chosen)
+    require_writable(chosen.markdown)
     first, *others = dict.fromkeys(config.policy for config in configs)
     with fresh_folder(chosen.out) as folder:
         outcomes = perform_all(configs, folder)

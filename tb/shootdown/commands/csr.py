@@ -5,7 +5,7 @@ from pathlib import Path
 
 from secmmu import csr_export
 from shootdown.errors import UsageError
-from shootdown.files import write_whole
+from shootdown.files import require_writable, write_whole
 
 __all__ = ["add_parser"]
 
@@ -29,6 +29,7 @@ def _csr(chosen: argparse.Namespace) -> int:
     if not wanted:
         options = ", ".join(f"--{name}" for name in _FORMATS)
         raise UsageError(f"nothing to write: give at least one of {options}")
+    require_writable(*wanted.values())
     for name, path in wanted.items():
         write_whole(path, _FORMATS[name][1]())
     return 0

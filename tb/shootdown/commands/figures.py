@@ -18,7 +18,7 @@ from shootdown.figures import (
     measure,
     sweep_figure,
 )
-from shootdown.files import write_whole
+from shootdown.files import require_writable, write_whole
 from shootdown.fpga import Fit
 
 __all__ = ["add_parser"]
@@ -36,6 +36,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _figures(chosen: argparse.Namespace) -> int:
+    require_writable(chosen.json)
     beside = [] if chosen.fpga is None else fpga_figures(_read_fits(chosen.fpga))
     if chosen.sweep is not None:
         beside.append(sweep_figure(chosen.sweep))

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from shootdown.errors import UsageError
-from shootdown.files import write_whole
+from shootdown.files import require_writable, write_whole
 from shootdown.formal.proofs import PROOFS
 from shootdown.formal.sby import Answer, Proof, prove
 
@@ -95,12 +95,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _formal(chosen: argparse.Namespace) -> int:
-    names = chosen.proof or list(PROOFS)
+    names = list(dict.fromkeys(chosen.proof or PROOFS))
     for name in names:
         if name not in PROOFS:
             raise UsageError(f"proof must be one of {', '.join(PROOFS)}, not {name!r}")
     if chosen.timeout <= 0:
         raise UsageError(f"--timeout must be positive, not {chosen.timeout:g}")
+    require_writable(chosen.json)
     results = []
     for name in names:
         proof = PROOFS[name]

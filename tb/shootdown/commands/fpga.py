@@ -8,7 +8,7 @@ import msgspec
 
 from secmmu.config import PRESETS
 from shootdown.errors import UsageError
-from shootdown.files import write_whole
+from shootdown.files import require_writable, write_whole
 from shootdown.fpga import SEEDS, Fit, fit_preset
 
 __all__ = ["add_parser"]
@@ -35,12 +35,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _fpga(chosen: argparse.Namespace) -> int:
-    presets = chosen.preset or ["tiny", "default"]
+    presets = list(dict.fromkeys(chosen.preset or ("tiny", "default")))
     for preset in presets:
         if preset not in PRESETS:
             raise UsageError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
     if not 1 <= chosen.seeds <= len(SEEDS):
         raise UsageError(f"--seeds must be from 1 to {len(SEEDS)}, not {chosen.seeds}")
+    require_writable(chosen.json)
     fits = []
     for preset in presets:
         print(f"fpga: {preset}, {chosen.seeds} placements", file=sys.stderr, flush=True)

@@ -15,7 +15,7 @@ from rich.table import Table
 from hostmm.policies import POLICIES
 from shootdown.catalogue.matrix import ROWS, Measured, cells, measure
 from shootdown.errors import UsageError
-from shootdown.files import write_whole
+from shootdown.files import require_writable, write_whole
 from shootdown.markdown import markdown_table
 from shootdown.runs import fresh_folder
 
@@ -56,6 +56,7 @@ def _run(chosen: argparse.Namespace) -> int:
     schedules = usual if chosen.schedules is None else chosen.schedules
     if schedules < 0:
         raise UsageError(f"schedules must be 0 or more, not {schedules}")
+    require_writable(chosen.markdown)
     begun = time.monotonic()
     with fresh_folder(chosen.out) as folder:
         with ProcessPoolExecutor(_PROCESSES) as pool:

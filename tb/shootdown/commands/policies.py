@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hostmm.vocabulary import Passage
-from shootdown.files import write_whole
+from shootdown.files import require_writable, write_whole
 from shootdown.steps import Comparison, Line, compare, select
 from shootdown.steps_page import page
 
@@ -31,6 +31,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _policies(chosen: argparse.Namespace) -> int:
+    require_writable(chosen.json, chosen.markdown)
     comparisons = [compare(stage) for stage in select(chosen.path)]
     if chosen.json is not None:
         write_whole(chosen.json, msgspec.json.format(msgspec.json.encode(_data(comparisons))))

@@ -48,8 +48,9 @@ def _record(arguments: argparse.Namespace) -> int:
     if arguments.window < 1:
         raise RecordError(f"--window must be 1 or more, not {arguments.window}")
     output = arguments.output or Path(f"{Path(program[0]).name}.trace")
-    if not os.access(output.parent, os.W_OK | os.X_OK) or output.is_dir():
-        raise RecordError(f"cannot write trace {output}: no writable folder, or a folder itself")
+    is_other = output.exists() and not output.is_file()
+    if not os.access(output.parent, os.W_OK | os.X_OK) or is_other:
+        raise RecordError(f"cannot write trace {output}: no writable folder, or no file itself")
     command = ("shootdown", "record", "-o", output.name, "--window", str(arguments.window), "--")
     trace = record(
         program,

@@ -2,9 +2,9 @@
 
 import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -18,7 +18,8 @@ from hostmm.subscribers.kinds import SUBSCRIBERS
 from secmmu.config import MUTANTS
 from shootdown import config as defaults
 from shootdown.config import RunConfig
-from shootdown.errors import ShootdownError, UsageError
+from shootdown.errors import ShootdownError
+from shootdown.files import require_writable
 from shootdown.outcome import Outcome
 from shootdown.report import print_report, silent_paths
 from shootdown.results import Results, save
@@ -94,7 +95,10 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _steps(text: str) -> tuple[int, ...]:
     """Read numbers with commas between them."""
-    return tuple(int(word) for word in text.split(","))
+    try:
+        return tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"numbers with commas between, not {text!r}") from None
 
 
 def _common(chosen: argparse.Namespace, policy: str) -> RunConfig:
@@ -143,8 +147,7 @@ def _has_waves(scenario: str, simulator: str) -> bool:
 
 def _run(chosen: argparse.Namespace) -> int:
     replays, scenarios = _configs(chosen)
-    if chosen.json is not None and not os.access(chosen.json.absolute().parent, os.W_OK):
-        raise UsageError(f"cannot write {chosen.json}: its folder cannot be written")
+    require_writable(chosen.json)
     with fresh_folder(chosen.out) as folder:
         outcomes = perform_all([*replays, *scenarios], folder)
         results = _results(chosen, outcomes)
@@ -210,8 +213,10 @@ def _failures(
 
 
 def _remember(out: Path) -> None:
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    (OUT.parent / "latest").write_text(str(out.absolute()))
+    """Note where the results are, for ``shootdown waves``; where that cannot be written they are there all the same."""
+    with suppress(OSError):
+        OUT.parent.mkdir(parents=True, exist_ok=True)
+        (OUT.parent / "latest").write_text(str(out.absolute()))
 
 
 def latest() -> Path | None:

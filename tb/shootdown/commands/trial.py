@@ -11,7 +11,7 @@ from rich.console import Console
 from shootdown.catalogue.trial import TRIAL, Charge, Finding, hear, of_outcome
 from shootdown.config import CARRIERS, MODEL
 from shootdown.errors import UsageError
-from shootdown.files import write_whole
+from shootdown.files import require_writable, write_whole
 from shootdown.ktap import Result, ktap
 from shootdown.runs import fresh_folder, perform_all
 from shootdown.trial_page import page
@@ -43,6 +43,7 @@ def _run(chosen: argparse.Namespace) -> int:
         raise UsageError(f"simulator must be one of {', '.join(CARRIERS)}, not {chosen.sim!r}")
     if chosen.schedules < 2:
         raise UsageError(f"schedules must be 2 or more, not {chosen.schedules}")
+    require_writable(chosen.markdown)
     charges = [known[name] for name in dict.fromkeys(chosen.charge or known)]
     with fresh_folder(chosen.out) as folder:
         found = {c.name: list(_heard(c, chosen, folder)) for c in charges}

@@ -7,7 +7,7 @@ from pathlib import Path
 from secmmu.config import PRESETS
 from secmmu.ip import ip_verilog
 from shootdown.errors import UsageError
-from shootdown.files import write_whole
+from shootdown.files import require_writable, write_whole
 
 __all__ = ["add_parser"]
 
@@ -23,6 +23,7 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 def _verilog(chosen: argparse.Namespace) -> int:
     if chosen.preset not in PRESETS:
         raise UsageError(f"preset must be one of {', '.join(PRESETS)}, not {chosen.preset!r}")
+    require_writable(chosen.output)
     config = dataclasses.replace(PRESETS[chosen.preset], observe=False)
     write_whole(chosen.output, ip_verilog(config))
     return 0

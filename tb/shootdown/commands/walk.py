@@ -1,7 +1,6 @@
 """``shootdown walk``: run accesses through the RTL on the page tables of a memory image."""
 
 import argparse
-import os
 from pathlib import Path
 
 import msgspec
@@ -9,7 +8,7 @@ import msgspec
 from shootdown.agents.translation import LEVELS
 from shootdown.builds import SIMULATORS
 from shootdown.errors import UsageError
-from shootdown.files import write_whole
+from shootdown.files import require_writable, write_whole
 from shootdown.walks import WORD_BYTES, read_accesses, read_image, walk
 
 __all__ = ["add_parser"]
@@ -50,9 +49,7 @@ def _walk(chosen: argparse.Namespace) -> int:
     base = _base(chosen.base)
     image = read_image(chosen.image, base)
     accesses = read_accesses(chosen.accesses)
-    for path in (chosen.json, chosen.image_out):
-        if path is not None and not os.access(path.absolute().parent, os.W_OK):
-            raise UsageError(f"cannot write {path}: its folder cannot be written")
+    require_writable(chosen.json, chosen.image_out)
     answers, changed = walk(
         accesses,
         image,
