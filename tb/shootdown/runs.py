@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from hostmm.trace import load
 from shootdown import simulate
 from shootdown.carriers import drive_model
 from shootdown.cases.run_cases import (
+    CALLER_ENV,
     CONFIG_ENV,
     ERROR_FILE,
     LAST_CYCLE_ENV,
@@ -90,7 +92,7 @@ def perform(config: RunConfig, folder: Path) -> None:
         _MODULE,
         cases=["one_run"],
         seed=config.seed,
-        env={CONFIG_ENV: config.to_json().decode()},
+        env=_environment(config),
         out=folder,
         timeout_s=_TIMEOUT_S,
     )
@@ -99,7 +101,7 @@ def perform(config: RunConfig, folder: Path) -> None:
         raise UsageError(error.read_text())
     if not results[0].passed:
         reason = results[0].message.strip().splitlines()[-1]
-        raise SimulationError(f"{config.name}: {reason}: see {folder / simulate.LOG_NAME}")
+        raise SimulationError(f"{reason}: see {folder / simulate.LOG_NAME}")
 
 
 def perform_on_model(config: RunConfig, folder: Path | None = None) -> Outcome:
@@ -122,12 +124,28 @@ def perform_on_model(config: RunConfig, folder: Path | None = None) -> Outcome:
     return analyse(config, data, wall_s=time.monotonic() - begun, folder=folder)
 
 
+def _environment(config: RunConfig) -> dict[str, str]:
+    return {CONFIG_ENV: config.to_json().decode(), CALLER_ENV: str(Path.cwd())}
+
+
 def _simulator(config: RunConfig) -> simulate.Simulator:
     return "verilator" if config.simulator == "verilator" else "icarus"
 
 
 def perform_all(configs: Sequence[RunConfig], folder: Path) -> list[Outcome]:
-    """Run every configuration, two at a time, each in ``folder/NAME``; return their outcomes in order."""
+    """Run every configuration, two at a time, each in ``folder/NAME``; return their outcomes in order.
+
+    Raises
+    ------
+    UsageError
+        A configuration cannot be run, or two have one name.
+    ShootdownError
+        One could not be built or run.
+    """
+    names = Counter(config.name for config in configs)
+    for name, count in names.items():
+        if count > 1:
+            raise UsageError(f"{count} runs would be called {name}: give files names of their own")
     for trace in dict.fromkeys(c.trace_path for c in configs if c.scenario is None):
         try:
             load(trace)  # a bad trace is refused before anything is built
@@ -168,13 +186,13 @@ def record_part(config: RunConfig, cycles: tuple[int, int], folder: Path) -> Non
         _MODULE,
         cases=["part_of_a_run"],
         seed=config.seed,
-        env={CONFIG_ENV: config.to_json().decode(), LAST_CYCLE_ENV: str(cycles[1])},
+        env=_environment(config) | {LAST_CYCLE_ENV: str(cycles[1])},
         out=part,
         timeout_s=_TIMEOUT_S,
         waves_from=cycles[0],
     )
     if not results[0].passed:
-        raise SimulationError(f"{config.name}: {results[0].message.strip().splitlines()[-1]}")
+        raise SimulationError(results[0].message.strip().splitlines()[-1])
     dump = dump_of(part)
     dump.replace(folder / dump.name)
     shutil.rmtree(part)
@@ -249,8 +267,8 @@ def fresh_folder(out: Path) -> Iterator[Path]:
     UsageError
         The folder cannot be written, or holds something else.
     """
-    out = out.absolute()
-    if not out.name:
+    out = Path(os.path.realpath(out))
+    if Path.cwd().is_relative_to(out):
         raise UsageError(f"cannot write {out}: name a folder of its own for the results")
     work = out.with_name(f".{out.name}.{os.getpid()}")
     failed = out.with_name(f"{out.name}-failed")

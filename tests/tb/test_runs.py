@@ -1,14 +1,17 @@
 """Folders of results, and the command that repeats a run."""
 
 import shlex
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
+from shootdown.cases import run_cases
 from shootdown.cli import _parser
 from shootdown.commands.run import _configs
-from shootdown.config import RunConfig
+from shootdown.config import MODEL, RunConfig
 from shootdown.errors import ShootdownError, SimulationError, UsageError
-from shootdown.runs import fresh_folder
+from shootdown.runs import _environment, fresh_folder, perform_all
 
 
 def write(out, text):
@@ -43,6 +46,45 @@ def test_what_is_no_folder_is_refused(tmp_path, out):
     (tmp_path / "a file").write_text("")
     with pytest.raises(UsageError, match="cannot write"):
         write(tmp_path / out, "results")
+
+
+def test_the_folder_that_the_command_is_given_in_is_refused(tmp_path, monkeypatch):
+    """Replaced, it would be gone under the user's feet."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="name a folder of its own"):
+        write(Path(), "results")
+    with pytest.raises(UsageError, match="name a folder of its own"):
+        write(Path(".."), "results")
+
+
+def test_a_link_to_a_folder_stays_one(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "out").symlink_to("there")
+    for text in ("old", "new"):
+        write(tmp_path / "out", text)
+    assert (tmp_path / "out").is_symlink()
+    assert (tmp_path / "there" / "results.json").read_text() == "new"
+
+
+def test_two_runs_of_one_name_are_refused(tmp_path):
+    """They would write into one folder."""
+    configs = [RunConfig(policy="v9", simulator=MODEL, scenario="L1", cpus=n) for n in (1, 2)]
+    with pytest.raises(UsageError, match="2 runs would be called v9-L1"):
+        perform_all(configs, tmp_path)
+
+
+def test_a_simulation_finds_the_files_of_its_caller(tmp_path, monkeypatch):
+    """It runs in the folder of its results."""
+    (tmp_path / "out").mkdir()
+    script = Path(str(files("hostmm.scenarios.litmus") / "scripts" / "L1.litmus")).read_text()
+    (tmp_path / "own.litmus").write_text(script)
+    monkeypatch.chdir(tmp_path)
+    config = RunConfig(policy="v9", scenario="own.litmus", simulator="icarus")
+    for name, value in _environment(config).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path / "out")
+    assert run_cases._given() == (config, tmp_path / "out")
+    assert Path.cwd() == tmp_path
 
 
 def test_a_failed_simulation_keeps_its_logs_beside_the_old_results(tmp_path):

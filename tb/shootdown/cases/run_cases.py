@@ -4,6 +4,7 @@ import contextlib
 import gc
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from shootdown.execute import run_session
 from shootdown.outcome import analyse
 
 __all__ = [
+    "CALLER_ENV",
     "CONFIG_ENV",
     "ERROR_FILE",
     "LAST_CYCLE_ENV",
@@ -26,27 +28,43 @@ __all__ = [
 ]
 
 CONFIG_ENV = "SHOOTDOWN_RUN"
+CALLER_ENV = "SHOOTDOWN_CALLER"
+"""The folder in which the command was given."""
 LAST_CYCLE_ENV = "SHOOTDOWN_LAST_CYCLE"
 OUTCOME_FILE = "outcome.json"
 ERROR_FILE = "error.txt"
 PROGRESS_FILE = "progress"
 
 
+def _given() -> tuple[RunConfig, Path]:
+    """Return the run, and the folder that its files go to; where the run names files, they are the caller's."""
+    folder = Path.cwd()
+    os.chdir(os.environ[CALLER_ENV])
+    return RunConfig.from_json(os.environ[CONFIG_ENV].encode()), folder
+
+
+def _note_in(folder: Path) -> Callable[[float], None]:
+    def note(done: float) -> None:
+        (folder / PROGRESS_FILE).write_text(f"{done:.3f}")
+
+    return note
+
+
 @cocotb.test()
 async def one_run(dut: Any) -> None:
     """The configured run reaches its end, or an error that a user can read."""
-    config = RunConfig.from_json(os.environ[CONFIG_ENV].encode())
+    config, folder = _given()
     carrier = CocotbCarrier(dut)
     # The timeline's rows live to the end: looking through them again and again costs a tenth of the run.
     gc.disable()
     begun = time.monotonic()
     try:
-        data = await drive(run_session(config, _note), carrier)
+        data = await drive(run_session(config, _note_in(folder)), carrier)
     except HostError as error:
-        Path(ERROR_FILE).write_text(str(error))
+        (folder / ERROR_FILE).write_text(str(error))
         return
     wall_s = time.monotonic() - begun
-    analyse(config, data, wall_s=wall_s, folder=Path()).save(Path(OUTCOME_FILE))
+    analyse(config, data, wall_s=wall_s, folder=folder).save(folder / OUTCOME_FILE)
 
 
 class _LastCycleError(Exception):
@@ -70,11 +88,7 @@ class _PartCarrier(CocotbCarrier):
 @cocotb.test()
 async def part_of_a_run(dut: Any) -> None:
     """The configured run reaches the cycle given; of no use but for its waves."""
-    config = RunConfig.from_json(os.environ[CONFIG_ENV].encode())
+    config, folder = _given()
     carrier = _PartCarrier(dut, int(os.environ[LAST_CYCLE_ENV]))
     with contextlib.suppress(_LastCycleError):
-        await drive(run_session(config, _note), carrier)
-
-
-def _note(done: float) -> None:
-    Path(PROGRESS_FILE).write_text(f"{done:.3f}")
+        await drive(run_session(config, _note_in(folder)), carrier)
