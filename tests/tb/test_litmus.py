@@ -7,7 +7,7 @@ import pytest
 
 from hostmm.policies import POLICIES
 from hostmm.scenarios import FORBIDDEN
-from hostmm.scenarios.litmus import parse, shipped
+from hostmm.scenarios.litmus import bugs, parse, shipped
 from hostmm.subscribers.kinds import SUBSCRIBERS
 from shootdown.cli import main
 from shootdown.config import RunConfig
@@ -58,6 +58,12 @@ def test_a_pair_that_never_existed_is_named():
     assert missing(script, "v9") is None
     assert missing(script, "v6.6") == "the kernel of policy v6.6 has no path try_to_unmap_cluster"
     assert missing(script, "v3.7", "odp") == "the kernel of policy v3.7 has no odp"
+
+
+def test_a_stall_needs_no_path_that_every_kernel_has():
+    """A device stalls in the handling of its fault, a thread in a driver."""
+    for name in ("bug-stale", "bug-user-flush"):
+        assert missing(bugs()[name].script, "v6.6", "gru") is None
 
 
 def run(words, folder, monkeypatch, capsys):

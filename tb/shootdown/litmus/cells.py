@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from hostmm.policies import POLICIES
+from hostmm.policies import PATHS, POLICIES
 from hostmm.scenarios import FORBIDDEN, find
 from hostmm.scenarios.litmus import Script
 from shootdown.config import RunConfig
@@ -70,7 +70,8 @@ def missing(script: Script, policy: str, subscriber: str = "sva") -> str | None:
         return f"the kernel of policy {policy} has no {subscriber}"
     needed = [_PATH_OF_KIND[p.kind] for p in script.pages.values() if p.kind in _PATH_OF_KIND]
     steps = [step for row in script.rows for step in row.steps.values()]
-    needed += [step.stall.path for step in steps if step.stall is not None]
+    stalls = [step.stall for step in steps if step.stall is not None]
+    needed += [stall.path for stall in stalls if stall.path in PATHS]
     absent = [path for path in needed if not POLICIES[policy].has(path)]
     return f"the kernel of policy {policy} has no path {absent[0]}" if absent else None
 

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from hostmm.costs import COSTS
 from hostmm.errors import HostError
+from hostmm.policies import PATHS, POLICIES, QUIET_PATHS
 from hostmm.scenarios.litmus.script import (
     DENIED,
     FAULT,
@@ -43,8 +44,11 @@ _KINDS = ("anon", "tmpfs", "file", "pfn", "hole", "nonlinear", "hugetlb", "kerne
 _HUGE_PAGES = 512
 _PATIENCE_NS, _MOST_PATIENCE_US = 60_000, 10_000
 _NAME = r"[A-Za-z]\w*"
+_COUNT = r"[0-9]{1,9}"
+_STALL_PATHS = (*PATHS, *QUIET_PATHS, "pmd_free_pte_page", "gru_user_flush_tlb")
+"""Paths that a thread may stall in: those that a policy decides about, and others."""
 _ADDRESS = re.compile(
-    rf"(?:(?P<mm>{_NAME})\.)?(?P<page>{_NAME})(?:\+(?P<offset>\d+))?(?:\[(?P<word>\d+)\])?$"
+    rf"(?:(?P<mm>{_NAME})\.)?(?P<page>{_NAME})(?:\+(?P<offset>{_COUNT}))?(?:\[(?P<word>{_COUNT})\])?$"
 )
 _STEP = re.compile(
     r"(?:(?P<register>\w+)\s*=\s*)?(?P<verb>[a-z]+)(?P<order>\.rel|\.acq)?\b(?P<rest>.*)$"
@@ -71,7 +75,7 @@ def read(path: Path) -> Script:
         It cannot be read or is not one.
     """
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
         raise LitmusError(f"cannot read {path}: {reason}") from None
@@ -89,6 +93,7 @@ class _Parser:
         self._where = where
         self._line = 0
         self._single: dict[str, str] = {}
+        self._line_of: dict[str, int] = {}
         self._mms: dict[str, int] = {}
         self._pages: dict[str, PageSpec] = {}
         self._devices: dict[str, str] = {}
@@ -106,9 +111,36 @@ class _Parser:
                 self._table(line)
             elif line:
                 self._header(line)
+        self._check_whole()
+        script = Script(
+            name=name,
+            title=self._single["title"],
+            source=self._single.get("source", ""),
+            mms=self._mms,
+            pages=self._pages,
+            threads=self._threads,
+            devices=self._devices,
+            kinds=self._kinds,
+            rows=tuple(self._rows),
+            forbidden=self._condition(self._said("forbidden") or ""),
+            shows=self._shows(self._said("shows") or ""),
+            memory_cycles=self._cycles("memory", 1000),
+            timeout_cycles=self._cycles("timeout", 1_000_000),
+            patience_ns=self._patience(),
+            text=self._text,
+        )
+        self._check_registers(script)
+        return script
+
+    def _said(self, key: str) -> str | None:
+        """Return what a line of the header says; errors name that line from now on."""
+        self._line = self._line_of.get(key, 0)
+        return self._single.get(key)
+
+    def _check_whole(self) -> None:
         self._line = 0
         for key in ("title", "forbidden"):
-            if key not in self._single:
+            if not self._single.get(key):
                 self._fail(f"there is no {key}: line", "every script has one")
         if not self._mms:
             self._fail("there is no mm NAME: line", "every script has one, as in: mm P: 2 cpus")
@@ -120,23 +152,9 @@ class _Parser:
         for thread, stalled in self._stalled.items():
             if stalled:
                 self._fail(f"{thread} stalls and never goes on", "a later cell says: go on")
-        script = Script(
-            name=name,
-            title=self._single["title"],
-            source=self._single.get("source", ""),
-            mms=self._mms,
-            pages=self._pages,
-            threads=self._threads,
-            devices=self._devices,
-            kinds=self._kinds,
-            rows=tuple(self._rows),
-            forbidden=self._condition(self._single["forbidden"]),
-            shows=self._shows(self._single.get("shows", "")),
-            memory_cycles=self._cycles("memory", 1000),
-            timeout_cycles=self._cycles("timeout", 1_000_000),
-            patience_ns=self._patience(),
-            text=self._text,
-        )
+
+    def _check_registers(self, script: Script) -> None:
+        self._said("forbidden")
         known = script.registers
         for terms in script.forbidden.alternatives:
             for term in terms:
@@ -145,7 +163,6 @@ class _Parser:
                         f"no step sets {term.register!r}",
                         f"registers: {', '.join(known) or 'none'}",
                     )
-        return script
 
     def _fail(self, what: str, allowed: str) -> NoReturn:
         place = f"{self._where}:{self._line}" if self._line else self._where
@@ -169,7 +186,7 @@ class _Parser:
         elif name or word in self._single:
             self._fail(f"{word}: stands here twice or with a name", f"one line {word}: TEXT")
         else:
-            self._single[word] = value
+            self._single[word], self._line_of[word] = value, self._line
 
     def _new_name(self, what: str, name: str, taken: object) -> None:
         if not re.fullmatch(_NAME, name):
@@ -179,7 +196,7 @@ class _Parser:
 
     def _mm(self, name: str, value: str) -> None:
         self._new_name("mm", name, name in self._mms)
-        found = re.fullmatch(r"(\d+) cpus?", value)
+        found = re.fullmatch(rf"({_COUNT}) cpus?", value)
         if not found or not 1 <= int(found[1]) <= 16:
             self._fail(f"{value!r} says nothing about an mm", "1 to 16 cpus, as in: mm P: 2 cpus")
         self._mms[name] = int(found[1])
@@ -207,11 +224,11 @@ class _Parser:
         text = " ".join(rest)
         if found := re.search(r"\b(shared|private)\b", text):
             spec = replace(spec, shared=found[1] == "shared")
-        if found := re.search(r"\b(\d+) pages?\b", text):
+        if found := re.search(rf"\b({_COUNT}) pages?\b", text):
             spec = replace(spec, pages=int(found[1]))
         if found := re.search(r"= (\w+)$", text):
             spec = replace(spec, value=self._number(found[1]))
-        left = re.sub(r"\b(shared|private|\d+ pages?)\b|= \w+$", "", text).strip()
+        left = re.sub(rf"\b(shared|private|{_COUNT} pages?)\b|= \w+$", "", text).strip()
         if left or not 1 <= spec.pages <= _MOST_PAGES:
             self._fail(f"{left or spec.pages!r} cannot be said of a page", allowed)
         if kind in ("anon", "pfn", "hole", "kernel") and spec.shared:
@@ -225,19 +242,19 @@ class _Parser:
         self._pages[name] = spec
 
     def _cycles(self, key: str, most: int) -> int | None:
-        text = self._single.get(key)
+        text = self._said(key)
         if text is None:
             return None
-        found = re.fullmatch(r"(\d+) cycles", text)
+        found = re.fullmatch(rf"({_COUNT}) cycles", text)
         if not found or not 1 <= int(found[1]) <= most:
             self._fail(f"{key}: {text!r} is no latency", f"{key}: N cycles, N from 1 to {most}")
         return int(found[1])
 
     def _patience(self) -> int:
-        text = self._single.get("patience")
+        text = self._said("patience")
         if text is None:
             return _PATIENCE_NS
-        found = re.fullmatch(r"(\d+) us", text)
+        found = re.fullmatch(rf"({_COUNT}) us", text)
         if not found or not 1 <= int(found[1]) <= _MOST_PATIENCE_US:
             self._fail(
                 f"patience: {text!r} is no time", f"patience: N us, N from 1 to {_MOST_PATIENCE_US}"
@@ -311,6 +328,8 @@ class _Parser:
                 f"{thread} does not come there",
                 f"a CPU stalls in an mm path, a device in the handling of its {FAULT}",
             )
+        if found["path"] not in (FAULT, *_STALL_PATHS):
+            self._fail(f"no mm path {found['path']!r}", f"paths: {', '.join(_STALL_PATHS)}")
         step = "unlocked" if found["unlock"] else found["step"]
         if step not in COSTS:
             self._fail(f"no step {step!r}", f"steps: {', '.join(COSTS)}")
@@ -394,5 +413,11 @@ class _Parser:
             policy, slash, subscriber = part.partition("/")
             if not (policy and slash and subscriber):
                 self._fail(f"shows: {part!r} is no pair", "POLICY/SUBSCRIBER, * for any")
+            for what, name, known in (
+                ("policy", policy, POLICIES),
+                ("subscriber", subscriber, SUBSCRIBERS),
+            ):
+                if name not in ("*", *known):
+                    self._fail(f"shows: no {what} {name!r}", f"*, {', '.join(known)}")
             pairs.append((policy, subscriber))
         return tuple(pairs)
