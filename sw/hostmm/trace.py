@@ -98,7 +98,7 @@ def save(trace: Trace, path: str | os.PathLike[str]) -> None:
     """
     check(trace)
     data = encode(trace)
-    target = Path(path)
+    target = Path(os.path.realpath(path))
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     except OSError as error:

@@ -152,7 +152,7 @@ def decode(data: bytes) -> Trace:
         header = json.loads(raw)
         columns = _unpack(header["sections"], data[PREFIX_BYTES + header_bytes :])
         return _assemble(header, columns)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise TraceError(f"damaged: header and columns do not fit ({error})") from error
 
 

@@ -48,7 +48,7 @@ def read_accesses(path: Path) -> list[Access]:
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8-sig")
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -176,6 +176,21 @@ def test_other_version() -> None:
         decode(bytes(data))
 
 
+@pytest.mark.parametrize("value", ["1e400", "[" * 100_000])
+def test_a_header_that_python_refuses(value: str) -> None:
+    """Its checksum is right: it was made by somebody."""
+    data = encode(SMALL)
+    header_bytes = int.from_bytes(data[12:16], "little")
+    header = data[20 : 20 + header_bytes].replace(
+        b'"dropped_accesses": 0', f'"dropped_accesses": {value}'.encode()
+    )
+    prefix = data[:12] + b"".join(
+        number.to_bytes(4, "little") for number in (len(header), zlib.crc32(header))
+    )
+    with pytest.raises(tr.TraceError, match="damaged: header and columns do not fit"):
+        decode(prefix + header + data[20 + header_bytes :])
+
+
 def test_bytes_after_the_end() -> None:
     """A longer file is refused."""
     with pytest.raises(tr.TraceError, match="3 bytes follow"):
