@@ -7,6 +7,7 @@ from hostmm.errors import HostError
 from hostmm.mm.frames import PAGE_BYTES, PAGE_WORDS
 from hostmm.mm.pages import is_anon, vm_normal_page
 from hostmm.mm.pagetable import PTE_V, is_migration_entry, is_swap_entry, pte_pfn, software_value
+from hostmm.paths.kernel_tables import KERNEL_VPN
 from hostmm.scheduler import Fetch, Steps
 from secmmu.layouts import VPN_BITS
 
@@ -91,6 +92,9 @@ def _owners(machine: "Machine") -> Counter[int]:
         for vma in mm.vmas:
             if vma.pfnmap:
                 bare.update(vma.linear_index(vpn) for vpn in range(vma.start, vma.end))
+        if mm.tables.words():
+            kernel = mm.tables.entries(KERNEL_VPN, _LAST_VPN)
+            bare.update(pte_pfn(word) for _, word in kernel if word & PTE_V)
     owners.update(bare)
     return owners
 
@@ -101,9 +105,9 @@ def _count_ptes(
     rss = [0, 0]
     if not mm.tables.words():
         return rss
-    leaves = mm.tables.huge_leaves(0, _LAST_VPN)
+    leaves = mm.tables.huge_leaves(0, KERNEL_VPN - 1)
     huge = [(at, mm.tables.get(at)) for base in leaves for at in range(base, base + PAGE_WORDS)]
-    for vpn, word in (*mm.tables.entries(0, _LAST_VPN), *huge):
+    for vpn, word in (*mm.tables.entries(0, KERNEL_VPN - 1), *huge):
         if is_migration_entry(word):
             raise HostError(f"mm {mm.number}: vpn {vpn:#x} still waits for a page that moved")
         if is_swap_entry(word):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from hostmm.audit import check_counts
 from hostmm.errors import HostError
 from hostmm.policies import POLICIES
 from hostmm.scenarios import ALLOWED, FORBIDDEN
@@ -92,6 +93,12 @@ def script(*rows, columns="| C0 | D |", forbidden="r == 99"):
             GOOD.replace("2 cpus", f"{'9' * 5000} cpus"),
             2,
             " says nothing about an mm; 1 to 16 cpus",
+        ),
+        (GOOD.replace("store p = 1", "revoke p"), 8, "p is no page of kind pfn; those are: none"),
+        (
+            GOOD.replace("device D: P", "device D: P\ndevice E: P\ndevice F: P"),
+            7,
+            "2 devices at most",
         ),
         (GOOD + "shows: sead/sva\n", 10, "shows: no policy 'sead'; *, v9, seed"),
         (GOOD + "shows: seed/usb\n", 10, "shows: no subscriber 'usb'; *, sva"),
@@ -239,6 +246,12 @@ def raw(*rows):
 def test_what_cannot_be_played_ends_in_one_line(text, message):
     with pytest.raises(HostError, match=message):
         play(text)
+
+
+def test_a_kernel_page_may_stay_mapped():
+    """It is counted as the kernel's."""
+    _, host = play(script("| vmap k | |", forbidden="I1").replace("device", "page k: kernel\ndevice"))
+    check_counts(host.machine)
 
 
 def test_a_file_page_is_written_out_and_a_hole_is_filled():

@@ -66,6 +66,21 @@ def test_a_stall_needs_no_path_that_every_kernel_has():
         assert missing(bugs()[name].script, "v6.6", "gru") is None
 
 
+@pytest.mark.parametrize(
+    ("step", "policy", "why"),
+    [
+        ("softdirty P", "v9", "the kernel of policy v9 has no path clear_refs_write"),
+        ("free p", "v3.7", "the kernel of policy v3.7 has no path madvise_free_single_vma"),
+        ("unbind D", "emm", "policy emm has no way to unregister"),
+    ],
+)
+def test_a_step_needs_a_kernel_that_can_do_it(step, policy, why):
+    """The cell is n/a, where it was an error that cost the whole table."""
+    script = parse(OWN.replace("load p", f"load p |\n| {step} | ", 1), name="own", where="own")
+    assert missing(script, policy) == why
+    assert missing(script, "v6.6") is None
+
+
 def run(words, folder, monkeypatch, capsys):
     """Run ``shootdown litmus`` in ``folder``; returns (status, standard output, standard error)."""
     monkeypatch.chdir(folder)

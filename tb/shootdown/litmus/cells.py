@@ -5,10 +5,13 @@ from pathlib import Path
 
 import msgspec
 
-from hostmm.policies import PATHS, POLICIES
+from hostmm.errors import HostError
+from hostmm.policies import PATHS, POLICIES, Chain
 from hostmm.scenarios import FORBIDDEN, find
 from hostmm.scenarios.litmus import Script
+from hostmm.scenarios.litmus.steps import VERBS
 from shootdown.config import RunConfig
+from shootdown.errors import UsageError
 from shootdown.outcome import Outcome
 from shootdown.runs import perform_all, perform_on_model
 
@@ -72,6 +75,10 @@ def missing(script: Script, policy: str, subscriber: str = "sva") -> str | None:
     steps = [step for row in script.rows for step in row.steps.values()]
     stalls = [step.stall for step in steps if step.stall is not None]
     needed += [stall.path for stall in stalls if stall.path in PATHS]
+    verbs = {step.verb for step in steps}
+    needed += [path for name in verbs & {*VERBS} if (path := VERBS[name].path) is not None]
+    if "unbind" in verbs and POLICIES[policy].chain is Chain.LIST:
+        return f"policy {policy} has no way to unregister"
     absent = [path for path in needed if not POLICIES[policy].has(path)]
     return f"the kernel of policy {policy} has no path {absent[0]}" if absent else None
 
@@ -105,5 +112,17 @@ def observe(configs: Sequence[RunConfig], folder: Path) -> list[Outcome]:
 
 
 def observe_on_model(configs: Sequence[RunConfig]) -> list[Outcome]:
-    """Run cells on the model."""
-    return [perform_on_model(config) for config in configs]
+    """Run cells on the model.
+
+    Raises
+    ------
+    UsageError
+        One cannot be run; its name comes first.
+    """
+    outcomes = []
+    for config in configs:
+        try:
+            outcomes.append(perform_on_model(config))
+        except HostError as error:
+            raise UsageError(f"{config.name}: {error}") from None
+    return outcomes

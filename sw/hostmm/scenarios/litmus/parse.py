@@ -25,6 +25,7 @@ from hostmm.scenarios.litmus.script import (
 )
 from hostmm.scenarios.litmus.steps import VERBS, Verb
 from hostmm.subscribers.kinds import SUBSCRIBERS
+from secmmu.config import EmulatorConfig
 
 __all__ = ["LitmusError", "parse", "read"]
 
@@ -60,6 +61,7 @@ _STALL = re.compile(
 _INVARIANT = re.compile(r"I([1-9]|1\d|2[0-6])$")
 _LAST_WORD = 511
 _MOST_PAGES = 1024
+_MOST_DEVICES = EmulatorConfig().engines
 
 
 class LitmusError(HostError):
@@ -203,6 +205,8 @@ class _Parser:
 
     def _device(self, name: str, value: str) -> None:
         self._new_name("device", name, name in self._devices)
+        if len(self._devices) == _MOST_DEVICES:
+            self._fail(f"there is no engine for device {name}", f"{_MOST_DEVICES} devices at most")
         mm, _, kind = value.partition(" ")
         if mm not in self._mms:
             self._fail(f"no mm {mm!r}", f"mms so far: {', '.join(self._mms) or 'none'}")
@@ -343,7 +347,7 @@ class _Parser:
         parts = found.groupdict()
         step = Step(name, text)
         if parts.get("address"):
-            step = replace(step, address=self._address(parts["address"]))
+            step = replace(step, address=self._address(parts["address"], verb.kind))
         if parts.get("target"):
             step = replace(step, target=self._address(parts["target"]))
         if parts.get("value"):
@@ -359,12 +363,17 @@ class _Parser:
             self._fail(f"no mm {parts['name']!r}", f"mms: {', '.join((*self._mms, *self._forked))}")
         return step
 
-    def _address(self, text: str) -> Address:
+    def _address(self, text: str, kind: str | None = None) -> Address:
         found = _ADDRESS.match(text)
         if not found or found["page"] not in self._pages:
             self._fail(
                 f"{text!r} is no address",
                 f"pages: {', '.join(self._pages)}; as in p, p[3], p+1, C.p",
+            )
+        if kind not in (None, self._pages[found["page"]].kind):
+            fit = [page.name for page in self._pages.values() if page.kind == kind]
+            self._fail(
+                f"{text} is no page of kind {kind}", f"those are: {', '.join(fit) or 'none'}"
             )
         known = {*self._mms, *self._forked}
         if found["mm"] is not None and found["mm"] not in known:

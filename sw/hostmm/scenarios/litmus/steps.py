@@ -120,6 +120,10 @@ class Verb:
         Its steps on a CPU; they return the result.
     result, device : bool
         Whether it has a result; whether a device can do it.
+    kind : str or None
+        The only kind of page that it works on.
+    path : str or None
+        The mm path without which no kernel can do it.
     """
 
     syntax: str
@@ -127,6 +131,8 @@ class Verb:
     play: _Play
     result: bool = False
     device: bool = False
+    kind: str | None = None
+    path: str | None = None
 
 
 def device_step(stage: Stage, engine: int, handle: int, step: Step) -> Steps:
@@ -203,7 +209,7 @@ def _mremap(stage: Stage, step: Step) -> Steps:
 
 def _fork(stage: Stage, step: Step) -> Steps:
     assert step.name is not None
-    child = yield from fork(stage.machine, stage.mms[stage.home])
+    child = yield from fork(stage.machine, stage.space(stage.home))
     if child is None:
         return DENIED
     stage.mms[step.name] = child
@@ -436,7 +442,7 @@ VERBS: dict[str, Verb] = {
     "mmap": Verb("mmap PAGES", _AT, _mmap),
     "munmap": Verb("munmap PAGES", _AT, _over_range(munmap)),
     "dontneed": Verb("dontneed PAGES", _AT, _over_range(madvise_dontneed)),
-    "free": Verb("free PAGES", _AT, _over_range(madvise_free)),
+    "free": Verb("free PAGES", _AT, _over_range(madvise_free), path="madvise_free_single_vma"),
     "msync": Verb("msync PAGES", _AT, _over_range(msync)),
     "mprotect": Verb("mprotect PAGES none|r|rw", rf"{_AT} +(?P<name>none|r|rw)", _mprotect),
     "mremap": Verb("mremap PAGES to ADDRESS", rf"{_AT} +to +(?P<target>\S+)", _mremap),
@@ -446,24 +452,32 @@ VERBS: dict[str, Verb] = {
     "age": Verb("[R =] age ADDRESS", _AT, _age, result=True),
     "uncache": Verb("uncache PAGES", _AT, _uncache),
     "migrate": Verb("[R =] migrate ADDRESS", _AT, _migrate, result=True),
-    "evacuate": Verb("[R =] evacuate PAGES", _AT, _evacuate, result=True),
-    "collapse": Verb("[R =] collapse ADDRESS", _AT, _collapse, result=True),
-    "merge": Verb(
-        "[R =] merge ADDRESS with ADDRESS", rf"{_AT} +with +(?P<target>\S+)", _merge, result=True
+    "evacuate": Verb(
+        "[R =] evacuate PAGES", _AT, _evacuate, result=True, path="migrate_vma_collect"
     ),
-    "softdirty": Verb("softdirty MM", r"(?P<name>\w+)", _soft_dirty),
+    "collapse": Verb(
+        "[R =] collapse ADDRESS", _AT, _collapse, result=True, path="collapse_huge_page"
+    ),
+    "merge": Verb(
+        "[R =] merge ADDRESS with ADDRESS",
+        rf"{_AT} +with +(?P<target>\S+)",
+        _merge,
+        result=True,
+        path="write_protect_page",
+    ),
+    "softdirty": Verb("softdirty MM", r"(?P<name>\w+)", _soft_dirty, path="clear_refs_write"),
     "reap": Verb("[R =] reap PAGES", _AT, _reap, result=True),
     "unbind": Verb("unbind DEVICE", r"(?P<name>\w+)", _unbind),
     "marked": Verb("R = marked ADDRESS", _AT, _marked, result=True),
-    "revoke": Verb("revoke ADDRESS", _AT, _revoke),
+    "revoke": Verb("revoke ADDRESS", _AT, _revoke, kind="pfn"),
     "reset": Verb("reset DEVICE", r"(?P<name>\w+)", _reset),
     "flush": Verb("flush DEVICE PAGES", rf"(?P<name>\w+) +{_AT}", _flush),
     "unplug": Verb("unplug DEVICE", r"(?P<name>\w+)", _unplug),
-    "vmap": Verb("vmap ADDRESS", _AT, _at_page(vmap)),
-    "vunmap": Verb("vunmap ADDRESS", _AT, _at_page(vunmap)),
+    "vmap": Verb("vmap ADDRESS", _AT, _at_page(vmap), kind="kernel"),
+    "vunmap": Verb("vunmap ADDRESS", _AT, _at_page(vunmap), kind="kernel"),
     "starve": Verb("starve TABLES", r"(?P<value>\d+)", _starve),
     "truncate": Verb("truncate PAGES", _AT, _truncate),
-    "fill": Verb("fill ADDRESS", _AT, _fill),
+    "fill": Verb("fill ADDRESS", _AT, _fill, kind="hole"),
     "disk": Verb("R = disk ADDRESS", _AT, _disk, result=True),
     "dirty": Verb("R = dirty ADDRESS", _AT, _dirty, result=True),
     "mapped": Verb("R = mapped ADDRESS", _AT, _mapped, result=True),
