@@ -1,5 +1,6 @@
 """The secondary MMU as a block for other people's systems: flat ports under the names that vendor tools look for."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from amaranth.hdl import ClockDomain, ClockSignal, Module, Signal
@@ -8,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
 from secmmu.emit import to_verilog
+from secmmu.layouts import GRAIN_SHIFTS, Cause, CommandKind, Phase
 from secmmu.mmu import Secmmu
 
 __all__ = ["WAIVERS", "Ip", "ip_verilog"]
@@ -28,7 +30,9 @@ _HEAD = """\
 //
 {streams}
 //
-// One clock; aresetn is active low and synchronous to it.
+{values}
+//
+// SystemVerilog (always_comb), whatever the file is called. One clock; aresetn is active low and synchronous to it.
 //
 // Waived for the linter, in this file alone:
 {waivers}
@@ -147,6 +151,7 @@ def ip_verilog(config: SecmmuConfig) -> str:
     head = _HEAD.format(
         parameters=parameters,
         streams="\n".join(_stream_notes(component)),
+        values="\n".join(_value_notes()),
         waivers="\n".join(waivers),
     )
     return head + to_verilog(component, name="secmmu")
@@ -165,6 +170,19 @@ def _stream_notes(component: Ip) -> list[str]:
         ]
         lines.append(f"//   {_stream_prefix(name, member)}: {', '.join(fields)}")
     return lines
+
+
+def _value_notes() -> Iterator[str]:
+    """Say what the values of the streams' fields mean."""
+    for name, values in (("kind", CommandKind), ("phase", Phase), ("cause", Cause)):
+        yield f"//   {name}: {', '.join(f'{value.value} {value.name}' for value in values)}"
+    sizes = (f"{number} {_size(12 + shift)}" for number, shift in enumerate(GRAIN_SHIFTS))
+    yield f"//   grain: {', '.join(sizes)}"
+
+
+def _size(bits: int) -> str:
+    unit, rest = divmod(bits, 10)
+    return f"{1 << rest} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[unit]}"
 
 
 def _stream_prefix(name: str, member: wiring.Member) -> str:

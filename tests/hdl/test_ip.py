@@ -58,6 +58,18 @@ def test_ports_have_the_names_that_vendor_tools_look_for() -> None:
     assert all(known.fullmatch(port) for port in ports)
 
 
+def test_the_head_says_what_the_values_mean() -> None:
+    """Without the sources nobody could send a command."""
+    head = text_of("tiny").partition("\nmodule")[0]
+    assert (
+        "//   kind: 0 PAGE, 1 RANGE, 2 ASID, 3 ALL, 4 FENCE, 5 RELEASE, 6 YOUNG, 7 CONTEXT" in head
+    )
+    assert "//   phase: 0 INVALIDATED, 1 DRAINED, 2 REFUSED, 3 TIMED_OUT" in head
+    assert "//   cause: 5 LOAD_ACCESS, 7 STORE_ACCESS, 13 LOAD_PAGE, 15 STORE_PAGE" in head
+    assert "//   grain: 0 4 KiB, 1 64 KiB, 2 2 MiB, 3 1 GiB, 4 512 GiB, 5 256 TiB" in head
+    assert "SystemVerilog" in head
+
+
 def test_observation_stays_at_home() -> None:
     with pytest.raises(ValueError, match="observe must be off"):
         ip_verilog(SecmmuConfig())

@@ -250,7 +250,9 @@ def test_what_cannot_be_played_ends_in_one_line(text, message):
 
 def test_a_kernel_page_may_stay_mapped():
     """It is counted as the kernel's."""
-    _, host = play(script("| vmap k | |", forbidden="I1").replace("device", "page k: kernel\ndevice"))
+    _, host = play(
+        script("| vmap k | |", forbidden="I1").replace("device", "page k: kernel\ndevice")
+    )
     check_counts(host.machine)
 
 

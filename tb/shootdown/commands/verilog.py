@@ -14,9 +14,12 @@ __all__ = ["add_parser"]
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the subcommand."""
-    parser = subparsers.add_parser("verilog", help="write the MMU alone as Verilog")
-    parser.add_argument("--preset", default="default", help=f"one of {', '.join(PRESETS)}")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE")
+    parser = subparsers.add_parser("verilog", help="write the MMU alone as SystemVerilog")
+    parser.add_argument(
+        "--preset", default="default", help=f"one of {', '.join(PRESETS)}; default: default"
+    )
+    add = parser.add_argument
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="one module, secmmu")
     parser.set_defaults(command=_verilog)
 
 
