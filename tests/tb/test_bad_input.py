@@ -178,6 +178,29 @@ def test_an_interrupted_run_leaves_nothing_behind(
     assert not list(tmp_path.rglob("*mine*"))
 
 
+@pytest.mark.slow
+def test_an_interrupted_matrix_ends_at_once(marker: str, tmp_path: Path) -> None:
+    """Not when all that its pool of processes was given is done."""
+    name, value = marker.split("=")
+    process = subprocess.Popen(
+        command("matrix", "--policy", "v9", "--schedules", "100000"),
+        cwd=tmp_path,
+        env=environment() | {name: value},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("matrix: ")
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors.splitlines()[-1] == f"{PREFIX}interrupted"
+    assert "Traceback" not in errors
+    assert _gone(marker)
+    assert not list(tmp_path.rglob("matrix"))
+
+
 def _until_simulating(process: "subprocess.Popen[str]", marker: str) -> None:
     """Wait until a simulator of the run is well under way."""
     vvp = shutil.which("vvp")

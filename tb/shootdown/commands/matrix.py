@@ -1,10 +1,13 @@
 """``shootdown matrix``: policy x invariant as measured, against docs/contract.md 7."""
 
 import argparse
+import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
+from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -59,7 +62,8 @@ def _run(chosen: argparse.Namespace) -> int:
     require_writable(chosen.markdown)
     begun = time.monotonic()
     with fresh_folder(chosen.out) as folder:
-        with ProcessPoolExecutor(_PROCESSES) as pool:
+        # Leaving the block ends its processes, whatever they were given.
+        with multiprocessing.Pool(_PROCESSES, _be_quiet) as pool:
             measured = measure(cells(policies), schedules, each=_in_processes(pool))
         text = msgspec.json.format(msgspec.json.encode(measured))
         (folder / "results.json").write_bytes(text)
@@ -69,12 +73,23 @@ def _run(chosen: argparse.Namespace) -> int:
     return 0 if all(cell.as_expected for cell in measured) else 1
 
 
-def _in_processes(pool: ProcessPoolExecutor) -> Callable[..., Iterator[Any]]:
+def _call(task: tuple[Any, ...]) -> Any:
+    work, *arguments = task
+    return work(*arguments)
+
+
+def _be_quiet() -> None:
+    """In a process of the pool: leave Ctrl-C to the parent, and end at its word."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _in_processes(pool: Pool) -> Callable[..., Iterator[Any]]:
     """Return a ``map`` over the pool that says on a terminal, or once a minute, how far it has come."""
 
     def each(work: Callable[..., _T], first: Sequence[Any], *more: Iterable[Any]) -> Iterator[_T]:
         said = 0.0
-        for done, result in enumerate(pool.map(work, first, *more), 1):
+        for done, result in enumerate(pool.imap(_call, zip(repeat(work), first, *more)), 1):
             terminal = sys.stderr.isatty()
             if terminal or time.monotonic() - said > _SAID_EVERY_S or done == len(first):
                 said = time.monotonic()
