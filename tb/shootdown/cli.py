@@ -9,56 +9,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import NoReturn
 
 from hostmm.errors import HostError
-from shootdown.commands import (
-    bench,
-    bugs,
-    compare,
-    csr,
-    doctor,
-    explore,
-    figures,
-    formal,
-    fpga,
-    hmm,
-    litmus,
-    matrix,
-    policies,
-    record,
-    run,
-    trial,
-    verilog,
-    walk,
-    waves,
-)
 from shootdown.errors import ShootdownError
 
 __all__ = ["main"]
-
-_COMMANDS = (
-    run,
-    waves,
-    compare,
-    policies,
-    litmus,
-    explore,
-    hmm,
-    bugs,
-    trial,
-    matrix,
-    record,
-    walk,
-    csr,
-    verilog,
-    fpga,
-    formal,
-    figures,
-    bench,
-    doctor,
-)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -66,6 +23,53 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"shootdown: {message}; see {self.prog} --help\n")
+
+
+def _commands() -> tuple[ModuleType, ...]:
+    # They take a second to load, in which Ctrl-C must end as it does later.
+    from shootdown.commands import (
+        bench,
+        bugs,
+        compare,
+        csr,
+        doctor,
+        explore,
+        figures,
+        formal,
+        fpga,
+        hmm,
+        litmus,
+        matrix,
+        policies,
+        record,
+        run,
+        trial,
+        verilog,
+        walk,
+        waves,
+    )
+
+    return (
+        run,
+        waves,
+        compare,
+        policies,
+        litmus,
+        explore,
+        hmm,
+        bugs,
+        trial,
+        matrix,
+        record,
+        walk,
+        csr,
+        verilog,
+        fpga,
+        formal,
+        figures,
+        bench,
+        doctor,
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     version = f"shootdown {importlib.metadata.version('shootdown')}"
     parser.add_argument("--version", action="version", version=version)
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in _COMMANDS:
+    for command in _commands():
         command.add_parser(subparsers)
     return parser
 
@@ -89,9 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit status."""
     # SIGTERM unwinds like Ctrl-C, so that temporary files and child processes go away.
     signal.signal(signal.SIGTERM, _interrupt)
-    chosen = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = chosen.command
     try:
+        chosen = _parser().parse_args(arguments)
+        command: Callable[[argparse.Namespace], int] = chosen.command
         status = command(chosen)
         sys.stdout.flush()
         return status

@@ -2,10 +2,12 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -31,10 +33,11 @@ class Job:
 
 def _child(job: Job, answer: Connection) -> None:
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         job.work(*job.arguments)
     except (UsageError, HostError) as error:
         answer.send((UsageError, str(error)))
-    except ShootdownError as error:
+    except (ShootdownError, OSError) as error:
         answer.send((SimulationError, str(error)))
     except KeyboardInterrupt:
         pass  # the parent has it too
@@ -103,7 +106,7 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int) -> None:
                 process: BaseProcess = context.Process(
                     target=_child, args=(job, theirs), name=job.name
                 )
-                process.start()
+                _start(process)
                 theirs.close()
                 running[ours] = (job, process)
             for answer in wait(list(running), _POLL_S):
@@ -118,6 +121,17 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int) -> None:
             process.terminate()
         for _, process in running.values():
             process.join()
+
+
+def _start(process: BaseProcess) -> None:
+    """Start a process that Ctrl-C does not reach before it can deal with it, while it loads its modules."""
+    # Started by the way, it would unblock the signal.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _finish(job: Job, process: BaseProcess, answer: Connection) -> None:

@@ -3,9 +3,11 @@
 import os
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from shootdown import cli
 from shootdown.cli import main
 from shootdown.commands import csr
 from tests.tb.cli import command, environment
@@ -47,6 +49,19 @@ def test_an_error_of_the_system_is_one_line(
     monkeypatch.setattr(csr, "write_whole", full)
     assert main(["csr", "--header", "a.h"]) == 2
     assert capsys.readouterr() == ("", "shootdown: a.h: No space left on device\n")
+
+
+def test_an_interruption_is_one_line_from_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While the commands are loaded, too."""
+
+    def interrupted() -> tuple[ModuleType, ...]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_commands", interrupted)
+    assert main(["doctor"]) == 2
+    assert capsys.readouterr() == ("", "shootdown: interrupted\n")
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
