@@ -140,3 +140,8 @@ def test_bad_input_is_one_line(words, message, capsys):
     """Status 2, what is wrong, what is allowed."""
     assert main(["explore", *words]) == 2
     assert capsys.readouterr().err.startswith(f"shootdown: {message}")
+
+
+def test_a_depth_that_would_take_for_ever_is_refused(capsys):
+    assert main(["explore", "race-raw", "--depth", "101"]) == 2
+    assert capsys.readouterr().err == "shootdown: depth must be at most 100, not 101\n"

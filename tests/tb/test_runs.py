@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from shootdown.cases import run_cases
-from shootdown.cli import _parser
+from shootdown.cli import _parser, main
 from shootdown.commands.run import _configs
 from shootdown.config import MODEL, RunConfig
 from shootdown.errors import ShootdownError, SimulationError, UsageError
+from shootdown.results import load
 from shootdown.runs import _environment, fresh_folder, perform_all
 
 
@@ -71,6 +72,12 @@ def test_two_runs_of_one_name_are_refused(tmp_path):
     configs = [RunConfig(policy="v9", simulator=MODEL, scenario="L1", cpus=n) for n in (1, 2)]
     with pytest.raises(UsageError, match="2 runs would be called v9-L1"):
         perform_all(configs, tmp_path)
+
+
+def test_results_of_scenarios_alone_name_no_trace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "--scenario", "L1", "--sim", "model", "--policy", "v9"]) == 0
+    assert load(tmp_path / "out" / "run" / "results.json").trace is None
 
 
 def test_a_simulation_finds_the_files_of_its_caller(tmp_path, monkeypatch):

@@ -26,6 +26,9 @@ from shootdown.litmus import missing
 __all__ = ["add_parser"]
 
 
+_MOST_DEPTH = 100
+
+
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the subcommand."""
     parser = subparsers.add_parser("explore", help="run races in thousands of orders on the model")
@@ -54,6 +57,8 @@ def _run(chosen: argparse.Namespace) -> int:
     for what, value in (("schedules", chosen.schedules), ("depth", chosen.depth)):
         if value < 1:
             raise UsageError(f"{what} must be 1 or more, not {value}")
+    if chosen.depth > _MOST_DEPTH:
+        raise UsageError(f"depth must be at most {_MOST_DEPTH}, not {chosen.depth}")
     searches = []
     for name in chosen.race or races():
         for policy in dict.fromkeys(chosen.policy or ("seed",)):

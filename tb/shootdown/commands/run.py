@@ -179,7 +179,7 @@ def _cycle_ns(config: RunConfig) -> int:
 def _results(chosen: argparse.Namespace, outcomes: Sequence[Outcome]) -> Results:
     first = outcomes[0].config
     return Results(
-        trace=first.trace,
+        trace=first.trace if first.scenario is None else None,
         seed=first.seed,
         sim=first.simulator,
         config=msgspec.to_builtins(first)
