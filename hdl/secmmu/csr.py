@@ -165,6 +165,8 @@ COUNTERS: Mapping[str, str] = {
 }
 """Event counters by name: 64 bits each, from 0, kept over a soft reset."""
 
+_BUCKETS = "register i counts those of 2**i to 2**(i+1) - 1 cycles, the last one all above"
+
 HISTOGRAMS: Mapping[str, str] = {
     "mmu.latency.translation": "accesses, by cycles from the device's address beat to the memory's",
     "mmu.latency.walk": "walks answered, by cycles from their beginning",
@@ -254,7 +256,14 @@ REGISTERS = _table(
         for index, (name, doc) in enumerate(COUNTERS.items())
     ),
     *(
-        Register(name, HISTOGRAM_BASE + BUCKETS * WORD_BYTES * index, "ro", doc, (), count=BUCKETS)
+        Register(
+            name,
+            HISTOGRAM_BASE + BUCKETS * WORD_BYTES * index,
+            "ro",
+            f"{doc}; {_BUCKETS}",
+            (),
+            count=BUCKETS,
+        )
         for index, (name, doc) in enumerate(HISTOGRAMS.items())
     ),
     _CONTEXT,

@@ -94,7 +94,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # SIGTERM unwinds like Ctrl-C, so that temporary files and child processes go away.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        chosen = _parser().parse_args(arguments)
+        parser, words = _parser(), sys.argv[1:] if arguments is None else arguments
+        for word in words:
+            # Python 3.11 takes it for no value at all.
+            if word.startswith("--") and word.endswith("=--"):
+                parser.error(f"argument {word[:-3]}: expected one argument")
+        chosen = parser.parse_args(words)
         command: Callable[[argparse.Namespace], int] = chosen.command
         status = command(chosen)
         sys.stdout.flush()

@@ -24,6 +24,7 @@ from tests.tb.cli import command, environment
         ),
         (["run", "--preempt", "1,x"], "argument --preempt: numbers with commas between, not '1,x'"),
         (["run", "--nothing"], "unrecognized arguments: --nothing; see shootdown --help"),
+        (["run", "--policy=--"], "argument --policy: expected one argument; see shootdown --help"),
     ],
 )
 def test_a_command_line_is_refused_in_one_line(
