@@ -11,11 +11,11 @@ invalidation = mmu_cases("mmu_invalidation_cases", SMALL)
 hold = mmu_cases("mmu_hold_cases", SMALL)
 command = mmu_cases("mmu_command_cases", SMALL)
 fault = mmu_cases("mmu_fault_cases", SMALL)
-STRIDE = {STRIDE_VARIABLE: os.environ.get(STRIDE_VARIABLE, "34")}
+STRIDE = {STRIDE_VARIABLE: os.environ.get(STRIDE_VARIABLE, "49")}
 SWEEP_SECONDS = 36_000.0 if STRIDE[STRIDE_VARIABLE] == "1" else 600.0
 
 sweep = mmu_cases("mmu_sweep_cases", SMALL, env=STRIDE, timeout_s=SWEEP_SECONDS)
-"""Every 33rd offset with a memory of 20 cycles; all of them with the variable set to 1."""
+"""Every 48th offset with a memory of 20 cycles; all of them with the variable set to 1."""
 
 update = mmu_cases("mmu_update_cases", DEFAULT, env=STRIDE, timeout_s=SWEEP_SECONDS)
 
