@@ -103,6 +103,13 @@ async def a_soft_reset_refuses_what_stalls(dut: Any) -> None:
     await bench.finish()
 
 
+async def given_up(bench: Bench, *commands: Command) -> None:
+    """Wait until the commands, of asid OTHER, are TIMED_OUT."""
+    await bench.until(lambda: all(command.done for command in commands), "time-out", TIMEOUT + 40)
+    assert all(command.timed_out is not None for command in commands)
+    bench.scoreboard.fenced.add(OTHER)
+
+
 @cocotb.test(timeout_time=2, timeout_unit="ms")
 @parametrize(given=[0, 2])
 async def a_write_that_never_ends_is_ended(dut: Any, given: int) -> None:
@@ -122,10 +129,9 @@ async def a_write_that_never_ends_is_ended(dut: Any, given: int) -> None:
     await bench.until(lambda: bench.memory_port.outstanding, "the use")
     await bench.tick(20)
     command = bench.page(OTHER, BASE)
-    await bench.until(lambda: command.done, "the time-out", TIMEOUT + 40)
+    await given_up(bench, command)
     late = reached(command.timed_out) - reached(command.accepted)
     assert TIMEOUT <= late <= TIMEOUT + 4, f"TIMED_OUT after {late} cycles"
-    bench.scoreboard.fenced.add(OTHER)
     await bench.until(lambda: not bench.memory_port.outstanding, "the end of the broken write")
     assert not stuck.done, "a write was answered before its data"
     refused = await bench.load(OTHER, BASE + PAGE)
@@ -150,9 +156,7 @@ async def a_fenced_asid_stays_out_while_a_use_is_left(dut: Any) -> None:
     bench.data.answers = never
     access = bench.device.read(OTHER, BASE)
     await bench.until(lambda: bench.memory_port.outstanding, "the use")
-    command = bench.page(OTHER, BASE)
-    await bench.until(lambda: command.timed_out is not None, "the time-out", TIMEOUT + 40)
-    bench.scoreboard.fenced.add(OTHER)
+    await given_up(bench, bench.page(OTHER, BASE))
     await bench.tick(4)
     assert await bench.try_register(UNFENCE, OTHER) == 2
     bench.data.answers = always
@@ -162,13 +166,6 @@ async def a_fenced_asid_stays_out_while_a_use_is_left(dut: Any) -> None:
     bench.scoreboard.fenced.clear()
     assert not (await bench.load(OTHER, BASE + PAGE)).refused
     await bench.finish()
-
-
-async def given_up(bench: Bench, *commands: Command) -> None:
-    """Wait until the commands, of asid OTHER, are TIMED_OUT."""
-    await bench.until(lambda: all(command.done for command in commands), "time-out", TIMEOUT + 40)
-    assert all(command.timed_out is not None for command in commands)
-    bench.scoreboard.fenced.add(OTHER)
 
 
 @cocotb.test(timeout_time=2, timeout_unit="ms")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from hostmm.pack import unpacker
 from hostmm.policies import Policy
-from hostmm.timeline import CommandFlag, Notification, Row
+from hostmm.timeline import COLUMNS, CommandFlag, Notification, Row
 from secmmu.layouts import (
     PAGE_BITS,
     AccessArg,
@@ -114,20 +114,7 @@ class Replay:
             Event.USE_BEGIN.value: self._use_begin,
             Event.USE_END.value: self._use_end,
         }
-        names = (
-            "cycle",
-            "kind",
-            "thread",
-            "path",
-            "span",
-            "mm",
-            "vpn",
-            "pfn",
-            "tag",
-            "a",
-            "b",
-            "c",
-        )
+        names = [name for name in COLUMNS if name not in ("ns", "hw")]
         self._numbered = bool(len(rows.of(Event.WALKED.value, Event.WALK_REFUSED.value)))
         for values in rows.take(rows.of(*handlers), *names):
             if values[1] != self._cycle:
