@@ -170,7 +170,7 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         parts = [self.policy, Path(self.scenario).stem if self.scenario else f"{self.cpus}cpu"]
         if self.subscriber != _DEFAULTS.subscriber:
             parts.append(self.subscriber)
-        if self.trace != DEFAULT_TRACE:
+        if self.trace != DEFAULT_TRACE and not self.scenario:
             parts.insert(0, Path(self.trace).stem)
         if self.seed != _DEFAULTS.seed:
             parts.append(f"seed{self.seed}")
@@ -188,12 +188,15 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         return trace.shipped().get(self.trace, Path(self.trace))
 
     def replay_command(self) -> str:
-        """Return the one command that repeats this run."""
-        words = ["shootdown", "run", self.trace, "--policy", self.policy]
+        """Return the one command that repeats this run: what it depends on, and nothing else."""
+        what = [] if self.scenario else [self.trace]
+        words = ["shootdown", "run", *what, "--policy", self.policy]
         for option, field in _OPTIONS.items():
             value = getattr(self, field)
+            if self.scenario and field in _OF_A_TRACE:
+                continue
             # Without --cpus a replay would run a second time, on one CPU.
-            if value != getattr(_DEFAULTS, field) or (field == "cpus" and not self.scenario):
+            if value != getattr(_DEFAULTS, field) or field == "cpus":
                 text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
                 words += [option] if value is True else [option, text]
         return shlex.join(words)
@@ -226,5 +229,8 @@ _OPTIONS = {
     "--waves": "waves",
 }
 """Options of ``shootdown run`` that change one run, with the field that each sets."""
+
+_OF_A_TRACE = ("cpus", "device_share", "nonlinear", "xip")
+"""Fields that say how a trace is replayed; a scenario says that itself."""
 
 _DEFAULTS = RunConfig(policy=DEFAULT_POLICIES[0])

@@ -62,6 +62,7 @@ def _without_progress(errors: str) -> list[str]:
         (["--cpus", "0"], "cpus must be from 1 to 16"),
         (["--memory-latency", "0"], "memory latency must be from 1 to 1000"),
         (["nothing"], "nothing"),
+        (["words", "--scenario", "L1"], "a scenario replays no trace: leave out 'words' or --scen"),
     ],
 )
 def test_a_value_out_of_range_is_refused(

@@ -124,7 +124,7 @@ def test_the_command_prints_each_hit_with_its_replay(capsys):
     words = ["explore", "race-raw", "--policy", "seed", "--schedules", "20"]
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert "race-raw seed I4: shootdown run shared --policy seed --sim model" in out
+    assert "race-raw seed I4: shootdown run --policy seed --sim model" in out
 
 
 @pytest.mark.parametrize(

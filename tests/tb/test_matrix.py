@@ -108,7 +108,7 @@ def test_the_command_prints_and_writes(tmp_path, monkeypatch, capsys):
     assert "| I6 | B (sva) | N 2/2 |" in page
     assert len(page) == 2 + len(CELLS) // len(POLICIES)
     out = capsys.readouterr().out
-    assert "I6 B seed: I6; replay: shootdown run shared --policy seed" in out
+    assert "I6 B seed: I6; replay: shootdown run --policy seed" in out
     found = json.loads((tmp_path / "out/matrix/results.json").read_text())
     assert len(found) == len(CELLS) // len(POLICIES)
 

@@ -4,6 +4,7 @@ import shlex
 from importlib.resources import files
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from shootdown.cases import run_cases
@@ -115,6 +116,7 @@ def test_nothing_is_left_when_the_run_is_refused(tmp_path):
         RunConfig(policy="seed", trace="words"),
         RunConfig(policy="v9", trace="my traces/a b.trace", cpus=1, seed=7, xip=True),
         RunConfig(policy="v9", scenario="L1", mutant="rtl-no-drain", memory_latency=200),
+        RunConfig(policy="emm", scenario="race-cow", preempt=(3, 14), frames=300, simulator=MODEL),
         RunConfig(policy="seed", simulator="icarus", scale_link=0.25, scale_ipi=4.0, frames=300),
     ],
 )
@@ -123,8 +125,28 @@ def test_the_replay_command_gives_exactly_that_run(config):
     assert words[0] == "shootdown"
     replays, scenarios = _configs(_parser().parse_args(words[1:]))
     (again,) = scenarios if config.scenario else replays
-    for field in ("policy", "trace", "seed", "cpus", "scenario", "mutant", "xip", "frames"):
-        assert getattr(again, field) == getattr(config, field)
+    assert again.name == config.name
+    assert msgspec.structs.replace(again, waves=config.waves) == config
+
+
+def test_a_scenario_is_replayed_by_what_it_depends_on(tmp_path, monkeypatch, capsys):
+    """It replays no trace, so neither that nor how one is spread is named; what is named shows the finding again."""
+    monkeypatch.chdir(tmp_path)
+    run = ["run", "--scenario", "S1", "--policy", "v9", "--mutant", "B45", "--sim", "model"]
+    shown = ["--seed", "7", "--memory-latency", "30"]
+    assert main([*run, *shown, "--device-share", "0.5", "--cpus", "2"]) == 1
+    first = failures(capsys.readouterr().out)
+    (replay,) = {line.rpartition("; replay: ")[2] for line in first}
+    assert replay == (
+        "shootdown run --policy v9 --sim model --seed 7 --scenario S1 --memory-latency 30 --mutant B45"
+    )
+    assert main(shlex.split(replay)[1:]) == 1
+    assert failures(capsys.readouterr().out) == first
+
+
+def failures(text):
+    """Lines that say what was not expected."""
+    return [line for line in text.splitlines() if line.startswith("FAILED")]
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def test_the_command_prints_writes_and_ktap(tmp_path, monkeypatch, capsys):
     assert main(["trial", "S1", "S16", "--markdown", "page.md"]) == 0
     out = capsys.readouterr().out
     assert "S1: COW of a page without struct page is no longer notified: certain" in out
-    assert "replay: shootdown run shared --policy seed --sim model --scenario S1" in out
+    assert "replay: shootdown run --policy seed --sim model --scenario S1" in out
     assert "| S1 |" in (tmp_path / "page.md").read_text()
     assert main(["trial", "S1", "S16", "--ktap"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -18,7 +18,7 @@ from hostmm.subscribers.kinds import SUBSCRIBERS
 from secmmu.config import MUTANTS
 from shootdown import config as defaults
 from shootdown.config import RunConfig
-from shootdown.errors import ShootdownError
+from shootdown.errors import ShootdownError, UsageError
 from shootdown.files import require_writable
 from shootdown.outcome import Outcome
 from shootdown.report import print_report, silent_paths
@@ -120,6 +120,8 @@ def _common(chosen: argparse.Namespace, policy: str) -> RunConfig:
 
 def _configs(chosen: argparse.Namespace) -> tuple[list[RunConfig], list[RunConfig]]:
     """Return the replays and the scenarios that the command line asks for."""
+    if chosen.trace is not None and chosen.scenario:
+        raise UsageError(f"a scenario replays no trace: leave out {chosen.trace!r} or --scenario")
     policies = list(dict.fromkeys(chosen.policy or defaults.DEFAULT_POLICIES))
     common = [_common(chosen, policy) for policy in policies]
     default_scenario = chosen.trace is None
