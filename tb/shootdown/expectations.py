@@ -269,7 +269,7 @@ NOT_APPLICABLE = {(policy, "I11"): "no device of its time kept a refusal" for po
 """(policy, invariant) that did not exist in a kernel, with the reason."""
 
 
-def cells(policy: str, kinds: Collection[str] = "B") -> tuple[Cell, ...]:
+def cells(policy: str, kinds: Collection[str]) -> tuple[Cell, ...]:
     """Return what devices of ``kinds`` can show of a policy."""
     return tuple(c for c in EXPECTED if c.policy == policy and any(k in c.kinds for k in kinds))
 
@@ -287,7 +287,7 @@ def expected(
     policy: str,
     invariant: str,
     path: str,
-    kinds: Collection[str] = "B",
+    kinds: Collection[str],
     *,
     lasting: bool = False,
 ) -> bool:
@@ -298,7 +298,7 @@ def expected(
     return _cell(policy, invariant, path, kinds, lasting=lasting) is not None
 
 
-def reason(policy: str, invariant: str, path: str, kinds: Collection[str] = "AB") -> str | None:
+def reason(policy: str, invariant: str, path: str, kinds: Collection[str]) -> str | None:
     """Why it does; None where it must not."""
     cell = _cell(policy, invariant, path, kinds, lasting=False)
     return cell.why if cell else None

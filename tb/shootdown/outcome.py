@@ -32,6 +32,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         The limit that applied.
     examined : dict
         For each invariant, how many things it could have failed on.
+    kinds : str
+        Kinds of device that took part, as in :mod:`shootdown.expectations`.
     """
 
     config: RunConfig
@@ -39,6 +41,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     run: RunResult
     scenario: ScenarioResult | None
     examined: dict[str, int]
+    kinds: str
 
     @property
     def unexpected(self) -> list[ViolationResult]:
@@ -110,4 +113,5 @@ def analyse(config: RunConfig, data: RunData, *, wall_s: float, folder: Path | N
         run=run,
         scenario=scenario,
         examined=examined(history),
+        kinds="".join(sorted({subscription.kind for subscription in history.subscriptions})),
     )

@@ -131,6 +131,7 @@ class ViolationResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     cycle: int
     thread: str
     what: str
+    kinds: str
 
 
 class ViolationCount(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -9,7 +9,7 @@ from hostmm.policies import SEED_PATHS
 from shootdown.checks import INVARIANTS
 from shootdown.expectations import cells, reason
 from shootdown.outcome import Outcome
-from shootdown.results import Distribution, PathResult
+from shootdown.results import Distribution, PathResult, ViolationResult
 
 __all__ = ["print_verdict"]
 
@@ -44,10 +44,13 @@ def _policy_verdict(
     notified = sum(p.notifications for outcome in mine for p in outcome.run.paths.values())
     yield f"{policy}: {notified} notifications in {len(mine)} {'runs' if len(mine) > 1 else 'run'}."
     yield from _kept(policy, mine, {(v.invariant, v.path) for v, _ in broken})
-    for invariant, path in dict.fromkeys((v.invariant, v.path) for v, _ in broken):
-        cases = [(v, o) for v, o in broken if (v.invariant, v.path) == (invariant, path)]
+    groups: dict[tuple[str, str, bool], list[tuple[ViolationResult, Outcome]]] = {}
+    for violation, outcome in broken:
+        key = violation.invariant, violation.path, violation.expected
+        groups.setdefault(key, []).append((violation, outcome))
+    for (invariant, path, excused), cases in groups.items():
         first, outcome = cases[0]
-        why = reason(policy, invariant, path) if first.expected else None
+        why = reason(policy, invariant, path, first.kinds) if excused else None
         text = f"expected: {why}" if why else f"UNEXPECTED: {first.what}"
         yield (
             f"{policy}: broke {invariant} on {path} {len(cases)} times, first in cycle {first.cycle} "
@@ -60,13 +63,14 @@ def _kept(policy: str, mine: Sequence[Outcome], broken: set[tuple[str, str]]) ->
     tried = Counter[str]()
     for outcome in mine:
         tried.update(outcome.examined)
+    kinds = {kind for outcome in mine for kind in outcome.kinds}
     # A path that tells nobody at all says nothing of the others.
     hidden = [
         cell
-        for cell in cells(policy)
+        for cell in cells(policy, kinds)
         if not cell.lasting
         and not any(
-            cell.invariant == i and cell.allows(path, "B", lasting=False) for i, path in broken
+            cell.invariant == i and cell.allows(path, kinds, lasting=False) for i, path in broken
         )
     ]
     without = {invariant for invariant, _ in broken} | {cell.invariant for cell in hidden}

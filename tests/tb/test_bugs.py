@@ -110,7 +110,7 @@ def test_the_bug_of_the_rtl_is_a_run_that_the_tests_play():
 
 
 def violation(invariant):
-    return Violation(invariant, False, "-", 7, "-", "x")
+    return Violation(invariant, False, "-", 7, "-", "x", "B")
 
 
 def played(*violations, forbidden=False):

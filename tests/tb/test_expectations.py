@@ -76,7 +76,7 @@ def test_huge_pages_of_which_nobody_is_told() -> None:
         ("hugetlb_cow", "I4", ["v9", "seed", "emm", "v2.6.27"]),
         ("copy_hugetlb_page_range", "I10", ["v9", "seed", "emm", "v2.6.27", "v3.7"]),
     ):
-        assert [p for p in ORDER if expected(p, invariant, path, lasting=True)] == broken
+        assert [p for p in ORDER if expected(p, invariant, path, "B", lasting=True)] == broken
 
 
 def played(policy: str, subscriber: str, scenario: str) -> Played:
@@ -105,8 +105,8 @@ def test_an_upgrade_that_is_not_forwarded_costs_faults_without_end() -> None:
 def test_a_table_of_the_kernels_own() -> None:
     """B36 is in every kernel here."""
     assert played("v6.6", "sva-a", "bug-kernel-table").broken == ["I17"]
-    assert all(expected(p, "I17", "pmd_free_pte_page") for p in ORDER)
-    assert not any(expected(p, "I17", "exit_mmap") for p in ORDER)
+    assert all(expected(p, "I17", "pmd_free_pte_page", "AB") for p in ORDER)
+    assert not any(expected(p, "I17", "exit_mmap", "AB") for p in ORDER)
 
 
 def test_a_device_that_waits_for_an_end_that_never_comes() -> None:
@@ -161,4 +161,4 @@ def test_every_cell_has_its_reason() -> None:
         assert len(cell.why) > 20
         assert cell in cells(cell.policy, cell.kinds)
     assert reason("v9", "I4", "do_wp_page", "B") is None
-    assert reason("seed", "I4", "do_wp_page") is not None
+    assert reason("seed", "I4", "do_wp_page", "B") is not None

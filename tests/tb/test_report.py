@@ -50,6 +50,7 @@ EXAMINED = {"I1": 20, "I2": 300, "I3": 0, "I4": 7000, "I6": 7000}
 def outcome(policy, paths, violations=(), scenario=None, cpus=4):
     return Outcome(
         examined=EXAMINED,
+        kinds="B",
         config=RunConfig(policy=policy, cpus=cpus, scenario=scenario),
         frames=100,
         run=RunResult(
@@ -68,7 +69,7 @@ def outcome(policy, paths, violations=(), scenario=None, cpus=4):
     )
 
 
-def violation(invariant="I4", *, expected=True):
+def violation(invariant="I4", *, expected=True, kinds="B"):
     return ViolationResult(
         invariant=invariant,
         expected=expected,
@@ -76,6 +77,7 @@ def violation(invariant="I4", *, expected=True):
         cycle=456,
         thread="D",
         what="the device read the old page",
+        kinds=kinds,
     )
 
 
@@ -125,6 +127,14 @@ def test_the_verdict_names_what_was_kept_and_what_was_broken_where_and_why():
 
 def test_the_verdict_shouts_where_a_violation_is_not_expected():
     text = printed([outcome("v9", {"do_wp_page": path()}, [violation("I1", expected=False)])])
+    assert "UNEXPECTED: the device read the old page" in text
+
+
+def test_what_one_kind_of_device_is_excused_for_does_not_hide_what_another_is_not():
+    """Both on one path; a device that pins its pages is excused for reasons of its own."""
+    both = [violation(kinds="P"), violation(expected=False)]
+    text = printed([outcome("v9", {"do_wp_page": path()}, both)])
+    assert "(expected: a device that pins its pages is told of nothing" in text
     assert "UNEXPECTED: the device read the old page" in text
 
 

@@ -49,14 +49,14 @@ def check_pairing(history: History) -> Findings:
                 what = f"range end of {_pages(callback)} without its start"
                 if late:
                     what += ": the subscriber was registered in between"
-                yield at_row(history, "I14" if late else "I13", callback.begin, what)
+                yield at_row(history, "I14" if late else "I13", callback.begin, what, callback)
     for key, count in opened.items():
         start = last.get(key)
         if count and start is not None and _owes_end(history, known, start):
             done = history.passes.get(start.span)
             row = done.end if done and done.end != NEVER else start.begin
             what = f"{count} range start of {_pages(start)} without an end"
-            yield at_row(history, "I13", row, what)
+            yield at_row(history, "I13", row, what, start)
 
 
 _Bracket = tuple[int, int, int, int, int]

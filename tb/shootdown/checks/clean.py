@@ -38,6 +38,7 @@ def check_clean(history: History) -> Findings:
                     rows.thread_of(row),
                     f"the content of frame {pfn:#x} was taken for the store before the {use.name}, "
                     f"which ended in cycle {use.end_cycle} and left the page clean",
+                    use,
                 )
 
 

@@ -1,7 +1,7 @@
 """I19: completion means performed, for *drained* and for a callback's return."""
 
 from hostmm.timeline import Notification
-from shootdown.checks.violation import NO_PATH, Finding, Findings, at_row, by_command
+from shootdown.checks.violation import Findings, at_row, by_command, by_nobody
 from shootdown.history import NEVER, Callback, Command, History, Use
 
 __all__ = ["check_completion"]
@@ -18,9 +18,7 @@ _MUST_WAIT = (
 def check_completion(history: History) -> Findings:
     """Yield answers to no command, commands not answered, drained early, and callbacks that returned early."""
     for cycle, tag in history.mirror.stray:
-        yield Finding(
-            "I19", NO_PATH, cycle, NO_PATH, f"an answer with tag {tag} answers no command"
-        )
+        yield by_nobody("I19", cycle, f"an answer with tag {tag} answers no command", None)
     for command in history.commands:
         answered = command.refused or command.timed_out != NEVER
         if command.accepted != NEVER and command.drained == NEVER and not answered:
@@ -64,6 +62,7 @@ def _callback(history: History, callback: Callback) -> Findings:
                 "I19",
                 callback.end,
                 f"{call} of mm {callback.mm} returned before its command {command.tag} had drained",
+                callback,
             )
     for use in callback.open_at_end:
         if _still_old(callback, use):
@@ -73,6 +72,7 @@ def _callback(history: History, callback: Callback) -> Findings:
                 callback.end,
                 f"{call} of mm {callback.mm} returned while the {use.name} was in flight, which "
                 f"{_ended(use)}",
+                callback,
             )
 
 

@@ -29,7 +29,7 @@ def _sleeping(history: History) -> Findings:
         callback = inside.get((thread, row))
         where = f" in {callback.kind.name.lower()}" if callback else ""
         what = f"the thread may sleep{where}, in a context of {', '.join(reasons).lower()}{held}"
-        yield at_row(history, "I12", row, what)
+        yield at_row(history, "I12", row, what, callback)
 
 
 def _innermost(history: History) -> dict[tuple[int, int], Callback]:
@@ -56,4 +56,4 @@ def _refusals(history: History) -> Findings:
                 continue
             if subscription.has(Notification.RANGE_END):
                 what = f"subscriber {subscription.number} of mm {callback.mm} refuses a range start, and has a range end"
-                yield at_row(history, "I12", callback.end, what)
+                yield at_row(history, "I12", callback.end, what, subscription)

@@ -107,11 +107,11 @@ def _explain(history: History, word: StaleWord) -> Finding:
     held = history.memory.may_hold(address, word.value, use.begin, word.load.row)
     old = word.source(history)
     if not held:
-        return _hard(cycle, f"{what}, which frame {use.pfn:#x} did not hold: corrupted data")
+        return _hard(cycle, use, f"{what}, which frame {use.pfn:#x} did not hold: corrupted data")
     if old is None:
-        return _hard(cycle, f"{what} in frame {use.pfn:#x}, which was never mapped there")
+        return _hard(cycle, use, f"{what} in frame {use.pfn:#x}, which was never mapped there")
     if old.cleared == NEVER:
-        return _hard(cycle, f"{what} in frame {use.pfn:#x}, where it was not at that time")
+        return _hard(cycle, use, f"{what} in frame {use.pfn:#x}, where it was not at that time")
     path, thread = rows.path_of(old.cleared), rows.thread_of(old.cleared)
     row = _foreign_store(history, old, word.burst.mm, word.value)
     if row is not None:
@@ -122,6 +122,7 @@ def _explain(history: History, word: StaleWord) -> Finding:
             cycle,
             thread,
             f"{what}: private data that {writer} stored in frame {use.pfn:#x}",
+            use,
         )
     return Finding(
         "I4",
@@ -129,8 +130,9 @@ def _explain(history: History, word: StaleWord) -> Finding:
         cycle,
         thread,
         f"{what} from frame {use.pfn:#x}, replaced in cycle {rows.cycle_of(min(old.end, rows.count - 1))}",
+        use,
     )
 
 
-def _hard(cycle: int, what: str) -> Finding:
-    return Finding("I4", NO_PATH, cycle, NO_PATH, what, excusable=False)
+def _hard(cycle: int, use: Use, what: str) -> Finding:
+    return Finding("I4", NO_PATH, cycle, NO_PATH, what, use, excusable=False)

@@ -7,7 +7,7 @@ from hostmm.mm.pagetable import PTE_D
 from hostmm.timeline import Row
 from shootdown.checks.reclaim import RECLAIM_PATHS
 from shootdown.checks.violation import Findings, at_row
-from shootdown.history import NEVER, History, PteChange
+from shootdown.history import NEVER, History, PteChange, Use
 
 __all__ = ["check_dirty", "count_dirty_unmaps"]
 
@@ -69,28 +69,37 @@ def _unsaved(history: History) -> Findings:
             last[pfn] = unmapped[row]
         elif kind == Row.RECLAIMED and pfn in last:
             done = stores.get(pfn, [])
-            place = bisect_left(done, row)
-            lost = place and done[place - 1] > saved.get(pfn, -1)
+            place = bisect_left(done, row, key=_row)
+            when, use = done[place - 1] if place else (-1, None)
+            lost = when > saved.get(pfn, -1)
             # What its owner unmapped is nobody's any more.
             if lost and rows.paths[last[pfn].path] in RECLAIM_PATHS:
                 what = (
-                    f"frame {pfn:#x} is reclaimed although the store of cycle {rows.cycle_of(done[place - 1])} "
+                    f"frame {pfn:#x} is reclaimed although the store of cycle {rows.cycle_of(when)} "
                     "was never saved"
                 )
-                yield at_row(history, "I8", row, what)
+                yield at_row(history, "I8", row, what, use)
 
 
-def _stores(history: History) -> dict[int, list[int]]:
-    """Rows at which a CPU stored, or a device's write ended, by frame, ascending."""
-    found: dict[int, list[int]] = defaultdict(list)
+_Store = tuple[int, Use | None]
+"""(row, the device's write that ended there, None where a CPU stored)."""
+
+
+def _row(store: _Store) -> int:
+    return store[0]
+
+
+def _stores(history: History) -> dict[int, list[_Store]]:
+    """Return when something was stored, by frame, ascending."""
+    found: dict[int, list[_Store]] = defaultdict(list)
     rows = history.rows
     for row, pfn in rows.take(rows.of(Row.STORE), "pfn"):
-        found[pfn].append(row)
+        found[pfn].append((row, None))
     for use in history.uses:
         if use.write and use.end != NEVER and use.code == 0:
-            found[use.pfn].append(use.end)
+            found[use.pfn].append((use.end, use))
     for places in found.values():
-        places.sort()
+        places.sort(key=_row)
     return found
 
 

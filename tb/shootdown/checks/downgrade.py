@@ -50,6 +50,7 @@ def _write(history: History, use: Use, gap: "_Gap") -> Finding:
         use.begin_cycle,
         rows.thread_of(gap.change),
         f"the {use.name} began after {after if gap.untold else told}",
+        use,
         excusable=False,
     )
 
@@ -57,11 +58,13 @@ def _write(history: History, use: Use, gap: "_Gap") -> Finding:
 def _agree(use: Use, gap: "_Gap | None", reported: list[Report]) -> Findings:
     what = f"a forbidden {use.name}"
     if reported and gap is None:
-        yield disagreement("I10", "the sanitizer", reported[0].cycle, what, "the right was there")
+        yield disagreement(
+            "I10", "the sanitizer", reported[0].cycle, what, "the right was there", use
+        )
     certain = gap is not None and gap.certain(use)
     if certain and len(reported) < use.beats:
         beats = f"{len(reported)} of {use.beats} beats"
-        yield disagreement("I10", "the timeline", use.begin_cycle, what, beats)
+        yield disagreement("I10", "the timeline", use.begin_cycle, what, beats, use)
 
 
 @dataclass(slots=True)

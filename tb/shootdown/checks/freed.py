@@ -4,7 +4,7 @@ from collections import defaultdict
 
 from hostmm.mm.pagetable import PTE_V
 from hostmm.timeline import Row
-from shootdown.checks.violation import NO_PATH, Finding, Findings, at_row
+from shootdown.checks.violation import Finding, Findings, at_row, by_nobody
 from shootdown.history import NEVER, Command, History
 
 __all__ = ["check_freed"]
@@ -20,6 +20,7 @@ def check_freed(history: History) -> Findings:
                 freed.row,
                 f"frame {freed.pfn:#x} was freed while TLB entry {entry.index} still maps page "
                 f"{entry.first:#x} of asid {entry.asid} to it",
+                entry,
             )
         for use in freed.uses:
             yield at_row(
@@ -27,25 +28,16 @@ def check_freed(history: History) -> Findings:
                 "I1",
                 freed.row,
                 f"frame {freed.pfn:#x} was freed while the {use.name} was in flight",
+                use,
             )
     for entry in history.mirror.into_free:
         walk = f"by a walk begun in cycle {entry.walk.begin_cycle}" if entry.walk else "by no walk"
-        yield Finding(
-            "I1",
-            NO_PATH,
-            entry.begin_cycle,
-            NO_PATH,
-            f"TLB entry {entry.index} was filled {walk} with frame {entry.frame:#x}, freed meanwhile",
-        )
+        what = f"TLB entry {entry.index} was filled {walk} with frame {entry.frame:#x}, freed meanwhile"
+        yield by_nobody("I1", entry.begin_cycle, what, entry)
     for use in history.uses:
         if use.from_free:
-            yield Finding(
-                "I1",
-                NO_PATH,
-                use.begin_cycle,
-                NO_PATH,
-                f"the {use.name} began while that frame was free",
-            )
+            what = f"the {use.name} began while that frame was free"
+            yield by_nobody("I1", use.begin_cycle, what, use)
     yield from _before_drained(history)
 
 
@@ -79,4 +71,5 @@ def _before_drained(history: History) -> Findings:
                         rows.thread_of(row),
                         f"frame {pfn:#x} was freed before command {command.tag} for page "
                         f"{clear_vpn:#x} of mm {clear_mm} had drained",
+                        command,
                     )

@@ -1,7 +1,7 @@
 """I2 and I3: no stale translation is installed or used, and none at all inside a bracket."""
 
 from shootdown.checks.large import exceeds
-from shootdown.checks.violation import NO_PATH, Finding, Findings, by_command
+from shootdown.checks.violation import Finding, Findings, by_command, by_nobody
 from shootdown.history import Command, Entry, History, Use
 
 __all__ = ["check_brackets", "check_stale"]
@@ -20,13 +20,8 @@ def _fill(history: History, entry: Entry) -> Findings:
     doom = _doom(history, entry)
     place = f"TLB entry {entry.index} (page {entry.first:#x} of asid {entry.asid})"
     if entry.walk is None and entry.latched is None:
-        yield Finding(
-            "I2",
-            NO_PATH,
-            entry.begin_cycle,
-            NO_PATH,
-            f"{place} was filled although nothing walked for it",
-        )
+        what = f"{place} was filled although nothing walked for it"
+        yield by_nobody("I2", entry.begin_cycle, what, entry)
     # Until *invalidated* it may go in, if it dies again.
     elif doom and entry.begin_cycle > doom.accepted_cycle and entry.outlives(doom):
         yield by_command(
@@ -67,13 +62,8 @@ def _survivor(history: History, entry: Entry) -> Findings:
 
 def _use(history: History, use: Use) -> Findings:
     if use.entry is None:
-        yield Finding(
-            "I2",
-            NO_PATH,
-            use.begin_cycle,
-            NO_PATH,
-            f"the {use.name} went through a translation that no fill ever gave",
-        )
+        what = f"the {use.name} went through a translation that no fill ever gave"
+        yield by_nobody("I2", use.begin_cycle, what, use)
         return
     doom = use.entry.doom or _passed_over(history, use)
     if doom and doom.invalidates and use.begin_cycle > doom.invalidated_cycle:
@@ -112,4 +102,5 @@ def check_brackets(history: History) -> Findings:
             rows.threads[bracket.thread],
             f"TLB entry {entry.index} was filled with page {entry.first:#x} of asid {entry.asid} "
             f"between range start and range end of pages {bracket.first:#x} to {bracket.last:#x}",
+            entry,
         )

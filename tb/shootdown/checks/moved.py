@@ -41,7 +41,7 @@ def check_migration(history: History) -> Findings:
                 when = "in flight" if use.begin < row else "to come"
                 what = f"frame {source:#x} was copied by a migration with the {use.name} {when}"
                 yield at_row(
-                    history, "I25", row, what, cycle=max(use.begin_cycle, rows.cycle_of(row))
+                    history, "I25", row, what, use, cycle=max(use.begin_cycle, rows.cycle_of(row))
                 )
         done = stores[source]
         place = bisect_left(done, row)
@@ -85,11 +85,11 @@ def _device(history: History, old: PteChange, row: int, page: str) -> Findings:
         reached = entry.hits_behind(row) and not history.owners.is_idle(entry.asid, row)
         if old_one and reached and entry.end_cycle > rows.cycle_of(row):
             what = f"{page} has moved, and TLB entry {entry.index} has it when the lock of its new place is dropped"
-            yield at_row(history, "I26", row, what)
+            yield at_row(history, "I26", row, what, entry)
     for use in history.uses_of.get((old.mm, old.vpn), ()):
         if use.pfn == old.old_pfn and use.begin < old.row and use.end > row:
             what = f"{page} has moved, and the {use.name} is in flight when the lock of its new place is dropped"
-            yield at_row(history, "I26", row, what)
+            yield at_row(history, "I26", row, what, use)
 
 
 def _moves(history: History) -> Iterator[tuple[PteChange, PteChange]]:

@@ -33,6 +33,7 @@ def _explain(history: History, word: StaleWord, row: int) -> Finding:
         thread,
         f"{word.what}, although what {rows.thread_of(row)} stored there in cycle {rows.cycle_of(row)} had happened "
         "before that load",
+        word.use,
     )
 
 

@@ -12,6 +12,7 @@ from shootdown.checks.violation import (
     Findings,
     Violation,
     at_row,
+    by_nobody,
     judge,
 )
 from shootdown.history import NEVER, Callback, History
@@ -66,7 +67,7 @@ def _retries(history: History) -> Findings:
                 f"the access to va {burst.va:#x} of mm {burst.mm} was refused {len(mine)} times, while its page "
                 f"changed {reasons} times"
             )
-            yield Finding("I22", NO_PATH, history.rows.cycle_of(burst.done), NO_PATH, what)
+            yield by_nobody("I22", history.rows.cycle_of(burst.done), what, burst)
 
 
 def _reasons(history: History, first: Burst, last: Burst) -> int:
@@ -107,13 +108,15 @@ def _cost(history: History, callback: Callback) -> Findings:
     call = f"{callback.kind.name.lower()} of pages {callback.first:#x} to {callback.last:#x} of mm {callback.mm}"
     if len(callback.commands) > MOST_COMMANDS:
         what = f"{call} sent {len(callback.commands)} commands; {MOST_COMMANDS} are the most"
-        yield at_row(history, "I22", callback.begin, what)
+        yield at_row(history, "I22", callback.begin, what, callback)
     if callback.end == NEVER:
-        yield at_row(history, "I22", callback.begin, f"{call} never returned")
+        yield at_row(history, "I22", callback.begin, f"{call} never returned", callback)
         return
     ns = int(rows["ns"][callback.end] - rows["ns"][callback.begin])
     if ns > MOST_NS:
-        yield at_row(history, "I22", callback.end, f"{call} took {ns} ns; {MOST_NS} are the most")
+        yield at_row(
+            history, "I22", callback.end, f"{call} took {ns} ns; {MOST_NS} are the most", callback
+        )
 
 
 def stuck_for_ever(history: History, waiting: str, found: Iterable[Violation]) -> Violation:

@@ -56,7 +56,7 @@ def _short(history: History, callback: Callback) -> Findings:
             f"the commands of {callback.kind.name.lower()} of pages {callback.first:#x} to {callback.last:#x} of mm "
             f"{callback.mm} leave out page {reached + 1:#x}"
         )
-        yield at_row(history, "I18", callback.end, what)
+        yield at_row(history, "I18", callback.end, what, callback)
 
 
 def _left(history: History) -> Findings:
@@ -77,7 +77,7 @@ def _left(history: History) -> Findings:
                     f"{callback.mm} returned and left TLB entry {entry.index} for page {entry.first:#x} valid"
                 )
                 path, thread = rows.paths[callback.path], rows.threads[callback.thread]
-                yield Finding("I18", path, rows.cycle_of(callback.end), thread, what)
+                yield Finding("I18", path, rows.cycle_of(callback.end), thread, what, callback)
                 break
 
 

@@ -27,7 +27,7 @@ def check_registration(history: History) -> Findings:
                     f"subscriber {subscription.number} of mm {change.mm} maps page {change.vpn:#x}, whose range "
                     "start it missed: it was registered in between"
                 )
-                yield at_row(history, "I14", change.row, what)
+                yield at_row(history, "I14", change.row, what, subscription)
 
 
 def _missed(history: History, subscription: Subscription) -> Iterator[PteChange]:
@@ -74,7 +74,7 @@ def check_unregistration(history: History) -> Findings:
             running = callback.mm == mm and callback.begin < row < callback.end
             if running and callback.kind is Notification.RELEASE:
                 what = f"mm {mm} is torn down while the release of subscriber {callback.subscriber} still runs"
-                yield at_row(history, "I15", row, what)
+                yield at_row(history, "I15", row, what, callback)
 
 
 def _called_late(history: History, subscription: Subscription) -> Findings:
@@ -86,7 +86,8 @@ def _called_late(history: History, subscription: Subscription) -> Findings:
                 f"{callback.kind.name.lower()} of subscriber {subscription.number} of mm {subscription.mm} {when} "
                 "after its unregistration had returned"
             )
-            yield at_row(history, "I15", max(callback.begin, subscription.returned), what)
+            row = max(callback.begin, subscription.returned)
+            yield at_row(history, "I15", row, what, subscription)
 
 
 def _freed_objects(history: History) -> Findings:
@@ -115,7 +116,7 @@ def _unreleased(history: History, subscription: Subscription) -> Findings:
         return
     if min(_releases(history, subscription), default=NEVER) > subscription.returned:
         what = f"subscriber {subscription.number} of mm {subscription.mm} was unregistered without a release"
-        yield at_row(history, "I15", subscription.returned, what)
+        yield at_row(history, "I15", subscription.returned, what, subscription)
 
 
 def _deaf(history: History, subscription: Subscription) -> Findings:
@@ -132,7 +133,7 @@ def _deaf(history: History, subscription: Subscription) -> Findings:
                 f"subscriber {subscription.number} of mm {change.mm}, off the chain and not released, is not told of "
                 f"page {change.vpn:#x} that its device maps"
             )
-            yield at_row(history, "I15", change.row, what)
+            yield at_row(history, "I15", change.row, what, subscription)
 
 
 def count_registrations(history: History) -> int:

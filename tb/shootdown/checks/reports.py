@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from secmmu.layouts import PAGE_BITS, Event, Verdict
-from shootdown.checks.violation import NO_PATH, Finding
+from shootdown.checks.violation import NO_PATH, Finding, Whose
 from shootdown.history import History, Use
 
 __all__ = ["Report", "by_use", "disagreement", "reports"]
@@ -27,6 +27,7 @@ class Report:
     write: bool
     verdict: Verdict
     address: int
+    mm: int
 
     @property
     def pfn(self) -> int:
@@ -40,7 +41,17 @@ def reports(history: History) -> list[Report]:
     index = rows.of(Event.VIOLATION.value)
     taken = zip(rows.take(index, "cycle", "thread", "a"), rows.access(index), strict=True)
     return [
-        Report(row, cycle, bool(source), asid, id_, bool(write), Verdict(code), address)
+        Report(
+            row,
+            cycle,
+            bool(source),
+            asid,
+            id_,
+            bool(write),
+            Verdict(code),
+            address,
+            history.owners.mm(asid, row),
+        )
         for (row, cycle, source, address), (asid, id_, write, code, _) in taken
     ]
 
@@ -69,7 +80,9 @@ def by_use(history: History, found: Sequence[Report]) -> dict[Use | None, list[R
     return assigned
 
 
-def disagreement(invariant: str, side: str, cycle: int, what: str, detail: str) -> Finding:
+def disagreement(
+    invariant: str, side: str, cycle: int, what: str, detail: str, of: Whose
+) -> Finding:
     """Return the finding that only one side, "the sanitizer" or "the timeline", saw something."""
     other = "the timeline" if side == "the sanitizer" else "the sanitizer"
     return Finding(
@@ -78,5 +91,6 @@ def disagreement(invariant: str, side: str, cycle: int, what: str, detail: str) 
         cycle,
         NO_PATH,
         f"{side} saw {what}, {other} did not ({detail})",
+        of,
         excusable=False,
     )

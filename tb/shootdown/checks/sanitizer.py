@@ -7,7 +7,7 @@ from hostmm.mm.pagetable import PTE_W
 from hostmm.timeline import Row
 from secmmu.layouts import Verdict
 from shootdown.checks.reports import Report, by_use, disagreement, reports
-from shootdown.checks.violation import NO_PATH, Finding, Findings
+from shootdown.checks.violation import NO_PATH, Finding, Findings, Whose
 from shootdown.history import NEVER, History, Use
 
 __all__ = ["check_agreement", "check_rights"]
@@ -38,9 +38,8 @@ def check_agreement(history: History) -> Findings:
     freed = [r for r in reports(history) if r.verdict is Verdict.FREED and not r.walker]
     owned = by_use(history, freed)
     for report in owned.pop(None, []):
-        yield _only(
-            "the sanitizer", report.cycle, f"a touch of freed frame {report.pfn:#x}", "no such use"
-        )
+        what = f"a touch of freed frame {report.pfn:#x}"
+        yield _only("the sanitizer", report.cycle, what, "no such use", report)
     for use in history.uses:
         if use.code != _OKAY or use.end == NEVER:
             continue
@@ -53,15 +52,15 @@ def check_agreement(history: History) -> Findings:
                     report.cycle,
                     f"a touch by the {use.name}",
                     "the frame was owned",
+                    use,
                 )
         whole = any(begin <= use.begin_cycle and end >= use.end_cycle for begin, end in free)
         beats = {(report.address - use.pa) // 8 for report in found}
         want = set(range(use.beats)) if whole else set(range(use.beats - len(beats), use.beats))
         if beats != want and not _reallocated(free, use):
             missing = sorted(want - beats) or sorted(beats - want)
-            yield _only(
-                "the timeline", use.begin_cycle, f"a touch by the {use.name}", f"beats {missing}"
-            )
+            what = f"a touch by the {use.name}"
+            yield _only("the timeline", use.begin_cycle, what, f"beats {missing}", use)
 
 
 def _reallocated(free: list[tuple[int, int]], use: Use) -> bool:
@@ -69,8 +68,8 @@ def _reallocated(free: list[tuple[int, int]], use: Use) -> bool:
     return any(use.begin_cycle < end < use.end_cycle for _, end in free)
 
 
-def _only(side: str, cycle: int, what: str, detail: str) -> Finding:
-    return disagreement("I1", side, cycle, what, detail)
+def _only(side: str, cycle: int, what: str, detail: str, of: Whose) -> Finding:
+    return disagreement("I1", side, cycle, what, detail, of)
 
 
 def check_rights(history: History) -> Findings:
@@ -86,7 +85,6 @@ class _Blame:
 
     def __init__(self, history: History) -> None:
         rows = self._rows = history.rows
-        self._owners = history.owners
         self._changes: dict[tuple[int, int], list[int]] = defaultdict(list)
         self._frees: dict[int, list[int]] = defaultdict(list)
         index = rows.of(Row.PTE_SET, Row.PTE_CLEAR)
@@ -99,8 +97,7 @@ class _Blame:
     def judge(self, report: Report) -> Finding:
         """Name the invariant: I1 where the frame has a new owner, I10 for a write, I4 for a read."""
         rows = self._rows
-        mm = self._owners.mm(report.asid, report.row)
-        changes = self._changes.get((mm, report.pfn), [])
+        changes = self._changes.get((report.mm, report.pfn), [])
         place = bisect_left(changes, report.row)
         change = changes[place - 1] if place else None
         freed = self._frees.get(report.pfn, [])
@@ -113,4 +110,4 @@ class _Blame:
         if change is not None:
             path, thread = rows.path_of(change), rows.thread_of(change)
         # A right is taken back when its callback has returned: what policies are excused for is over then.
-        return Finding(invariant, path, report.cycle, thread, what, excusable=False)
+        return Finding(invariant, path, report.cycle, thread, what, report, excusable=False)

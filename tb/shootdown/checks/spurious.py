@@ -5,7 +5,7 @@ from collections import defaultdict
 
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_V
 from hostmm.timeline import Notification, Row
-from shootdown.checks.violation import NO_PATH, Finding, Findings, at_row
+from shootdown.checks.violation import Findings, at_row, by_nobody
 from shootdown.history import NEVER, Callback, Entry, History
 
 __all__ = ["check_spurious", "count_spurious"]
@@ -40,13 +40,13 @@ def _dropped(history: History) -> Findings:
                 n for n, bit in (("accessed", PTE_A), ("dirty", PTE_D)) if lost & bit
             )
             what = f"{callback.kind.name.lower()} dropped the {names} bit of page {change.vpn:#x} of mm {change.mm}"
-            yield at_row(history, "I21", change.row, what)
+            yield at_row(history, "I21", change.row, what, callback)
     index = rows.of(Row.PAGE_DIRTY)
     for row, thread, pfn, tag in rows.take(index, "thread", "pfn", "tag"):
         callback = _around(callbacks.get(thread, []), row)
         if not tag and callback is not None:
             what = f"{callback.kind.name.lower()} cleared the dirty flag of frame {pfn:#x}"
-            yield at_row(history, "I21", row, what)
+            yield at_row(history, "I21", row, what, callback)
 
 
 def _around(callbacks: list[Callback], row: int) -> Callback | None:
@@ -61,7 +61,7 @@ def _hanging(history: History) -> Findings:
     for walk in history.walks:
         if walk.doom is not None and walk.end == NEVER and walk.begin_cycle < _last_cycle(history):
             what = f"the walk of page {walk.vpn:#x} of asid {walk.asid} that command {walk.doom.tag} met never ended"
-            yield Finding("I21", NO_PATH, walk.doom.accepted_cycle, NO_PATH, what)
+            yield by_nobody("I21", walk.doom.accepted_cycle, what, walk)
 
 
 def _last_cycle(history: History) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hostmm.timeline import CommandFlag, Row
 from secmmu.layouts import FrameKind
 from shootdown.checks.reports import Report, disagreement, reports
-from shootdown.checks.violation import NO_PATH, Finding, Findings, at_row
+from shootdown.checks.violation import Findings, at_row, by_nobody
 from shootdown.history import NEVER, Command, Entry, History, Walk
 
 __all__ = ["check_tables", "count_tables"]
@@ -90,7 +90,7 @@ def _early(history: History, table: _Table) -> Findings:
             and walk.begin < table.unlinked
         ):
             what = f"{place} {done} while the walk of page {walk.vpn:#x} that began in cycle {walk.begin_cycle} ran"
-            yield at_row(history, "I17", table.freed, what)
+            yield at_row(history, "I17", table.freed, what, walk)
     used = any(
         table.leads(walk) and table.linked < walk.begin < table.unlinked for walk in history.walks
     )
@@ -115,10 +115,12 @@ def _seen(history: History, walker: list[Report]) -> Findings:
     """Yield what the sanitizer saw the walker read that is no page table; the timeline must agree."""
     for report in walker:
         what = f"the walker read frame {report.pfn:#x}, which is no page table any more"
-        yield Finding("I17", NO_PATH, report.cycle, NO_PATH, what)
+        yield by_nobody("I17", report.cycle, what, report)
         if _is_table(history, report):
             touch = f"the walker in frame {report.pfn:#x}"
-            yield disagreement("I17", "the sanitizer", report.cycle, touch, "it is a page table")
+            yield disagreement(
+                "I17", "the sanitizer", report.cycle, touch, "it is a page table", report
+            )
 
 
 def _is_table(history: History, report: Report) -> bool:
@@ -147,7 +149,7 @@ def _unseen(history: History, tables: list[_Table], walker: list[Report]) -> Fin
         if not any(pfn == table.pfn and cycle in span for pfn, cycle in cycles):
             touch = f"the walk of page {entry.first:#x} of mm {table.mm} in frame {table.pfn:#x}"
             detail = f"freed in cycle {rows.cycle_of(table.freed)}"
-            yield disagreement("I17", "the timeline", entry.begin_cycle, touch, detail)
+            yield disagreement("I17", "the timeline", entry.begin_cycle, touch, detail, entry)
 
 
 def _fills_behind(history: History, tables: list[_Table]) -> Iterator[tuple[_Table, Entry]]:

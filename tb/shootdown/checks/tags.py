@@ -2,7 +2,7 @@
 
 import itertools
 
-from shootdown.checks.violation import NO_PATH, Finding, Findings, at_row
+from shootdown.checks.violation import Findings, at_row, by_nobody
 from shootdown.history import History
 
 __all__ = ["check_tags", "count_tags"]
@@ -17,13 +17,13 @@ def check_tags(history: History) -> Findings:
                 continue
             if entry.begin < row < entry.end:
                 what = f"{place} while TLB entry {entry.index} still holds page {entry.first:#x} of the old one"
-                yield at_row(history, "I23", row, what)
+                yield at_row(history, "I23", row, what, entry)
             elif entry.walk is not None and entry.walk.begin < row < entry.begin:
                 what = f"{place}, and then TLB entry {entry.index} is filled by a walk from before"
-                yield Finding("I23", NO_PATH, entry.begin_cycle, NO_PATH, what)
+                yield by_nobody("I23", entry.begin_cycle, what, entry)
         for use in history.uses:
             if use.asid == asid and use.begin < row < use.end:
-                yield at_row(history, "I23", row, f"{place} while the {use.name} is in flight")
+                yield at_row(history, "I23", row, f"{place} while the {use.name} is in flight", use)
 
 
 def _handovers(history: History) -> list[tuple[int, int, int, int]]:

@@ -77,7 +77,7 @@ def _explain(history: History, burst: Burst, times: int) -> Finding:
         f"PTE has permitted it since cycle {rows.cycle_of(since)}"
     )
     return Finding(
-        "I11", rows.path_of(since), rows.cycle_of(burst.done), rows.thread_of(since), what
+        "I11", rows.path_of(since), rows.cycle_of(burst.done), rows.thread_of(since), what, burst
     )
 
 

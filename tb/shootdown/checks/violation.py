@@ -2,11 +2,22 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from shootdown.expectations import NO_PATH, expected
-from shootdown.history import Command, History
+from shootdown.history import Callback, Command, History, Subscription
 
-__all__ = ["NO_PATH", "Finding", "Findings", "Violation", "at_row", "by_command", "judge"]
+__all__ = [
+    "NO_PATH",
+    "Finding",
+    "Findings",
+    "Violation",
+    "Whose",
+    "at_row",
+    "by_command",
+    "by_nobody",
+    "judge",
+]
 
 
 @dataclass(frozen=True, order=True)
@@ -25,6 +36,8 @@ class Violation:
         Emulated cycle at which it showed.
     what : str
         One line.
+    kinds : str
+        Kinds of device that it can be of, as in :mod:`shootdown.expectations`; one, where it is known whose it is.
     """
 
     invariant: str
@@ -33,13 +46,31 @@ class Violation:
     cycle: int
     thread: str
     what: str
+    kinds: str
+
+
+class OfDevice(Protocol):
+    """What a device has: an entry, a walk, a use, a burst, a command."""
+
+    @property
+    def mm(self) -> int:
+        """Address space that the asid stands for."""
+
+    @property
+    def asid(self) -> int:
+        """The device's asid."""
+
+
+Whose = OfDevice | Callback | Subscription
+"""Something that belongs to a device, or to the subscriber that looks after it."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """A violation before it is judged by policy.
 
-    ``excusable`` is False where every callback has returned: only a path that tells nobody explains it.
+    ``of`` is what it was found at, None where that is no device's. ``excusable`` is False where every callback has
+    returned: only a path that tells nobody explains it.
     """
 
     invariant: str
@@ -47,6 +78,7 @@ class Finding:
     cycle: int
     thread: str
     what: str
+    of: Whose | None = None
     excusable: bool = True
 
 
@@ -54,25 +86,55 @@ Findings = Iterator[Finding]
 
 
 def at_row(
-    history: History, invariant: str, row: int, what: str, *, cycle: int | None = None
+    history: History,
+    invariant: str,
+    row: int,
+    what: str,
+    of: Whose | None = None,
+    *,
+    cycle: int | None = None,
 ) -> Finding:
     """Blame the thread and the path of a host row."""
     rows = history.rows
     when = rows.cycle_of(row) if cycle is None else cycle
-    return Finding(invariant, rows.path_of(row), when, rows.thread_of(row), what)
+    return Finding(invariant, rows.path_of(row), when, rows.thread_of(row), what, of)
+
+
+def by_nobody(invariant: str, cycle: int, what: str, of: Whose | None) -> Finding:
+    """Blame no path: the hardware did it by itself, or it cannot be told."""
+    return Finding(invariant, NO_PATH, cycle, NO_PATH, what, of)
 
 
 def by_command(
     history: History, invariant: str, command: Command, cycle: int, what: str
 ) -> Finding:
     """Blame whoever issued a command."""
-    rows = history.rows
-    return Finding(invariant, rows.paths[command.path], cycle, rows.threads[command.thread], what)
+    path, thread = history.rows.paths[command.path], history.rows.threads[command.thread]
+    return Finding(invariant, path, cycle, thread, what, command)
+
+
+def _kinds(history: History, of: Whose | None) -> set[str]:
+    """Return the kinds of device that something can be of: all in the run, where it is nobody's own."""
+    match of:
+        case None:
+            mine = []
+        case Subscription():
+            mine = [of]
+        case Callback():
+            key = of.mm, of.subscriber
+            mine = [s for s in history.subscriptions if (s.mm, s.number) == key]
+        case _:
+            mine = [
+                s
+                for s in history.subscriptions
+                if s.mm == of.mm and history.owners.looks_after(of.mm, s.number, of.asid)
+            ]
+    return {s.kind for s in mine or history.subscriptions} or {"B"}
 
 
 def judge(history: History, finding: Finding) -> Violation:
-    """Say whether the policy is known to allow it, with the devices that took part."""
-    kinds = {subscription.kind for subscription in history.subscriptions} or {"B"}
+    """Say whether the policy is known to allow it, with the kind of device that it was found at."""
+    kinds = _kinds(history, finding.of)
     allowed = expected(
         history.policy.name,
         finding.invariant,
@@ -87,4 +149,5 @@ def judge(history: History, finding: Finding) -> Violation:
         cycle=finding.cycle,
         thread=finding.thread,
         what=finding.what,
+        kinds="".join(sorted(kinds)),
     )

@@ -94,7 +94,7 @@ def _stolen(history: History) -> Findings:
         use = _last_use(history, change, locked)
         if use is not None and use.begin > asked:
             what = f"{place} the {use.name} began in cycle {use.begin_cycle}, after anybody asked"
-            yield at_row(history, "I9", change.row, what)
+            yield at_row(history, "I9", change.row, what, use)
 
 
 def _last(rows: list[int], before: int) -> int:
@@ -167,7 +167,7 @@ def _another_page(history: History, callback: Callback, locked: int) -> Findings
     old, new = (pte_pfn(word) if word & PTE_V else -1 for word in words)
     if old != new:
         what = f"the young answer for page {callback.first:#x} of mm {callback.mm} is about another frame"
-        yield at_row(history, "I9", callback.end, what)
+        yield at_row(history, "I9", callback.end, what, callback)
 
 
 def count_young_decisions(history: History) -> int:
