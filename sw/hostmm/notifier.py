@@ -18,7 +18,8 @@ method                            may sleep   called
 ``invalidate_range``              never       right behind a CPU TLB flush, inside the page-table lock (3.19 on);
                                               until 6.5 also just before ``invalidate_range_end``
 ``change_pte``                    never       just before a PTE is replaced by ``pte`` (3.7 to 6.5 where a page is)
-``release``                       3.7 on      the address space goes away; may run beside any other method
+``release``                       3.7 on      the address space goes away; may run beside any other method; until
+                                              #v11 it was called by no reader of the chain, and could sleep
 ================================  ==========  =====================================================================
 
 A subscriber without ``try_invalidate_range_start`` never sleeps in ``invalidate_range_start``, which is then called
@@ -180,8 +181,8 @@ class NotifierChain:
     def unregister(self, subscriber: object) -> Steps:
         """Remove a subscriber; when it returns, none of its methods runs or will run (I15).
 
-        ``release`` is called first, unless the end of the address space has done so, and perhaps taken it off the chain.
-        The caller may sleep.
+        ``release`` is called first, unless the end of the address space has done so, and perhaps taken it off the chain:
+        until #v10 by the driver, which also has to wait for the readers of the chain itself. The caller may sleep.
 
         Raises
         ------
@@ -194,8 +195,7 @@ class NotifierChain:
             raise HostError("a subscriber must be registered before it can be unregistered")
         if self._machine.policy.chain is Chain.LIST:
             raise HostError(f"policy {self._machine.policy.name} has no way to unregister")
-        with self._walk():
-            yield from self._release(entry)
+        yield from self._release(entry)
         if entry in self._entries:
             self._remove(entry)
         if entry in self._removed:
@@ -270,17 +270,16 @@ class NotifierChain:
     def release(self) -> Steps:
         """Tell every subscriber that the mm goes away (``mmu_notifier_release``).
 
-        From 2.6.27 on each then leaves the chain, and walks in progress are waited for.
+        Each leaves the chain; from 2.6.27 on walks in progress are then waited for.
         """
         policy = self._machine.policy
         for entry in list(self._entries):
             if policy.unhashes_before_release:
                 self._remove(entry)
-            with self._walk():
-                yield from self._release(entry)
-        if policy.takes_all_locks:
-            for entry in list(self._entries):
-                self._remove(entry)
+            yield from self._release(entry)
+        for entry in list(self._entries):
+            self._remove(entry)
+        if policy.waits_for_release:
             yield from self._synchronize()
 
     # --- the walk ----------------------------------------------------------------------------------------
@@ -313,9 +312,11 @@ class NotifierChain:
         self._machine.sched.log(Row.SUBSCRIBE, mm=self._mm.number, tag=0, b=entry.number)
 
     def _release(self, entry: _Entry) -> Steps:
-        if not entry.released:
-            entry.released = True
-            yield from self._call(entry, Notification.RELEASE, 0, (1 << 26) - 1)
+        reads = self._machine.policy.waits_for_release
+        with self._walk() if reads else nullcontext():
+            if not entry.released:
+                entry.released = True
+                yield from self._call(entry, Notification.RELEASE, 0, (1 << 26) - 1)
 
     def _deliver(self, call: Notification, first: int, last: int, *arguments: int) -> Steps:
         rights = self._mm.tables.rights

@@ -165,6 +165,9 @@ class Policy:
     unhashes_before_release : bool
         The end of an address space takes each subscriber off the chain before it calls its release, so that what
         happens meanwhile is not notified (until 3.5; 3ad3d901bbcf).
+    waits_for_release : bool
+        Release is called by a reader of the chain, and both the end of an address space and unregistration wait for
+        whoever reads it (2.6.27; before that they must not meet, which is left to the drivers).
     arch_exit_first : bool
         ``exit_mmap`` calls ``arch_exit_mmap`` before the subscribers' release, not behind it (2.6.27 alone).
     rmap_sleeps : bool
@@ -221,6 +224,7 @@ class Policy:
     stops_at_first: bool = False
     takes_all_locks: bool = False
     unhashes_before_release: bool = False
+    waits_for_release: bool = True
     arch_exit_first: bool = False
     rmap_sleeps: bool = False
     end_invalidates: bool = False
@@ -288,6 +292,8 @@ V9 = Policy(
         "try_to_unmap_one": _ASKS | _IN_LOCK,
         "try_to_unmap_cluster": _ASKS | _IN_LOCK,
     },
+    unhashes_before_release=True,
+    waits_for_release=False,
     cow_unmaps_first=True,
     frees_inside=True,
     fork_unpaired=True,
@@ -328,7 +334,7 @@ V2_6_27 = replace(
     V9,
     name="v2.6.27",
     takes_all_locks=True,
-    unhashes_before_release=True,
+    waits_for_release=True,
     arch_exit_first=True,
     cow_unmaps_first=False,
     frees_inside=False,

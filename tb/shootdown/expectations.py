@@ -21,6 +21,9 @@ __all__ = [
     "EXPECTED",
     "NOT_APPLICABLE",
     "NO_PATH",
+    "RELEASE",
+    "REVOKE",
+    "UNREGISTER",
     "Cell",
     "Mark",
     "cells",
@@ -31,6 +34,10 @@ __all__ = [
 
 NO_PATH = "-"
 """The path of a violation that no path is to blame for."""
+REVOKE = "revoke"
+"""What stands there where a driver takes raw frames back."""
+RELEASE, UNREGISTER = "mmu_notifier_release", "mmu_notifier_unregister"
+"""What stands in the path's place where the end of an address space, or a driver that leaves, keeps a device untold."""
 
 
 class Mark(enum.Enum):
@@ -198,12 +205,14 @@ EXPECTED = (
         ("I12",),
         (),
         "every call is made under a spinlock or rcu_read_lock, the seed's too but for one (S6): no subscriber may sleep",
+        kinds="ABP",
     ),
     *_cells(
         ("v2.6.27",),
         ("I12",),
         (),
         "the chain is walked under rcu_read_lock and the pages under spinlocks: no subscriber may sleep",
+        kinds="ABP",
     ),
     *_cells(
         _OF_2008,
@@ -216,12 +225,29 @@ EXPECTED = (
         ("I14",),
         (),
         "without mm_take_all_locks a subscriber can be registered between range start and range end",
+        kinds="ABP",
     ),
     *_cells(
-        ("v2.6.27",),
-        ("I15",),
-        (),
+        (*_OF_2008, "v2.6.27"),
+        ("I1", "I10", "I15"),
+        (RELEASE,),
         "release is called when the subscriber has left the chain, so that it misses what happens meanwhile (B3)",
+        lasting=True,
+    ),
+    *_cells(
+        ("v9", "seed"),
+        ("I1", "I10", "I15", "I16", "I17"),
+        (UNREGISTER,),
+        "neither the end of an address space nor unregistration waits for a release that the other has begun (2.6.27)",
+        kinds="ABP",
+        lasting=True,
+    ),
+    *_cells(
+        (*_OF_2008, "v2.6.27", "v3.7", "v4.13"),
+        ("I1",),
+        (REVOKE,),
+        "munmap of raw frames flushes when it has unlocked: their driver finds no PTE, and frees them before (B27)",
+        kinds="A",
     ),
     *_cells(
         ("emm",),

@@ -104,7 +104,7 @@ STEPS = {
         "v6.6": "MM-W MM-W | RLK RLU RS {PTL}*2 {SET(RO,D) GET RM+ SET(RO,D)}*2 PTU RSS PTU RE FLUSH IVR",
     },
     "exit_mmap": {
-        "v9 seed emm": "| REL ARCH MM-W PTL {clr RM-}*2 RSS PTU RLK RLU FLUSH {FREE}*5 MMU",
+        "v9 seed emm": "| UNHASH REL ARCH MM-W PTL {clr RM-}*2 RSS PTU RLK RLU FLUSH {FREE}*5 MMU",
         "v2.6.27": "| ARCH UNHASH REL MM-W PTL {clr RM-}*2 RSS PTU RLK RLU FLUSH {FREE}*5 MMU",
         "v3.7 v4.13 v6.6": "| REL UNHASH ARCH MM-W PTL {clr RM-}*2 RSS PTU RLK RLU FLUSH {FREE}*5 MMU",
     },

@@ -3,6 +3,7 @@
 from hostmm.policies import V2_6_27, V3_7, V9
 from hostmm.timeline import Notification, Row
 from secmmu.layouts import CommandKind
+from shootdown.expectations import RELEASE
 from tests.tb.timelines import Scene
 
 MM, VPN, PFN = 1, 0x10, 0x20
@@ -111,11 +112,23 @@ def test_off_the_chain_before_it_is_released() -> None:
         scene.at(70)
         release(scene)
         (violation,) = scene.violations("I15")
-        assert (violation.path, violation.cycle, violation.expected) == (
-            "try_to_unmap_one",
-            60,
-            expected,
-        )
+        where = (violation.path, violation.cycle, violation.expected)
+        assert where == (RELEASE, 60, expected)
+        assert "try_to_unmap_one takes page 0x10 away" in violation.what
+
+
+def test_a_device_that_is_told_of_nothing_misses_nothing() -> None:
+    """One that pins its pages, say."""
+    scene = Scene(V2_6_27)
+    page(scene)
+    scene.subscribe(MM, Notification.RELEASE)
+    scene.fill(30, MM, VPN, PFN, entry=3)
+    scene.at(50).row(Row.SUBSCRIBE, mm=MM, tag=0, b=1)
+    with scene.at(60).path("try_to_unmap_one"):
+        scene.pte_clear(MM, VPN, PFN)
+    scene.at(70)
+    release(scene)
+    assert scene.violations("I15") == []
 
 
 def test_torn_down_under_a_running_release() -> None:

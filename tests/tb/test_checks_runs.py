@@ -235,6 +235,45 @@ def test_unregistered_while_a_callback_runs(monkeypatch: pytest.MonkeyPatch) -> 
     assert ("I15", False) in unregistered_meanwhile()
 
 
+class Parting(Sva):
+    """Takes its time before it releases the device."""
+
+    def release(self, *, callback: int) -> Steps:
+        """Think about it, then release."""
+        yield 30_000
+        yield from super().release(callback=callback)
+
+
+def left_at_the_end(policy: str) -> set[tuple[str, bool]]:
+    """A driver unbinds its device, and the address space ends while it does."""
+    host = DeviceHost(policy)
+    machine, mm = host.machine, host.mm
+
+    def main() -> Steps:
+        device = yield from Parting.bind(machine, mm)
+        yield from host.store(ANON)
+        yield from host.device(device, ANON)
+        leaver = machine.sched.spawn("leaver", device.unbind())
+        yield 5_000
+        yield from syscalls.exit_process(machine, mm)
+        yield Wait(leaver.done)
+
+    host.run(main())
+    history = History(machine.timeline, machine.policy)
+    return {(v.invariant, v.expected) for v in check(history)}
+
+
+@pytest.mark.parametrize("policy", ["v9", "seed", "v2.6.27", "v3.7", "v6.6"])
+def test_the_end_waits_for_a_release_that_a_driver_has_begun(policy: str) -> None:
+    """I15 to I17: from 2.6.27 on; before that it frees what the device still has, which is known of those."""
+    seen = left_at_the_end(policy)
+    if policy in ("v9", "seed"):
+        assert {("I1", True), ("I15", True), ("I16", True), ("I17", True)} <= seen
+        assert all(expected for _, expected in seen)
+    else:
+        assert seen == set()
+
+
 # --- the device's side ---------------------------------------------------------------------------------
 
 

@@ -3,12 +3,24 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from hostmm.policies import PATHS, POLICIES, QUIET_PATHS
 from hostmm.scenarios import FORBIDDEN, find
 from shootdown.catalogue.played import Played, play
 from shootdown.config import MODEL, RunConfig
-from shootdown.expectations import EXPECTED, NO_PATH, Mark, cells, expectation, expected, reason
+from shootdown.expectations import (
+    EXPECTED,
+    NO_PATH,
+    RELEASE,
+    REVOKE,
+    UNREGISTER,
+    Mark,
+    cells,
+    expectation,
+    expected,
+    reason,
+)
 
 ORDER = ("v9", "seed", "emm", "v2.6.27", "v3.7", "v4.13", "v6.6")
 TABLE = {
@@ -114,6 +126,44 @@ def test_a_device_that_waits_for_an_end_that_never_comes() -> None:
     assert set(played("v9", "sva", "bug-fork-fails").broken) == {"I13", "I22"}
 
 
+@pytest.mark.parametrize("policy", ["v9", "seed", "emm", "v2.6.27"])
+def test_a_subscriber_that_is_off_the_chain_and_not_released(policy: str) -> None:
+    """B3 is in every kernel until 3.5, and the same run is clean from 3.7 on; nothing else of exit is excused."""
+    found = played(policy, "kvm", "bug-exit-reclaim")
+    assert {(v.invariant, v.path) for v in found.violations} == {("I1", RELEASE)}
+    assert not expected(policy, "I1", "exit_mmap", "B")
+    config = RunConfig(
+        policy="v3.7", subscriber="kvm", scenario="bug-exit-reclaim", simulator=MODEL
+    )
+    assert play(config).violations == []
+    faulty = replace(config, policy="v3.7", mutant="B3")
+    assert {v.expected for v in play(faulty).violations} == {False}
+
+
+@pytest.mark.parametrize("policy", ["v9", "v2.6.27", "v3.7", "v4.13"])
+def test_raw_frames_that_their_driver_takes_back(policy: str) -> None:
+    """B27 is in every kernel until 5.18, for a device that follows flushes; nothing else of munmap is excused."""
+    found = played(policy, "sva-a", "bug-revoke")
+    assert {(v.invariant, v.path) for v in found.violations} == {("I1", REVOKE)}
+    assert not expected(policy, "I1", REVOKE, "B")
+    assert not expected("v4.13", "I1", "unmap_region", "A")
+    faulty = RunConfig(
+        policy="v6.6", subscriber="sva-a", scenario="bug-revoke", simulator=MODEL, mutant="B27"
+    )
+    assert {v.expected for v in play(faulty).violations} == {False}
+
+
+@pytest.mark.parametrize("policy", ["v9", "seed"])
+def test_a_driver_that_leaves_while_its_address_space_ends(policy: str) -> None:
+    """Until #v10 unregistration returns while the release that exit has begun still runs; from 2.6.27 on it waits."""
+    found = played(policy, "sva", "bug-exit-unbind")
+    assert [(v.invariant, v.path) for v in found.violations] == [("I15", UNREGISTER)]
+    assert not expected(policy, "I15", "page_mkclean_one", "B")
+    for later in ("v2.6.27", "v3.7"):
+        config = RunConfig(policy=later, scenario="bug-exit-unbind", simulator=MODEL)
+        assert play(config).violations == []
+
+
 ZAPPED = """title: a page that is being dropped is written anew before the flush
 mm P: 2 cpus
 page p: anon
@@ -156,7 +206,7 @@ def test_every_cell_has_its_reason() -> None:
     for cell in EXPECTED:
         assert cell.policy in POLICIES
         assert cell.invariant in {f"I{number}" for number in range(1, 27)}
-        assert set(cell.paths) <= {*PATHS, *QUIET_PATHS, NO_PATH}
+        assert set(cell.paths) <= {*PATHS, *QUIET_PATHS, NO_PATH, RELEASE, REVOKE, UNREGISTER}
         assert set(cell.kinds) <= set("ABP")
         assert len(cell.why) > 20
         assert cell in cells(cell.policy, cell.kinds)

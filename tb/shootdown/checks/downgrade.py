@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from hostmm.mm.pagetable import PTE_V, PTE_W, pte_pfn
 from hostmm.timeline import Notification, Row
 from secmmu.layouts import Verdict
+from shootdown.checks.blame import off_the_chain
 from shootdown.checks.reports import Report, by_use, disagreement, reports
 from shootdown.checks.violation import Finding, Findings
 from shootdown.history import NEVER, Callback, History, Use
@@ -41,7 +42,7 @@ def check_downgrades(history: History) -> Findings:
 
 def _write(history: History, use: Use, gap: "_Gap") -> Finding:
     rows = history.rows
-    path = rows.path_of(gap.change)
+    path = off_the_chain(history, use, gap.change) or rows.path_of(gap.change)
     after = f"{path} had taken the right to it and told nobody"
     told = "the callback that took the right to it had returned"
     return Finding(

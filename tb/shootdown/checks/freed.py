@@ -1,10 +1,12 @@
 """I1: no freed page is reachable, by an entry, a use in flight, a fill to come, or a shootdown not yet done."""
 
+from bisect import bisect_left
 from collections import defaultdict
 
 from hostmm.mm.pagetable import PTE_V
 from hostmm.timeline import Row
-from shootdown.checks.violation import Finding, Findings, at_row, by_nobody
+from shootdown.checks.blame import reached
+from shootdown.checks.violation import NO_PATH, Finding, Findings
 from shootdown.history import NEVER, Command, History
 
 __all__ = ["check_freed"]
@@ -12,33 +14,36 @@ __all__ = ["check_freed"]
 
 def check_freed(history: History) -> Findings:
     """Yield every way in which a freed frame was still reachable."""
+    rows = history.rows
+    frees: dict[int, list[int]] = defaultdict(list)
+    for freed in history.freed:
+        frees[freed.pfn].append(freed.row)
     for freed in history.freed:
         for entry in freed.entries:
-            yield at_row(
-                history,
-                "I1",
-                freed.row,
+            what = (
                 f"frame {freed.pfn:#x} was freed while TLB entry {entry.index} still maps page "
-                f"{entry.first:#x} of asid {entry.asid} to it",
-                entry,
+                f"{entry.first:#x} of asid {entry.asid} to it"
             )
+            yield reached(history, entry, freed.pfn, freed.row, rows.cycle_of(freed.row), what)
         for use in freed.uses:
-            yield at_row(
-                history,
-                "I1",
-                freed.row,
-                f"frame {freed.pfn:#x} was freed while the {use.name} was in flight",
-                use,
-            )
+            what = f"frame {freed.pfn:#x} was freed while the {use.name} was in flight"
+            yield reached(history, use, freed.pfn, freed.row, rows.cycle_of(freed.row), what)
     for entry in history.mirror.into_free:
         walk = f"by a walk begun in cycle {entry.walk.begin_cycle}" if entry.walk else "by no walk"
         what = f"TLB entry {entry.index} was filled {walk} with frame {entry.frame:#x}, freed meanwhile"
-        yield by_nobody("I1", entry.begin_cycle, what, entry)
+        free = _last_free(frees[entry.frame], entry.begin)
+        yield reached(history, entry, entry.frame, free, entry.begin_cycle, what)
     for use in history.uses:
         if use.from_free:
             what = f"the {use.name} began while that frame was free"
-            yield by_nobody("I1", use.begin_cycle, what, use)
+            free = _last_free(frees[use.pfn], use.begin)
+            yield reached(history, use, use.pfn, free, use.begin_cycle, what)
     yield from _before_drained(history)
+
+
+def _last_free(frees: list[int], before: int) -> int:
+    place = bisect_left(frees, before)
+    return frees[place - 1] if place else NEVER
 
 
 def _before_drained(history: History) -> Findings:
@@ -64,9 +69,10 @@ def _before_drained(history: History) -> Findings:
                 # One that timed out is made good by another that did not.
                 gave_up = command.timed_out != NEVER and repeated
                 if command.drained > row and not gave_up:
+                    path = rows.path_of(row)
                     yield Finding(
                         "I1",
-                        rows.paths[command.path],
+                        rows.paths[command.path] if path == NO_PATH else path,
                         rows.cycle_of(row),
                         rows.thread_of(row),
                         f"frame {pfn:#x} was freed before command {command.tag} for page "

@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 
 from hostmm.timeline import Notification, Row
+from shootdown.checks.blame import off_the_chain, releases
 from shootdown.checks.violation import Findings, at_row
+from shootdown.expectations import UNREGISTER
 from shootdown.history import NEVER, Entry, History, PteChange, Subscription
 
 __all__ = [
@@ -74,7 +76,7 @@ def check_unregistration(history: History) -> Findings:
             running = callback.mm == mm and callback.begin < row < callback.end
             if running and callback.kind is Notification.RELEASE:
                 what = f"mm {mm} is torn down while the release of subscriber {callback.subscriber} still runs"
-                yield at_row(history, "I15", row, what, callback)
+                yield at_row(history, "I15", row, what, callback, path=UNREGISTER)
 
 
 def _called_late(history: History, subscription: Subscription) -> Findings:
@@ -87,7 +89,8 @@ def _called_late(history: History, subscription: Subscription) -> Findings:
                 "after its unregistration had returned"
             )
             row = max(callback.begin, subscription.returned)
-            yield at_row(history, "I15", row, what, subscription)
+            path = UNREGISTER if callback.kind is Notification.RELEASE else None
+            yield at_row(history, "I15", row, what, subscription, path=path)
 
 
 def _freed_objects(history: History) -> Findings:
@@ -101,28 +104,27 @@ def _freed_objects(history: History) -> Findings:
             yield at_row(history, "I15", row, what)
 
 
-def _releases(history: History, subscription: Subscription) -> list[int]:
-    """Rows at which a release of the subscriber returned."""
-    return [
-        callback.end
-        for callback in history.callbacks
-        if callback.kind is Notification.RELEASE
-        and (callback.mm, callback.subscriber) == (subscription.mm, subscription.number)
-    ]
+def _released(history: History, subscription: Subscription) -> int:
+    """Row at which the subscriber's release returned."""
+    return min((release.end for release in releases(history, subscription)), default=NEVER)
 
 
 def _unreleased(history: History, subscription: Subscription) -> Findings:
+    """Yield an unregistration before which no release has begun; one that still runs is a late call."""
     if subscription.returned == NEVER or not subscription.has(Notification.RELEASE):
         return
-    if min(_releases(history, subscription), default=NEVER) > subscription.returned:
+    if all(release.begin > subscription.returned for release in releases(history, subscription)):
         what = f"subscriber {subscription.number} of mm {subscription.mm} was unregistered without a release"
         yield at_row(history, "I15", subscription.returned, what, subscription)
 
 
 def _deaf(history: History, subscription: Subscription) -> Findings:
-    """Yield what was taken from a device between its subscriber's leaving the chain and the end of its release (B3)."""
-    released = min(_releases(history, subscription), default=NEVER)
-    if subscription.removed == NEVER or released < subscription.removed:
+    """Yield what was taken from a device between its subscriber's leaving the chain and the end of its release (B3).
+
+    One that is told of nothing anyway has missed nothing.
+    """
+    released = _released(history, subscription)
+    if subscription.kind == "P" or released < subscription.removed:
         return
     for change in history.changes:
         if change.mm != subscription.mm or not subscription.removed < change.row < released:
@@ -130,10 +132,11 @@ def _deaf(history: History, subscription: Subscription) -> Findings:
         entry = _mapped(history, subscription, change.mm, change.vpn, change.row)
         if change.loses and entry is not None:
             what = (
-                f"subscriber {subscription.number} of mm {change.mm}, off the chain and not released, is not told of "
-                f"page {change.vpn:#x} that its device maps"
+                f"subscriber {subscription.number} of mm {change.mm}, off the chain and not released, is not told that "
+                f"{history.rows.path_of(change.row)} takes page {change.vpn:#x} away, which its device maps"
             )
-            yield at_row(history, "I15", change.row, what, subscription)
+            path = off_the_chain(history, subscription, change.row)
+            yield at_row(history, "I15", change.row, what, subscription, path=path)
 
 
 def count_registrations(history: History) -> int:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from hostmm.mm.pagetable import PTE_W
 from hostmm.timeline import Row
 from secmmu.layouts import Verdict
+from shootdown.checks.blame import off_the_chain
 from shootdown.checks.reports import Report, by_use, disagreement, reports
 from shootdown.checks.violation import NO_PATH, Finding, Findings, Whose
 from shootdown.history import NEVER, History, Use
@@ -84,7 +85,7 @@ class _Blame:
     """Finds which path took a right away."""
 
     def __init__(self, history: History) -> None:
-        rows = self._rows = history.rows
+        self._history, rows = history, history.rows
         self._changes: dict[tuple[int, int], list[int]] = defaultdict(list)
         self._frees: dict[int, list[int]] = defaultdict(list)
         index = rows.of(Row.PTE_SET, Row.PTE_CLEAR)
@@ -96,7 +97,7 @@ class _Blame:
 
     def judge(self, report: Report) -> Finding:
         """Name the invariant: I1 where the frame has a new owner, I10 for a write, I4 for a read."""
-        rows = self._rows
+        rows = self._history.rows
         changes = self._changes.get((report.mm, report.pfn), [])
         place = bisect_left(changes, report.row)
         change = changes[place - 1] if place else None
@@ -109,5 +110,6 @@ class _Blame:
         path, thread = NO_PATH, NO_PATH
         if change is not None:
             path, thread = rows.path_of(change), rows.thread_of(change)
+            path = off_the_chain(self._history, report, change) or path
         # A right is taken back when its callback has returned: what policies are excused for is over then.
         return Finding(invariant, path, report.cycle, thread, what, report, excusable=False)

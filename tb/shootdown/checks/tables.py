@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from hostmm.timeline import CommandFlag, Row
 from secmmu.layouts import FrameKind
+from shootdown.checks.blame import off_the_chain
 from shootdown.checks.reports import Report, disagreement, reports
-from shootdown.checks.violation import Findings, at_row, by_nobody
+from shootdown.checks.violation import NO_PATH, Finding, Findings, at_row
 from shootdown.history import NEVER, Command, Entry, History, Walk
 
 __all__ = ["check_tables", "count_tables"]
@@ -96,7 +97,13 @@ def _early(history: History, table: _Table) -> Findings:
     )
     if used and not any(_reaches(command, table) for command in history.commands):
         what = f"{place} {done} although no command had taken it from the walk cache"
-        yield at_row(history, "I17", table.freed, what)
+        yield at_row(history, "I17", table.freed, what, path=_untold(history, table))
+
+
+def _untold(history: History, table: _Table) -> str | None:
+    """Return who kept a device of the table's address space from being told when it was freed."""
+    mine = (s for s in history.subscriptions if s.mm == table.mm)
+    return next(filter(None, (off_the_chain(history, s, table.freed) for s in mine)), None)
 
 
 def _reaches(command: Command, table: _Table) -> bool:
@@ -115,7 +122,8 @@ def _seen(history: History, walker: list[Report]) -> Findings:
     """Yield what the sanitizer saw the walker read that is no page table; the timeline must agree."""
     for report in walker:
         what = f"the walker read frame {report.pfn:#x}, which is no page table any more"
-        yield by_nobody("I17", report.cycle, what, report)
+        path = off_the_chain(history, report, report.row) or NO_PATH
+        yield Finding("I17", path, report.cycle, NO_PATH, what, report)
         if _is_table(history, report):
             touch = f"the walker in frame {report.pfn:#x}"
             yield disagreement(

@@ -17,6 +17,7 @@ __all__ = [
     "by_command",
     "by_nobody",
     "judge",
+    "owners",
 ]
 
 
@@ -93,11 +94,12 @@ def at_row(
     of: Whose | None = None,
     *,
     cycle: int | None = None,
+    path: str | None = None,
 ) -> Finding:
-    """Blame the thread and the path of a host row."""
+    """Blame the thread and the path of a host row; ``cycle`` and ``path`` stand in for the row's own."""
     rows = history.rows
     when = rows.cycle_of(row) if cycle is None else cycle
-    return Finding(invariant, rows.path_of(row), when, rows.thread_of(row), what, of)
+    return Finding(invariant, path or rows.path_of(row), when, rows.thread_of(row), what, of)
 
 
 def by_nobody(invariant: str, cycle: int, what: str, of: Whose | None) -> Finding:
@@ -113,22 +115,20 @@ def by_command(
     return Finding(invariant, path, cycle, thread, what, command)
 
 
+def owners(history: History, of: Whose) -> list[Subscription]:
+    """Return the subscribers that something can belong to."""
+    known = history.subscriptions
+    if isinstance(of, Subscription):
+        return [of]
+    if isinstance(of, Callback):
+        return [s for s in known if (s.mm, s.number) == (of.mm, of.subscriber)]
+    mine = [s for s in known if s.mm == of.mm]
+    return [s for s in mine if history.owners.looks_after(of.mm, s.number, of.asid)]
+
+
 def _kinds(history: History, of: Whose | None) -> set[str]:
     """Return the kinds of device that something can be of: all in the run, where it is nobody's own."""
-    match of:
-        case None:
-            mine = []
-        case Subscription():
-            mine = [of]
-        case Callback():
-            key = of.mm, of.subscriber
-            mine = [s for s in history.subscriptions if (s.mm, s.number) == key]
-        case _:
-            mine = [
-                s
-                for s in history.subscriptions
-                if s.mm == of.mm and history.owners.looks_after(of.mm, s.number, of.asid)
-            ]
+    mine = [] if of is None else owners(history, of)
     return {s.kind for s in mine or history.subscriptions} or {"B"}
 
 

@@ -387,13 +387,14 @@ def _revoke(stage: Stage, step: Step) -> Steps:
     assert step.address is not None
     machine, vma, vpn = stage.machine, stage.vmas[step.address.page], stage.vpn(step.address)
     yield "syscall"
-    if vma.mm.tables.get(vpn) & PTE_V:
-        yield from zap_page_range(machine, vma, vpn, vpn)
-    yield "free_page"
-    frame = machine.frames.pages.get(vma.linear_index(vpn))
-    if frame is None:
-        raise HostError(f"vpn {vpn:#x}: its driver has taken the raw frame back already")
-    machine.frames.put(frame)
+    with machine.sched.path("revoke"):
+        if vma.mm.tables.get(vpn) & PTE_V:
+            yield from zap_page_range(machine, vma, vpn, vpn)
+        yield "free_page"
+        frame = machine.frames.pages.get(vma.linear_index(vpn))
+        if frame is None:
+            raise HostError(f"vpn {vpn:#x}: its driver has taken the raw frame back already")
+        machine.frames.put(frame)
 
 
 def _reset(stage: Stage, step: Step) -> Steps:
