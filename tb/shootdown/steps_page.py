@@ -29,6 +29,7 @@ _MOVES = {
     Move.LATE: "once, behind the locks",
     Move.LOCKED: "each extent, under the locks",
 }
+_WHEN = {True: "before its release", False: "behind its release"}
 
 
 def _yes(value: bool) -> str:
@@ -40,6 +41,8 @@ _ROWS: tuple[tuple[str, Callable[[Policy], str]], ...] = (
     ("a non-zero answer ends the walk", lambda p: _yes(p.stops_at_first)),
     ("the locks of the reverse maps", lambda p: "sleep" if p.rmap_sleeps else "spin"),
     ("registration takes every lock", lambda p: _yes(p.takes_all_locks)),
+    ("exit takes a subscriber off the chain", lambda p: _WHEN[p.unhashes_before_release]),
+    ("exit and unregistration wait for a release", lambda p: _yes(p.waits_for_release)),
     ("a CPU TLB flush notifies (IVR)", lambda p: _yes(p.flush_invalidates)),
     ("range end notifies IVR first", lambda p: _yes(p.end_invalidates)),
     ("reclaim tests young again before it unmaps", lambda p: _yes(p.rechecks_young)),

@@ -31,7 +31,8 @@ class Entry:
     run : RunConfig
         The run that exposes the fault.
     invariants : tuple of str
-        Which of them it breaks; the first one that a run shows counts.
+        Which of them it can break, those that the contract names for it first: the first that a run shows is what
+        catches it, whenever in the run that is.
     fixed : str or None
         The fault's repair, where the ordinary kernel and driver lack what the scenario needs.
     """
@@ -98,7 +99,7 @@ def judge(entry: Entry, faulty: Played, fixed: Played, benign: Played) -> Verdic
     """
     shown = _wanted(entry, faulty)
     outcome = faulty.forbidden and not fixed.forbidden
-    first = shown[0] if shown else None
+    first = min(shown, key=lambda v: entry.invariants.index(v.invariant), default=None)
     caught = first.invariant if first else "outcome" if outcome else ""
     return Verdict(
         entry=entry,
@@ -172,6 +173,8 @@ def _bugs() -> Iterator[Entry]:
         "mmu_notifier: fix freed page still mapped in secondary MMU (2012)",
         "the listener leaves the chain before its release runs, and reclaim frees untold",
         ("v3.7", "kvm", "bug-exit-reclaim"),
+        "I15",
+        "I16",
         "I1",
     )
     yield bug(
@@ -187,6 +190,7 @@ def _bugs() -> Iterator[Entry]:
         "the subscriber is freed while one of its callbacks sleeps",
         ("v3.7", "sva", "bug-unbind"),
         "I15",
+        "I13",
     )
     yield bug(
         6,
@@ -209,6 +213,7 @@ def _bugs() -> Iterator[Entry]:
         "a huge page is copied on write, and nobody is told",
         ("v6.6", "sva", "S16"),
         "I4",
+        "I1",
     )
     yield bug(
         9,
@@ -223,6 +228,7 @@ def _bugs() -> Iterator[Entry]:
         "a huge page is exchanged under the device, which may look it up while it is closed to move",
         ("v4.13", "kvm", "bug-migrate-huge"),
         "I1",
+        "I24",
         "I4",
         fixed="B10-fixed",
     )
@@ -240,6 +246,7 @@ def _bugs() -> Iterator[Entry]:
         "the wrong kind of callback, which means nothing to a device with tables of its own",
         ("v4.13", "kvm", "bug-reclaim"),
         "I1",
+        "I18",
     )
     yield bug(
         13,
@@ -247,14 +254,16 @@ def _bugs() -> Iterator[Entry]:
         "the callback slips under the page-table lock, and the driver sleeps there",
         ("v3.7", "odp", "bug-migrate"),
         "I12",
+        "I24",
     )
     yield bug(
         14,
         "KVM: x86: fix APIC page invalidation (2017, 2020)",
         "a special translation is refreshed at range start, when mm still shows the old page",
         ("v6.6", "kvm", "bug-zap"),
-        "I1",
+        "I2",
         "I3",
+        "I1",
     )
     yield bug(
         15,
@@ -292,9 +301,9 @@ def _bugs() -> Iterator[Entry]:
         "KVM: Fix missing smp tlb flush in invlpg (2009)",
         "the tables are cleared, the TLB is not flushed",
         ("v6.6", "kvm", "bug-zap"),
-        "I18",
         "I1",
         "I19",
+        "I18",
     )
     yield bug(
         20,
@@ -317,8 +326,9 @@ def _bugs() -> Iterator[Entry]:
         "mm/mremap: hold the rmap lock in write mode when moving page table entries (2021)",
         "a table moves while reclaim clears one of its PTEs, and the flush is for the old address",
         ("v6.6", "sva", "bug-move-table"),
-        "I1",
+        "I26",
         "I17",
+        "I1",
     )
     yield bug(
         23,
@@ -377,6 +387,7 @@ def _bugs() -> Iterator[Entry]:
         "the loop moves start to end, and what lies behind the range is flushed",
         ("v6.6", "sva-a", "bug-zap"),
         "I18",
+        "I22",
         "I1",
     )
     yield bug(
@@ -391,6 +402,7 @@ def _bugs() -> Iterator[Entry]:
         "iommu/vt-d: Don't issue ATS Invalidation request when device is disconnected (2024)",
         "the device is gone, its completion never comes, and the driver spins without a limit",
         ("v6.6", "sva-a", "bug-unplug"),
+        "I19",
         "I22",
         fixed="B32-fixed",
     )
@@ -399,8 +411,9 @@ def _bugs() -> Iterator[Entry]:
         "iommu/vt-d: Fix intel iommu iotlb sync hardlockup and retry (2026)",
         "the abort takes back odd slots only, and who waits for another waits for ever",
         ("v6.6", "sva", "bug-gave-up"),
-        "I13",
+        "I19",
         "I22",
+        "I13",
     )
     yield bug(
         34,
@@ -408,14 +421,15 @@ def _bugs() -> Iterator[Entry]:
         "the flush misses entries that carry an address-space id",
         ("v6.6", "sva-a", "bug-zap"),
         "I18",
-        "I1",
         "I23",
+        "I1",
     )
     yield bug(
         35,
         "PCI: Suspend iommu function prior to resetting a device (2025)",
         "invalidations are lost while the device is reset, and nothing keeps it out",
         ("v6.6", "sva-a", "bug-reset"),
+        "I19",
         "I18",
         "I1",
         fixed="B35-fixed",
@@ -484,6 +498,7 @@ def _bugs() -> Iterator[Entry]:
         "a callback sleeps where the reaper must not block",
         ("v6.6", "odp", "bug-reap-odp"),
         "I12",
+        "I22",
     )
     yield bug(
         45,
@@ -491,6 +506,7 @@ def _bugs() -> Iterator[Entry]:
         "a copy of a page without struct page is never notified (S3 is B1's window, without bound)",
         ("v9", "sva", "S1"),
         "I4",
+        "I6",
     )
 
 
