@@ -41,7 +41,13 @@ def results() -> Results:
         unmap_to_free_ns=None,
     )
     violation = ViolationResult(
-        invariant="I4", expected=True, path="do_wp_page", cycle=7, thread="cpu0", what="..."
+        invariant="I4",
+        expected=True,
+        path="do_wp_page",
+        cycle=7,
+        thread="cpu0",
+        what="...",
+        kinds="B",
     )
     run = RunResult(
         policy="seed",
@@ -94,7 +100,15 @@ def test_the_documented_fields(tmp_path: Path) -> None:
     }
     assert set(path["shootdown_by_class"]) == {"none", "idle", "in_flight"}
     assert path["unmap_to_free_ns"] is None
-    assert set(run["violations"][0]) == {"invariant", "expected", "path", "cycle", "thread", "what"}
+    assert set(run["violations"][0]) == {
+        "invariant",
+        "expected",
+        "path",
+        "cycle",
+        "thread",
+        "what",
+        "kinds",
+    }
 
 
 def test_round_trip(tmp_path: Path) -> None:

@@ -244,11 +244,12 @@ def _outcome(config: RunConfig, *violations: tuple[int, bool]) -> Outcome:
                 cycle=cycle,
                 thread="C0",
                 what="a frame was freed",
+                kinds="B",
             )
             for cycle, expected in violations
         ],
     )
-    return Outcome(config=config, frames=64, run=run, scenario=None, examined={})
+    return Outcome(config=config, frames=64, run=run, scenario=None, examined={}, kinds="B")
 
 
 def test_only_unexpected_violations_without_waves_are_recorded(
