@@ -146,13 +146,13 @@ class WalkSlot(wiring.Component):
             m.d.sync += sharing.eq(0)
         with m.If(self.begin):
             m.d.sync += [self.running.eq(1), walk.eq(self.request), before.eq(0)]
-        self._answer(m, (touched & grain).any(), (before & grain).any())
-        self._join(m, walk, before, writable, sharing)
+        reaches = self._answer(m, (touched & grain).any(), (before & grain).any())
+        self._join(m, walk, before, writable, sharing, reaches)
         self._owe(m, space, touching)
         return m
 
-    def _answer(self, m: Module, touched: Value, touched_before: Value) -> None:
-        """Keep the answer, until an invalidation takes it or a hold is found to keep it back."""
+    def _answer(self, m: Module, touched: Value, touched_before: Value) -> Value:
+        """Keep the answer, until an invalidation takes it or a hold is found to keep it back; return whether one is."""
         unfilled = Signal()
         noted = Signal()
         held = Signal()
@@ -181,6 +181,7 @@ class WalkSlot(wiring.Component):
             m.d.sync += unfilled.eq(0)
         with m.If(self.begin):
             m.d.sync += held.eq(0)
+        return reaches
 
     def _touching(self, m: Module, vpn: Value) -> Signal:
         """Return, for each grain, whether the invalidation's pages overlap the leaf of that grain that holds ``vpn``."""
@@ -199,7 +200,13 @@ class WalkSlot(wiring.Component):
         return touching
 
     def _join(
-        self, m: Module, walk: data.View, before: Signal, writable: Signal, sharing: Signal
+        self,
+        m: Module,
+        walk: data.View,
+        before: Signal,
+        writable: Signal,
+        sharing: Signal,
+        reaches: Value,
     ) -> None:
         """Say whether the request on offer may share this walk: a write only one that lets it write."""
         request = self.request
@@ -207,7 +214,8 @@ class WalkSlot(wiring.Component):
         # One that is touched in this very cycle may be joined: it will end as AGAIN.
         going_on = ~before[0] & (walk.write | ~request.write)
         stands = sharing & (self.result == Outcome.GRANTED) & (writable | ~request.write)
-        m.d.comb += self.joinable.eq(same & Mux(self.running, going_on, stands))
+        # Who joins hears of later releases only: the one that undoes the hold found may have been before.
+        m.d.comb += self.joinable.eq(same & ~reaches & Mux(self.running, going_on, stands))
 
     def _owe(self, m: Module, space: Signal, touching: Signal) -> None:
         """Follow the tables on the way."""

@@ -396,6 +396,33 @@ def test_a_hold_keeps_faults_back_too() -> None:
     simulate(scenario, CONFIG)
 
 
+@pytest.mark.parametrize("config", [CONFIG, SVADU])
+def test_who_asks_after_a_release_is_not_told_of_the_hold(config: SecmmuConfig) -> None:
+    """Nobody would release it: in each cycle of a walk, of which the leaf is found held, perhaps, just before."""
+
+    async def scenario(bench: WalkerBench) -> None:
+        told = 0
+        for when in range(20):
+            map_vpn(bench, 1, bits=USER_RW & ~A if config.svadu else USER_RW)
+            bench.kill = page(VPN, everything=1)
+            await bench.step()
+            release = bench.cycle + when
+            # Another page of the leaf's 2 MiB is held.
+            bench.held = lambda first, last, release=release: (
+                first != last and bench.cycle <= release
+            )
+            first, second = Access(VPN), Access(VPN)
+            bench.ask(first)
+            await bench.until(lambda release=release: bench.cycle > release)
+            bench.ask(second)
+            await bench.finish()
+            assert second.tries == 1, f"released {when} cycles after the request"
+            told += first.tries > 1
+        assert told > 8
+
+    simulate(scenario, config)
+
+
 def test_a_pointer_makes_what_is_below_it_global() -> None:
     """Through the walk cache as well."""
 
