@@ -177,7 +177,7 @@ class Uses(wiring.Component):
             self._keep_key(m, i, key, gains[i], joined[i])
         m.d.sync += [
             closed.eq((closed | self.closing) & self.busy_next),
-            busy.eq(self.busy_next | gains),
+            busy.eq(self.busy_next | gains | self._fence(m, keys)),
         ]
         m.d.comb += [
             self.slot.eq(encoded(chosen)),
@@ -189,7 +189,6 @@ class Uses(wiring.Component):
                 Cat(busy[i] & (key.asid == self.asked) for i, key in enumerate(keys)).any()
             ),
         ]
-        self._fence(m, keys, taking)
         for order, end, outstanding, write in (
             (reads, self.read_end, self.read_outstanding, 0),
             (writes, self.write_end, self.write_outstanding, 1),
@@ -269,15 +268,16 @@ class Uses(wiring.Component):
             m.d.sync += slot.eq(0)
         return Mux((number == self.walk) & (write == self.page.write), slot, 0)
 
-    def _fence(self, m: Module, keys: list[data.View], taking: Signal) -> None:
-        """Name the asids of broken uses."""
+    def _fence(self, m: Module, keys: list[data.View]) -> Value:
+        """Name the asids of broken uses; return the slots that must not be taken before theirs is named."""
         pending = Signal(len(keys), name="unfenced")
         first = lowest(m, pending)
-        m.d.sync += pending.eq((pending & ~first & ~taking) | self.broken)
+        m.d.sync += pending.eq((pending & ~first) | self.broken)
         m.d.comb += [
             self.fence.valid.eq(pending.any()),
             self.fence.asid.eq(Array(key.asid for key in keys)[encoded(first)]),
         ]
+        return pending & ~first
 
     def _count(self, m: Module, i: int, gain: Value, reads: UseOrder, writes: UseOrder) -> None:
         """Count the bursts of a slot. Nothing begins in a closed one, so what ends is all that invalidations see."""

@@ -204,3 +204,28 @@ def test_broken_uses_name_their_asids_one_after_the_other() -> None:
         assert not ctx.get(uses.left)
 
     run(bench)
+
+
+def test_a_broken_slot_is_not_taken_again_before_its_asid_was_named() -> None:
+    """The third of three ends, and comes free, while the first two are named."""
+
+    async def bench(ctx: SimulatorContext, uses: Uses) -> None:
+        for at in range(3):
+            await begin(ctx, uses, 5 + at, at, asid=2 + at)
+        ctx.set(uses.read_end.id, 2)
+        ctx.set(uses.read_end.valid, 1)
+        await ctx.tick()
+        ctx.set(uses.read_end.valid, 0)
+        ctx.set(uses.broken, 0b111)
+        await ctx.tick()
+        ctx.set(uses.broken, 0)
+        named = [ctx.get(uses.fence.asid)]
+        # Comes to stage D in the first cycle in which the third slot is in use no more.
+        assert await begin(ctx, uses, 9, 3, asid=6) == SPARE
+        for _ in range(2):
+            named.append(ctx.get(uses.fence.asid) if ctx.get(uses.fence.valid) else None)
+            await ctx.tick()
+        assert named == [2, 4, None]
+        assert await begin(ctx, uses, 10, 3, asid=7) == 2
+
+    run(bench)
