@@ -132,7 +132,8 @@ class Cam(wiring.Component):
             gone.eq(killed | written | overlapped),
             self.died.eq(valid & (killed | overlapped) & ~written),
             self.young.answered.eq(self.young.ask),
-            self.young.used.eq((named & used).any()),
+            # Compared a cycle ago, perhaps beside the invalidation that took it.
+            self.young.used.eq((named & used & valid).any()),
         ]
         # The written entry comes last: with the mutant that lets a fill through beside an invalidation it survives.
         m.d.sync += valid.eq((valid & ~killed & ~overlapped) | written)

@@ -184,7 +184,11 @@ class Upkeep(wiring.Component):
             self.masks.shared.eq(masks.shared | Cat(shared for _, shared in hidden).any()),
             self.overflowed.eq(filters.overflowed),
         ]
-        m.d.sync += self.matched.eq(Mux(stages[1].sweeps, filters.matched, found))
+        # A question is not about what is dead and not yet swept; a filter that came behind it counts as later.
+        behind = Signal()
+        m.d.sync += behind.eq(self.kill.valid & ~self.kill.page)
+        dead = Mux(stages[1].asks & ~behind, filters.matched, 0)
+        m.d.sync += self.matched.eq(Mux(stages[1].sweeps, filters.matched, found & ~dead))
         return m
 
     def _choose(

@@ -204,6 +204,30 @@ def test_used_bits_tell_of_hits_once(config: SecmmuConfig, grain: int) -> None:
 
 
 @EACH
+@pytest.mark.parametrize("behind", range(8))
+def test_no_question_is_about_the_dead(config: SecmmuConfig, behind: int) -> None:
+    """Asked in each cycle after an invalidation that is still swept; one that comes after the question changes nothing."""
+    used, kill = (1, 3), Kill(2, 3)
+
+    async def bench(it: TlbBench) -> None:
+        await it.put(Entry(3, 1))
+        assert await it.look_up(*used) == 1
+        await it.cycle(kill=kill)
+        await it.idle(behind)
+        assert not await it.young(*used)
+        await it.settle()
+        await it.put(Entry(3, 2))
+        assert await it.look_up(*used) == 2
+        await it.cycle(ask=used)
+        await it.idle(behind)
+        await it.cycle(kill=kill)
+        await it.idle(4)
+        assert it.answers[1:] == [1]
+
+    run(bench, config)
+
+
+@EACH
 def test_a_fill_takes_the_place_of_what_the_same_access_would_match(config: SecmmuConfig) -> None:
     """Also what another asid of the group filled, when either is global."""
 
