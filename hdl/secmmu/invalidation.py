@@ -107,7 +107,8 @@ class Invalidation(wiring.Component):
     kill : Out(KillLayout), hold : Out(HoldLayout), young : Out(YoungSignature)
         What is applied in this cycle.
     applied : Out(1), epoch : Out(64)
-        A command, of any kind, is applied in this cycle; how many were accepted before this cycle.
+        A command, of any kind, or the end of a soft reset is applied in this cycle; how many there were before this
+        cycle.
     closing, busy_next : In(use_slots + 1)
         Slots that the kill of this cycle overlaps and that are in use after it; slots in use after this cycle.
     owed, settled : In(walks)
@@ -208,18 +209,20 @@ class Invalidation(wiring.Component):
             self.accepted.eq(self.command.valid & self.command.ready),
             self.idle.eq(~active.any()),
         ]
-        with m.If(self.accepted):
+        with m.If(self.accepted | self.clear):
             m.d.sync += self.epoch.eq(self.epoch + 1)
         compared, applied = Signal(config.commands), Signal(config.commands)
+        cleared = Signal()
         m.d.sync += [
             compared.eq(Mux(self.accepted, free, 0)),
             applied.eq(compared),
-            self.applied.eq(compared.any()),
+            cleared.eq(self.clear),
+            self.applied.eq(compared.any() | cleared),
         ]
         queued = self._apply(m)
         m.d.comb += queued.row.eq(encoded(applied))
         tags, stamps = self._note(m, free)
-        refused = self._invalidate(m, rows, queued, tags)
+        refused = self._invalidate(m, rows, applied.any(), queued, tags)
         m.d.comb += done.eq(refused | self._drain(m, rows, tags, stamps))
         given_up: Value = Const(0)
         m.d.sync += [self._settled.eq(self.settled), self._clock.eq(self._clock + 1)]
@@ -334,6 +337,7 @@ class Invalidation(wiring.Component):
         self,
         m: Module,
         rows: list[data.View],
+        applied: Value,
         queued: data.View,
         tags: memory.Memory,
     ) -> Signal:
@@ -346,7 +350,7 @@ class Invalidation(wiring.Component):
         tag = tags.read_port(domain="comb")
         taken = stream_out.valid & stream_out.ready
         m.d.comb += [
-            order.w_en.eq(self.applied),
+            order.w_en.eq(applied),
             order.w_data.eq(queued),
             order.r_en.eq(taken),
             answers.w_en.eq(self.young.answered),

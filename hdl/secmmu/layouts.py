@@ -184,7 +184,8 @@ class FaultLayout(data.StructLayout):
     """A fault report; ``va`` is the first byte of the burst.
 
     Where ``stalled`` is 0 the access is answered SLVERR. Where it is 1 the access waits in ``place`` for a
-    :class:`ResumeLayout`. ``epoch`` counts the commands accepted before the miss: a drop-in carries it back.
+    :class:`ResumeLayout`. ``epoch`` counts the commands accepted, and the soft resets ended, before the miss:
+    a drop-in carries it back.
     """
 
     def __init__(self) -> None:

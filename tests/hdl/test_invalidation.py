@@ -220,6 +220,32 @@ def test_young_is_answered_with_its_invalidated_in_order() -> None:
     run(bench)
 
 
+def test_the_end_of_a_soft_reset_is_logged_as_a_command_and_answers_nobody() -> None:
+    """It takes everything: what software read before it is of an older epoch."""
+
+    async def bench(it: InvalidationBench) -> None:
+        ctx, unit = it.ctx, it.unit
+        it.send(CommandKind.PAGE, first=5, tag=7)
+        await it.cycles(8)
+        assert ctx.get(unit.epoch) == 1
+        ctx.set(unit.stop, 1)
+        ctx.set(unit.clear, 1)
+        await it.cycle()
+        ctx.set(unit.stop, 0)
+        ctx.set(unit.clear, 0)
+        assert ctx.get(unit.epoch) == 2
+        applied = []
+        for _ in range(8):
+            kill = ctx.get(unit.kill)
+            applied.append((ctx.get(unit.applied), kill.valid & kill.everything))
+            await it.cycle()
+        assert applied == [(0, 0), (1, 1)] + [(0, 0)] * 6
+        assert [answer.tag for answer in it.invalidated] == [7]
+        assert ctx.get(unit.idle)
+
+    run(bench)
+
+
 @pytest.mark.parametrize("timeout", [0, 1, 2, 3, 4, 9, 40])
 def test_a_use_that_never_ends_times_out_and_is_never_drained(timeout: int) -> None:
     """The slots that were still waited for are told once, at the earliest when known; the row is free for others."""

@@ -49,7 +49,9 @@ class Commands:
     Attributes
     ----------
     accepted : int
-        Commands taken so far: the epoch.
+        Commands taken so far.
+    epoch : int
+        The same with the soft resets.
     timeout : int
         Cycles after which a command gives up; 0: never.
     """
@@ -68,6 +70,7 @@ class Commands:
         self._holds: list[tuple[int, int, int]] = []
         self._log: deque[Span | None] = deque(maxlen=_LOGGED)
         self.accepted = 0
+        self.epoch = 0
         self.timeout = 0
 
     @property
@@ -76,14 +79,17 @@ class Commands:
         return bool(self._open)
 
     def clear(self) -> None:
-        """Drop every hold."""
+        """Drop every hold; log that everything was invalidated."""
         self._holds.clear()
+        self.epoch += 1
+        self._log.append(Span(asid=None, group=0))
 
     def accept(
         self, kind: CommandKind, span: Span, *, tag: int, hold: bool = False, young: bool = False
     ) -> None:
         """Take a command in the current cycle; ``young`` is the answer to a YOUNG."""
         self.accepted += 1
+        self.epoch += 1
         if kind is CommandKind.RANGE and span.last < span.first:
             self._log.append(None)
             self._clock.at(
@@ -117,7 +123,7 @@ class Commands:
 
     def overtaken(self, epoch: int, asid: int, group: int | None, first: int, last: int) -> bool:
         """Whether these pages may have been invalidated since ``epoch``, as far as the log goes back."""
-        since = self.accepted - epoch
+        since = self.epoch - epoch
         if since > len(self._log):
             return True
         recent = list(self._log)[len(self._log) - since :] if since > 0 else []

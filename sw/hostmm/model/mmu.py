@@ -48,7 +48,7 @@ class Access:
     granted: Callable[[int], None]
     faulted: Callable[[Cause], None]
     epoch: int = 0
-    """Commands accepted before its last lookup."""
+    """Commands accepted, and soft resets, before its last lookup."""
 
     @property
     def vpn(self) -> int:
@@ -233,7 +233,7 @@ class Mmu:
             self._clock.at(self._clock.cycle + 2, lambda: self._lookup(queue[0], first=True))
 
     def _lookup(self, access: Access, *, first: bool = False) -> None:
-        access.epoch = self._commands.accepted
+        access.epoch = self._commands.epoch
         if not self._contexts[access.asid].walkable:
             self._fault(access, access.cause(page=False))
             return

@@ -6,8 +6,9 @@ from typing import Any
 import cocotb
 
 from secmmu.layouts import CommandKind
+from shootdown.agents.control import Dropin
 from shootdown.agents.pins import always, never
-from shootdown.agents.translation import PAGE
+from shootdown.agents.translation import PAGE, leaf
 from shootdown.cases.mmu_bench import reached
 from shootdown.cases.mmu_mapped import BASE, KINDS, MIDDLE, Mapped, stalled
 
@@ -139,6 +140,7 @@ async def soft_reset_drains_and_clears(dut: Any) -> None:
     await bench.load(1, BASE)
     held = mapped.command("PAGE", 2, BASE, hold=True)
     await bench.drained(held)
+    before = Dropin(1, BASE >> 12, leaf(0x5000), epoch=1)
     resume = stalled(bench)
     flying = [bench.device.read(1, BASE, beats=3, id=1), bench.device.write(1, BASE + 8, 9, id=2)]
     await bench.until(lambda: bench.memory_port.outstanding == 2, "two uses")
@@ -160,6 +162,9 @@ async def soft_reset_drains_and_clears(dut: Any) -> None:
     mapped.change(1, BASE, 0x6000)
     if bench.lanes:
         bench.lanes.shadow.clear()
+    late_dropin = bench.control.drop_in(before)
+    await bench.until(lambda: late_dropin.taken is not None, "the answer to the drop-in")
+    assert not late_dropin.taken, "stale: a drop-in of before the reset is believed"
     bench.expect_word(await bench.load(1, BASE), 0x6000)
     await bench.load(2, BASE)
     await bench.done(late)
