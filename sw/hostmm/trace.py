@@ -77,6 +77,7 @@ def load(path: str | os.PathLike[str]) -> Trace:
         The file cannot be read, is no trace, or is truncated or damaged.
     """
     try:
+        _require_file(Path(path))
         data = Path(path).read_bytes()
     except OSError as error:
         raise TraceError(f"cannot read trace {os.fspath(path)}: {error.strerror}") from error
@@ -86,6 +87,12 @@ def load(path: str | os.PathLike[str]) -> Trace:
     except TraceError as error:
         raise TraceError(f"{os.fspath(path)}: {error}") from error
     return trace
+
+
+def _require_file(path: Path) -> None:
+    """Refuse a pipe, which gives its content once: a trace is read by every run of it."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise TraceError(f"cannot read trace {path}: it is no ordinary file")
 
 
 def save(trace: Trace, path: str | os.PathLike[str]) -> None:

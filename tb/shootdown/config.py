@@ -22,7 +22,9 @@ __all__ = [
     "DEFAULT_SCENARIOS",
     "DEFAULT_TRACE",
     "MODEL",
+    "MOST_SCHEDULES",
     "RunConfig",
+    "within",
 ]
 
 DEFAULT_TRACE = "shared"
@@ -32,6 +34,8 @@ DEFAULT_CPUS = 4
 MODEL = "model"
 """The carrier that is no simulator: the golden model, in this process."""
 CARRIERS = (*SIMULATORS, MODEL)
+MOST_SCHEDULES = 10_000_000
+"""Schedules of one search; a day on one core, and all that is asked beyond it is a slip of the finger."""
 
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -39,7 +43,14 @@ def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
         raise UsageError(f"{what} must be one of {', '.join(allowed)}, not {value!r}")
 
 
-def _within(what: str, value: float, low: float, high: float) -> None:
+def within(what: str, value: float, low: float, high: float) -> None:
+    """Refuse a value that is not from ``low`` to ``high``.
+
+    Raises
+    ------
+    UsageError
+        It is not.
+    """
     if not low <= value <= high:
         raise UsageError(f"{what} must be from {low} to {high}, not {value}")
 
@@ -127,20 +138,20 @@ class RunConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         _one_of("policy", self.policy, tuple(policies.POLICIES))
         _one_of("simulator", self.simulator, CARRIERS)
         _one_of("subscriber", self.subscriber, tuple(SUBSCRIBERS))
-        _within("seed", self.seed, 0, 2**31 - 1)
-        _within("cpus", self.cpus, 1, 16)
-        _within("memory latency", self.memory_latency, 1, 1000)
-        _within("device share", self.device_share, 0, 1)
-        _within("burst beats", self.burst_beats, 1, 8)
-        _within("outstanding", self.outstanding, 1, self.emulator_outstanding)
-        _within("frames share", self.frames_share, 0.01, 10)
-        _within("instruction ns", self.instruction_ns, 0, 1000)
-        _within("scale of the link's cost", self.scale_link, 0.01, 100)
-        _within("scale of the IPIs' cost", self.scale_ipi, 0.01, 100)
+        within("seed", self.seed, 0, 2**31 - 1)
+        within("cpus", self.cpus, 1, 16)
+        within("memory latency", self.memory_latency, 1, 1000)
+        within("device share", self.device_share, 0, 1)
+        within("burst beats", self.burst_beats, 1, 8)
+        within("outstanding", self.outstanding, 1, self.emulator_outstanding)
+        within("frames share", self.frames_share, 0.01, 10)
+        within("instruction ns", self.instruction_ns, 0, 1000)
+        within("scale of the link's cost", self.scale_link, 0.01, 100)
+        within("scale of the IPIs' cost", self.scale_ipi, 0.01, 100)
         for step in self.preempt:
-            _within("preempted step", step, 1, 2**31 - 1)
+            within("preempted step", step, 1, 2**31 - 1)
         if self.frames is not None:
-            _within("frames", self.frames, 64, 16368)
+            within("frames", self.frames, 64, 16368)
         if self.scenario is not None:
             _check_scenario(self.scenario)
         if self.mutant is not None:

@@ -18,10 +18,31 @@ def require_writable(*paths: Path | None) -> None:
         One could not.
     """
     for path in paths:
-        if path is not None and path.is_dir():
+        if path is None:
+            continue
+        if path.is_dir():
             raise UsageError(f"cannot write {path}: it is a folder")
-        if path is not None and not os.access(path.absolute().parent, os.W_OK | os.X_OK):
+        if not os.access(path.absolute().parent, os.W_OK | os.X_OK):
             raise UsageError(f"cannot write {path}: its folder cannot be written")
+        if _is_replaced(path):
+            # Permissions do not tell everything: a folder of the kernel's takes no files, a link may lead nowhere.
+            temporary = _temporary(path)
+            try:
+                temporary.touch()
+                temporary.unlink()
+            except OSError as error:
+                raise UsageError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _is_replaced(path: Path) -> bool:
+    """Whether a file is put in the path's place, rather than written to what stands there (a device, a pipe)."""
+    return path.is_file() or not path.exists()
+
+
+def _temporary(path: Path) -> Path:
+    """Return the name under which a file is written first: beside what the path leads to."""
+    target = Path(os.path.realpath(path))
+    return target.with_name(f".{target.name}.{os.getpid()}")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -36,8 +57,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     try:
-        if path.is_file() or not path.exists():
-            _replace(Path(os.path.realpath(path)), data)
+        if _is_replaced(path):
+            _replace(path, data)
         else:
             path.write_bytes(data)
     except OSError as error:
@@ -45,10 +66,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = _temporary(path)
     try:
         temporary.write_bytes(data)
-        temporary.replace(path)
+        temporary.replace(os.path.realpath(path))
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -259,8 +259,8 @@ def _refuse_foreign(folder: Path) -> None:
 def fresh_folder(out: Path) -> Iterator[Path]:
     """Yield an empty folder that takes the place of ``out`` when the block ends well.
 
-    When a simulation failed it is kept as ``out-failed``, for its logs; otherwise nothing is left of it. Only a folder
-    that an earlier call made, or an empty one, is replaced.
+    When a simulation failed it is kept as ``out-failed``, for its logs, until one does not; otherwise nothing is left of
+    it. Only a folder that an earlier call made, or an empty one, is replaced.
 
     Raises
     ------
@@ -284,6 +284,8 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         yield work
         shutil.rmtree(out, ignore_errors=True)
         work.replace(out)
+        if (failed / _MARK).is_file():
+            shutil.rmtree(failed, ignore_errors=True)
     except SimulationError as error:
         shutil.rmtree(failed, ignore_errors=True)
         work.replace(failed)

@@ -202,6 +202,62 @@ def test_an_interrupted_matrix_ends_at_once(marker: str, tmp_path: Path) -> None
     assert not list(tmp_path.rglob("matrix"))
 
 
+@pytest.mark.slow
+def test_a_matrix_whose_process_is_killed_says_so(marker: str, tmp_path: Path) -> None:
+    """As the kernel does when memory runs out: a pool that waits for the process' answer would wait for ever."""
+    name, value = marker.split("=")
+    process = subprocess.Popen(
+        command("matrix", "--policy", "v9", "--schedules", "100000"),
+        cwd=tmp_path,
+        env=environment() | {name: value},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline().startswith("matrix: ")
+    os.kill(max(set(running(marker)) - {process.pid}), signal.SIGKILL)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors.splitlines()[-1].startswith(f"{PREFIX}a process that played schedules was killed")
+    assert "Traceback" not in errors
+    assert _gone(marker)
+    assert not list(tmp_path.rglob("matrix"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["bench", "--rounds", "0"], "rounds must be from 1 to 100, not 0"),
+        (["bench", "--trace", "nothing"], "cannot read trace nothing: No such file or directory"),
+        (["bench", "--trace", "pipe"], "cannot read trace pipe: it is no ordinary file"),
+        (["compare", "--traces", "pipe"], "cannot read trace pipe: it is no ordinary file"),
+        (["compare", "--seeds", "9" * 20], f"seeds must be from 2 to 1000, not {'9' * 20}"),
+        (["explore", "--schedules", "9" * 20], "schedules must be from 1 to 10000000, not"),
+        (["record", "--window", "4294967296", "--", "true"], "window must be from 1 to 2147483647"),
+        (["formal", "--timeout", "nan"], "timeout must be from 0.01 to 1000000.0, not nan"),
+        (["formal", "--out", "file/out"], "cannot write file/out: Not a directory"),
+        (["policies", "fork", "--json", "/proc/x"], "cannot write /proc/x: No such file"),
+    ],
+)
+def test_other_commands_refuse_in_one_line_too(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before anything is built or run, and without a wait for a pipe that nobody fills."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    assert main(words) == 2
+    out, errors = capsys.readouterr()
+    assert out == ""
+    assert errors.startswith(f"{PREFIX}{message}")
+    assert errors.count("\n") == 1
+    assert sorted(path.name for path in _content(tmp_path)) == ["file", "pipe"]
+
+
 def _until_simulating(process: "subprocess.Popen[str]", marker: str) -> None:
     """Wait until a simulator of the run is well under way."""
     vvp = shutil.which("vvp")

@@ -62,7 +62,7 @@ def test_a_part_of_it() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--seeds 1", "seeds must be 2 or more, not 1"),
+        ("--seeds 1", "seeds must be from 2 to 1000, not 1"),
         ("--policies v9", "policies must name two or more"),
         ("--policies v9,v8", "policies must be of v9"),
         ("--subscribers rdma", "subscribers must be of sva"),

@@ -33,6 +33,10 @@ def play(folder: Path, **changes: object) -> Played:
     return outcome, rows
 
 
+PATIENT = pytest.mark.timeout(3600)
+"""Both play the storm in seven minutes, and in more than ten beside other work."""
+
+
 @pytest.fixture(scope="module")
 def pressed(tmp_path_factory: pytest.TempPathFactory) -> Played:
     """One run, which others are compared with."""
@@ -41,7 +45,8 @@ def pressed(tmp_path_factory: pytest.TempPathFactory) -> Played:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("scenario", "rows"), [("I24", 1000), pytest.param("storm", 10_000, marks=pytest.mark.long)]
+    ("scenario", "rows"),
+    [("I24", 1000), pytest.param("storm", 10_000, marks=[pytest.mark.long, PATIENT])],
 )
 def test_both_simulators_count_the_same_cycles(scenario: str, rows: int, tmp_path: Path) -> None:
     """Every row of the timeline, every counter and every percentile."""

@@ -132,8 +132,8 @@ def test_the_command_prints_each_hit_with_its_replay(capsys):
     [
         (["race-x"], "race must be one of race-clean, "),
         (["--strategy", "luck"], "strategy must be one of seeds, pct, bounded, not 'luck'"),
-        (["--schedules", "0"], "schedules must be 1 or more, not 0"),
-        (["--depth", "0"], "depth must be 1 or more, not 0"),
+        (["--schedules", "0"], "schedules must be from 1 to 10000000, not 0"),
+        (["--depth", "0"], "depth must be from 1 to 100, not 0"),
     ],
 )
 def test_bad_input_is_one_line(words, message, capsys):
@@ -144,4 +144,4 @@ def test_bad_input_is_one_line(words, message, capsys):
 
 def test_a_depth_that_would_take_for_ever_is_refused(capsys):
     assert main(["explore", "race-raw", "--depth", "101"]) == 2
-    assert capsys.readouterr().err == "shootdown: depth must be at most 100, not 101\n"
+    assert capsys.readouterr().err == "shootdown: depth must be from 1 to 100, not 101\n"

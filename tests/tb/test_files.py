@@ -49,11 +49,15 @@ def test_what_cannot_be_written_is_one_line(name: str, tmp_path: Path) -> None:
     [
         ("folder", "folder: it is a folder"),
         ("none/file", "none/file: its folder cannot be written"),
+        ("astray", "astray: No such file or directory"),
+        ("/proc/file", "/proc/file: No such file or directory"),
     ],
 )
 def test_is_refused_before_anything_is_run(name: str, message: str, tmp_path: Path) -> None:
     """A file that is not asked for, and one that can be written, are not."""
     (tmp_path / "folder").mkdir()
-    require_writable(None, tmp_path / "new", tmp_path / "folder" / "new")
+    (tmp_path / "astray").symlink_to("nowhere/file")
+    require_writable(None, tmp_path / "new", tmp_path / "folder" / "new", Path("/dev/null"))
+    assert list((tmp_path / "folder").iterdir()) == []
     with pytest.raises(UsageError, match=f"{message}$"):
         require_writable(tmp_path / name)

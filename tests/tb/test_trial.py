@@ -70,7 +70,7 @@ def test_the_command_prints_writes_and_ktap(tmp_path, monkeypatch, capsys):
     [
         (["S18"], "charge must be one of S1 to S17, not 'S18'"),
         (["--sim", "vcs"], "simulator must be one of verilator, icarus, model, not 'vcs'"),
-        (["--schedules", "1"], "schedules must be 2 or more, not 1"),
+        (["--schedules", "1"], "schedules must be from 2 to 10000000, not 1"),
     ],
 )
 def test_bad_input_is_one_line(words, message, capsys):

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import msgspec
 
+from hostmm.trace import load, shipped
 from shootdown.bench import DEVICE_TARGET, REPLAY_TARGET, Bench, Measurement
-from shootdown.config import DEFAULT_TRACE
-from shootdown.errors import UsageError
+from shootdown.config import DEFAULT_POLICIES, DEFAULT_TRACE, RunConfig, within
 from shootdown.files import require_writable, write_whole
 
 __all__ = ["add_parser"]
+
+_MOST = {"rounds": 100, "bursts": 10_000_000, "cycles": 10**10}
 
 
 def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -34,11 +36,15 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _bench(chosen: argparse.Namespace) -> int:
-    for name in ("rounds", "bursts", "cycles"):
-        if getattr(chosen, name) < 1:
-            raise UsageError(f"--{name} must be at least 1, not {getattr(chosen, name)}")
+    for name, most in _MOST.items():
+        within(name, getattr(chosen, name), 1, most)
     require_writable(chosen.json)
-    bench = Bench(chosen.rounds, chosen.bursts, chosen.trace, chosen.cycles, _tell)
+    trace = RunConfig(policy=DEFAULT_POLICIES[0], trace=chosen.trace).trace_path
+    if not chosen.device_only:
+        load(trace)  # a bad trace is refused before anything is built
+    # The simulation runs in a folder of its own.
+    name = chosen.trace if chosen.trace in shipped() else str(trace.absolute())
+    bench = Bench(chosen.rounds, chosen.bursts, name, chosen.cycles, _tell)
     measured = [bench.device_only()]
     if not chosen.device_only:
         measured += [bench.replay(warp=False), bench.replay(warp=True)]

@@ -15,7 +15,7 @@ from hostmm.trace import shipped
 from shootdown.builds import SIMULATORS
 from shootdown.comparison import Costs, Difference, Effect, costs_of, differences, effects
 from shootdown.comparison_table import COLUMNS, markdown, rows
-from shootdown.config import DEFAULT_CPUS, DEFAULT_TRACE, MODEL, RunConfig
+from shootdown.config import DEFAULT_CPUS, DEFAULT_TRACE, MODEL, RunConfig, within
 from shootdown.errors import UsageError
 from shootdown.files import require_writable, write_whole
 from shootdown.outcome import Outcome
@@ -28,6 +28,7 @@ PLOTS = "plots"
 VERDICT = "Verdict (p50 and p99; ranges over the seeds apart, and no tried cost speaks against it)"
 _FACTORS = (0.25, 4.0)
 _SHOWN_IN_A_LINE = 4
+_MOST_SEEDS = 1000
 _CARRIERS = {"model": MODEL, "sim": SIMULATORS[0]}
 _SUBSCRIBERS = ("sva", "odp")
 
@@ -98,8 +99,8 @@ def _costs(chosen: argparse.Namespace) -> list[Costs]:
 
 
 def _configs(chosen: argparse.Namespace) -> list[RunConfig]:
-    if chosen.seeds < 2:
-        raise UsageError(f"seeds must be 2 or more, not {chosen.seeds}: a range needs them")
+    # A range needs two of them.
+    within("seeds", chosen.seeds, 2, _MOST_SEEDS)
     policies = _listed("policies", chosen.policies, tuple(POLICIES))
     if len(policies) < 2:
         raise UsageError(

@@ -9,7 +9,7 @@ from rich.table import Table
 from hostmm.policies import POLICIES
 from hostmm.scenarios.litmus import races
 from hostmm.subscribers.kinds import SUBSCRIBERS
-from shootdown.config import MODEL, RunConfig
+from shootdown.config import MODEL, MOST_SCHEDULES, RunConfig, within
 from shootdown.errors import UsageError
 from shootdown.explore import (
     STRATEGIES,
@@ -54,11 +54,8 @@ def _run(chosen: argparse.Namespace) -> int:
         raise UsageError(
             f"strategy must be one of {', '.join(STRATEGIES)}, not {chosen.strategy!r}"
         )
-    for what, value in (("schedules", chosen.schedules), ("depth", chosen.depth)):
-        if value < 1:
-            raise UsageError(f"{what} must be 1 or more, not {value}")
-    if chosen.depth > _MOST_DEPTH:
-        raise UsageError(f"depth must be at most {_MOST_DEPTH}, not {chosen.depth}")
+    within("schedules", chosen.schedules, 1, MOST_SCHEDULES)
+    within("depth", chosen.depth, 1, _MOST_DEPTH)
     searches = []
     for name in chosen.race or races():
         for policy in dict.fromkeys(chosen.policy or ("seed",)):

@@ -8,12 +8,16 @@ from pathlib import Path
 
 import msgspec
 
+from shootdown.config import within
 from shootdown.errors import UsageError
 from shootdown.files import require_writable, write_whole
 from shootdown.formal.proofs import PROOFS
-from shootdown.formal.sby import Answer, Proof, prove
+from shootdown.formal.sby import Answer, Proof, find_tools, prove
 
 __all__ = ["add_parser"]
+
+
+_MOST_S = 1_000_000.0
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,13 @@ def _formal(chosen: argparse.Namespace) -> int:
     for name in names:
         if name not in PROOFS:
             raise UsageError(f"proof must be one of {', '.join(PROOFS)}, not {name!r}")
-    if chosen.timeout <= 0:
-        raise UsageError(f"--timeout must be positive, not {chosen.timeout:g}")
+    within("timeout", chosen.timeout, 0.01, _MOST_S)
     require_writable(chosen.json)
+    find_tools()  # before a harness is made, which takes its time
+    try:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write {chosen.out}: {error.strerror}") from None
     results = []
     for name in names:
         proof = PROOFS[name]

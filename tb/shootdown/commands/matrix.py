@@ -6,8 +6,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import repeat
-from multiprocessing.pool import Pool
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,8 @@ from rich.table import Table
 
 from hostmm.policies import POLICIES
 from shootdown.catalogue.matrix import ROWS, Measured, cells, measure
-from shootdown.errors import UsageError
+from shootdown.config import MOST_SCHEDULES, within
+from shootdown.errors import ShootdownError, UsageError
 from shootdown.files import require_writable, write_whole
 from shootdown.markdown import markdown_table
 from shootdown.runs import fresh_folder
@@ -57,13 +59,11 @@ def _run(chosen: argparse.Namespace) -> int:
         raise UsageError(f"policy must be one of {', '.join(POLICIES)}, not {unknown[0]!r}")
     usual = FULL if chosen.full else _REDUCED
     schedules = usual if chosen.schedules is None else chosen.schedules
-    if schedules < 0:
-        raise UsageError(f"schedules must be 0 or more, not {schedules}")
+    within("schedules", schedules, 0, MOST_SCHEDULES)
     require_writable(chosen.markdown)
     begun = time.monotonic()
     with fresh_folder(chosen.out) as folder:
-        # Leaving the block ends its processes, whatever they were given.
-        with multiprocessing.Pool(_PROCESSES, _be_quiet) as pool:
+        with _processes() as pool:
             measured = measure(cells(policies), schedules, each=_in_processes(pool))
         text = msgspec.json.format(msgspec.json.encode(measured))
         (folder / "results.json").write_bytes(text)
@@ -73,23 +73,41 @@ def _run(chosen: argparse.Namespace) -> int:
     return 0 if all(cell.as_expected for cell in measured) else 1
 
 
-def _call(task: tuple[Any, ...]) -> Any:
-    work, *arguments = task
-    return work(*arguments)
-
-
 def _be_quiet() -> None:
     """In a process of the pool: leave Ctrl-C to the parent, and end at its word."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _in_processes(pool: Pool) -> Callable[..., Iterator[Any]]:
+@contextmanager
+def _processes() -> Iterator[ProcessPoolExecutor]:
+    """Yield a pool of processes, which end when the block does, whatever they were given.
+
+    Raises
+    ------
+    ShootdownError
+        One was killed by somebody else.
+    """
+    others = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(_PROCESSES, initializer=_be_quiet)
+    try:
+        yield pool
+    except BrokenProcessPool:
+        raise ShootdownError(
+            "a process that played schedules was killed (by the kernel, if memory ran out); nothing is written"
+        ) from None
+    finally:
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_processes(pool: ProcessPoolExecutor) -> Callable[..., Iterator[Any]]:
     """Return a ``map`` over the pool that says on a terminal, or once a minute, how far it has come."""
 
     def each(work: Callable[..., _T], first: Sequence[Any], *more: Iterable[Any]) -> Iterator[_T]:
         said = 0.0
-        for done, result in enumerate(pool.imap(_call, zip(repeat(work), first, *more)), 1):
+        for done, result in enumerate(pool.map(work, first, *more), 1):
             terminal = sys.stderr.isatty()
             if terminal or time.monotonic() - said > _SAID_EVERY_S or done == len(first):
                 said = time.monotonic()

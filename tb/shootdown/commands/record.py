@@ -8,11 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hostmm.trace import Trace, save
+from shootdown.config import within
 from shootdown.record import RecordError, Recording, record
 
 __all__ = ["add_parser"]
 
 DEFAULT_WINDOW = 20_000
+MOST_WINDOW = 2**31 - 1
+"""Its instructions are counted in 32 bits."""
 PROGRESS_S = 0.5
 
 
@@ -45,8 +48,7 @@ def _record(arguments: argparse.Namespace) -> int:
     program = arguments.program[arguments.program[:1] == ["--"] :]
     if not program:
         raise RecordError("name a program to record: shootdown record -- PROGRAM [ARGS ...]")
-    if arguments.window < 1:
-        raise RecordError(f"--window must be 1 or more, not {arguments.window}")
+    within("window", arguments.window, 1, MOST_WINDOW)
     output = arguments.output or Path(f"{Path(program[0]).name}.trace")
     is_other = output.exists() and not output.is_file()
     if not os.access(output.parent, os.W_OK | os.X_OK) or is_other:

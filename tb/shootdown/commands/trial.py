@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from shootdown.catalogue.trial import TRIAL, Charge, Finding, hear, of_outcome
-from shootdown.config import CARRIERS, MODEL
+from shootdown.config import CARRIERS, MODEL, MOST_SCHEDULES, within
 from shootdown.errors import UsageError
 from shootdown.files import require_writable, write_whole
 from shootdown.ktap import Result, ktap
@@ -41,8 +41,7 @@ def _run(chosen: argparse.Namespace) -> int:
         raise UsageError(f"charge must be one of S1 to S17, not {unknown[0]!r}")
     if chosen.sim not in CARRIERS:
         raise UsageError(f"simulator must be one of {', '.join(CARRIERS)}, not {chosen.sim!r}")
-    if chosen.schedules < 2:
-        raise UsageError(f"schedules must be 2 or more, not {chosen.schedules}")
+    within("schedules", chosen.schedules, 2, MOST_SCHEDULES)
     require_writable(chosen.markdown)
     charges = [known[name] for name in dict.fromkeys(chosen.charge or known)]
     with fresh_folder(chosen.out) as folder:

