@@ -55,8 +55,9 @@ fpga: $(STAMP) ## Fit the MMU on an ECP5-85F and print its area and clock
 	@mkdir -p out
 	@$(SHOOTDOWN) fpga --json out/fpga.json
 
-sweep: $(STAMP) ## Move invalidations of every kind across every race of the MMU, one clock at a time (hours)
-	@SHOOTDOWN_SWEEP_STRIDE=1 $(VENV)/bin/pytest -q tests/hdl/test_mmu.py -k "sweep or update" --junitxml out/sweep.xml
+sweep: $(STAMP) ## Move invalidations of every kind across every race of the MMU, one clock at a time (more than an hour)
+	@SHOOTDOWN_SWEEP_STRIDE=1 $(VENV)/bin/pytest -v tests/hdl/test_mmu.py -k "sweep or update" --junitxml out/sweep.xml \
+		-n $(WORKERS) --dist load --maxschedchunk 1
 
 formal: $(STAMP) ## Prove properties of the RTL, and that the proofs find seeded faults
 	@mkdir -p out

@@ -5,10 +5,12 @@ A test file states what to simulate::
     cases = RtlCases(lambda: Tlb(SecmmuConfig()), "shootdown.cases.tlb_cases")
 
 and pytest collects ``test_tlb.py::cases::verilator::fills_and_hits`` and so on. The first item to run builds the
-model and runs every *selected* case of its simulator; the others read their result.
+model and runs every *selected* case of its simulator; the others read their result. Cases that take long are run
+*apart*, so that each is reported as it ends and several workers share them.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,8 @@ class RtlCases:
         Environment of the cases, for example the configuration they are to expect.
     timeout_s : float
         Wall-clock limit of one simulation, in seconds.
+    apart : bool
+        Whether each case is a simulation of its own.
     """
 
     component: Callable[[], wiring.Component | simulate.Design]
@@ -50,6 +54,7 @@ class RtlCases:
     simulators: tuple[simulate.Simulator, ...] = simulate.SIMULATORS
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     timeout_s: float = 120.0
+    apart: bool = False
 
     def design(self) -> simulate.Design:
         """Return the design to build."""
@@ -74,55 +79,61 @@ class CasesNode(pytest.Collector):
 
 
 class SimulationNode(pytest.Collector):
-    """One simulation; its items are the cases. xdist's loadscope keeps them on one worker."""
+    """The simulations of one simulator; its items are the cases. xdist's loadscope keeps them on one worker."""
 
     cases: RtlCases
     simulator: simulate.Simulator
-    results: dict[str, simulate.CaseResult] | None = None
-    error: ShootdownError | None = None
 
     def collect(self) -> Iterator[pytest.Item]:
         """Yield the cases."""
         # Whichever item comes first waits for the model and for the whole simulation.
         limit = pytest.mark.timeout(BUILD_S + self.cases.timeout_s)
+        self._results: dict[str, simulate.CaseResult] = {}
+        self._errors: dict[str, ShootdownError] = {}
         for name in simulate.case_names(self.cases.module):
             item = CaseItem.from_parent(self, name=name)
             item.add_marker(limit)
             yield item
 
-    @property
-    def out(self) -> Path:
-        """Folder of the simulation's log, results and waves."""
+    def out(self, name: str) -> Path:
+        """Give the folder of the log, results and waves of the simulation of case ``name``."""
         parts = self.nodeid.removesuffix(self.name).replace("/", ".").strip(":").split("::")
-        return self.config.rootpath / "out" / "tests" / ".".join(parts) / self.name
+        folder = self.config.rootpath / "out" / "tests" / ".".join(parts) / self.name
+        return folder / name.replace("/", ".") if self.cases.apart else folder
 
     def result(self, name: str) -> simulate.CaseResult:
-        """Return what case ``name`` did, running the simulation of the selected cases first if need be."""
-        if self.error is not None:
-            raise self.error
-        if self.results is None:
-            try:
-                self.results = self._simulate()
-            except ShootdownError as error:
-                self.error = error
-                raise
-        return self.results[name]
+        """Return what case ``name`` did, running its simulation first if need be.
 
-    def _simulate(self) -> dict[str, simulate.CaseResult]:
-        selected = [item.name for item in self.session.items if item.parent is self]
-        built = simulate.build(
-            self.cases.design(), self.simulator, waves=self.config.getoption("--waves")
-        )
-        found = simulate.run(
-            built,
-            self.cases.module,
-            cases=selected,
-            seed=self.config.getoption("--seed"),
-            env=self.cases.env,
-            out=self.out,
-            timeout_s=self.cases.timeout_s,
-        )
-        return {result.name: result for result in found}
+        Raises
+        ------
+        ShootdownError
+            The model cannot be built, or its simulation failed.
+        """
+        if name not in self._results and name not in self._errors:
+            selected = [item.name for item in self.session.items if item.parent is self]
+            self._simulate(name, [name] if self.cases.apart else selected)
+        if name in self._errors:
+            raise self._errors[name]
+        return self._results[name]
+
+    def _simulate(self, name: str, selected: list[str]) -> None:
+        try:
+            built = simulate.build(
+                self.cases.design(), self.simulator, waves=self.config.getoption("--waves")
+            )
+            found = simulate.run(
+                built,
+                self.cases.module,
+                cases=selected,
+                seed=self.config.getoption("--seed"),
+                env=self.cases.env,
+                out=self.out(name),
+                timeout_s=self.cases.timeout_s,
+            )
+        except ShootdownError as error:
+            self._errors |= dict.fromkeys(selected, error)
+        else:
+            self._results |= {result.name: result for result in found}
 
 
 class CaseFailedError(Exception):
@@ -145,8 +156,11 @@ class CaseItem(pytest.Item):
         if not isinstance(excinfo.value, (CaseFailedError, ShootdownError)):
             return str(super().repr_failure(excinfo))
         seed = self.config.getoption("--seed")
-        log = self.parent.out / simulate.LOG_NAME
-        return f"{excinfo.value}\nlog: {log}\nreplay: pytest '{self.nodeid}' --seed {seed} --waves"
+        log = self.parent.out(self.name) / simulate.LOG_NAME
+        env = self.parent.cases.env
+        given = "".join(f"{name}={env[name]} " for name in env if name in os.environ)
+        replay = f"{given}pytest '{self.nodeid}' --seed {seed} --waves"
+        return f"{excinfo.value}\nlog: {log}\nreplay: {replay}"
 
     def reportinfo(self) -> tuple[Path, None, str]:
         """Return the place and name that reports show."""

@@ -32,9 +32,38 @@ from secmmu.registers import Registers
 from secmmu.tlb import Tlb
 from secmmu.walker import Walker
 
-__all__ = ["LANES", "Secmmu"]
+__all__ = ["LANES", "Secmmu", "signature"]
 
 LANES = ("walk", "walked", "fill", "kill", "read_begin", "read_end", "write_begin", "write_end")
+
+
+def signature(config: SecmmuConfig) -> wiring.Signature:
+    """Make the signature of an MMU of ``config``; what its members are is told there."""
+    ids, users = config.id_bits, config.asid_bits
+    members = {
+        "device": In(Axi4Signature(addr_bits=VA_BITS, id_bits=ids, user_bits=users)),
+        "memory": Out(Axi4Signature(addr_bits=PA_BITS, id_bits=ids, user_bits=users)),
+        "walk": Out(
+            Axi4Signature(
+                addr_bits=PA_BITS,
+                id_bits=config.walk_bits,
+                user_bits=users,
+                write=config.svadu,
+            )
+        ),
+        "csr": In(Axi4LiteSignature(addr_bits=12)),
+        "command": In(stream.Signature(CommandLayout())),
+        "invalidated": Out(stream.Signature(CompletionLayout())),
+        "drained": Out(stream.Signature(CompletionLayout())),
+        "dropin": In(stream.Signature(DropinLayout())),
+        "dropped": Out(stream.Signature(DroppedLayout())),
+        "fault": Out(stream.Signature(FaultLayout())),
+        "resume": In(stream.Signature(ResumeLayout())),
+        "idle": Out(1),
+    }
+    if config.observe:
+        members |= {f"observe_{name}": Out(LaneSignature()) for name in LANES}
+    return wiring.Signature(members)
 
 
 class Secmmu(wiring.Component):
@@ -88,31 +117,7 @@ class Secmmu(wiring.Component):
 
     def __init__(self, config: SecmmuConfig) -> None:
         self.config = config
-        ids, users = config.id_bits, config.asid_bits
-        members = {
-            "device": In(Axi4Signature(addr_bits=VA_BITS, id_bits=ids, user_bits=users)),
-            "memory": Out(Axi4Signature(addr_bits=PA_BITS, id_bits=ids, user_bits=users)),
-            "walk": Out(
-                Axi4Signature(
-                    addr_bits=PA_BITS,
-                    id_bits=config.walk_bits,
-                    user_bits=users,
-                    write=config.svadu,
-                )
-            ),
-            "csr": In(Axi4LiteSignature(addr_bits=12)),
-            "command": In(stream.Signature(CommandLayout())),
-            "invalidated": Out(stream.Signature(CompletionLayout())),
-            "drained": Out(stream.Signature(CompletionLayout())),
-            "dropin": In(stream.Signature(DropinLayout())),
-            "dropped": Out(stream.Signature(DroppedLayout())),
-            "fault": Out(stream.Signature(FaultLayout())),
-            "resume": In(stream.Signature(ResumeLayout())),
-            "idle": Out(1),
-        }
-        if config.observe:
-            members |= {f"observe_{name}": Out(LaneSignature()) for name in LANES}
-        super().__init__(members)
+        super().__init__(signature(config))
 
     def elaborate(self, platform: object) -> Module:
         """Join the blocks."""

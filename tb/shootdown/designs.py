@@ -10,7 +10,7 @@ import secmmu
 from secmmu.config import EmulatorConfig, SecmmuConfig
 from secmmu.emit import to_verilog
 from secmmu.emulator.top import Emulator
-from secmmu.mmu import Secmmu
+from shootdown import watched
 from shootdown.buildcache import cached_text
 from shootdown.builds import Design
 from shootdown.carriers import simulation_design
@@ -24,8 +24,8 @@ _SIM_MEMORY = _HARDWARE / "emulator" / "sim_memory.v"
 
 def _sources_hash() -> str:
     digest = hashlib.sha256()
-    for path in sorted(_HARDWARE.rglob("*.py")):
-        digest.update(f"{path.relative_to(_HARDWARE)}\0".encode() + path.read_bytes())
+    for path in (*sorted(_HARDWARE.rglob("*.py")), Path(watched.__file__)):
+        digest.update(f"{path.relative_to(path.parents[1])}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -45,8 +45,8 @@ def emulator_verilog(config: EmulatorConfig) -> str:
 
 
 def secmmu_design(config: SecmmuConfig) -> Design:
-    """Return the MMU alone, its clock a port."""
-    verilog = _verilog(config, lambda: Secmmu(config), "secmmu")
+    """Return the MMU alone, its clock a port, for :class:`shootdown.agents.pins.Pins`."""
+    verilog = _verilog(config, lambda: watched.Watched(config), "secmmu")
     return Design(name=config.mutant or "secmmu", verilog=verilog, top="secmmu")
 
 

@@ -8,22 +8,27 @@ from pathlib import Path
 
 import msgspec
 
-from secmmu.config import PRESETS
 from secmmu.layouts import PA_BITS, PPN_BITS, VA_BITS
 from shootdown import simulate
 from shootdown.builds import Simulator
-from shootdown.cases.walk_cases import IMAGE_FILE, JOB_FILE, RESULT_FILE, Access, Answer, Job
+from shootdown.cases.walk_cases import (
+    ASIDS,
+    IMAGE_FILE,
+    JOB_FILE,
+    MMU,
+    RESULT_FILE,
+    Access,
+    Answer,
+    Job,
+)
 from shootdown.designs import secmmu_design
 from shootdown.errors import SimulationError, UsageError
 
 __all__ = ["ASIDS", "WORD_BYTES", "read_accesses", "read_image", "walk"]
 
-ASIDS = 256
 WORD_BYTES = 8
 _MODULE = "shootdown.cases.walk_cases"
 _FORM = "asid root_ppn va r|w"
-_BUILD = replace(PRESETS["tiny"], levels=5, asid_bits=8, contexts=ASIDS)
-"""Serves every mode; the smallest is the fastest to build and to simulate."""
 _SECONDS = 60.0
 _SECONDS_PER_ACCESS = 0.5
 
@@ -112,7 +117,7 @@ def walk(
     ShootdownError
         A tool is missing, or the simulation failed; then its folder stays.
     """
-    built = simulate.build(secmmu_design(replace(_BUILD, svadu=svadu)), simulator)
+    built = simulate.build(secmmu_design(replace(MMU, svadu=svadu)), simulator)
     folder = Path(tempfile.mkdtemp(prefix="shootdown-walk-"))
     failed = False
     try:

@@ -48,12 +48,14 @@ def mmu_cases(
     simulators: tuple[Simulator, ...] = ("verilator",),
     env: Mapping[str, str] | None = None,
     timeout_s: float = 120.0,
+    long: bool = False,
 ) -> RtlCases:
-    """Make the pytest items of a case module for an MMU of ``config``."""
+    """Make the pytest items of a case module for an MMU of ``config``; ``long`` ones on a model compiled to run fast."""
     return RtlCases(
-        lambda: secmmu_design(config),
+        lambda: dataclasses.replace(secmmu_design(config), long=long),
         f"shootdown.cases.{module}",
         simulators=simulators,
         env={**environment(config), **(env or {})},
         timeout_s=timeout_s,
+        apart=long,
     )

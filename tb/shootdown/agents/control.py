@@ -18,7 +18,7 @@ from secmmu.layouts import (
     Phase,
     ResumeLayout,
 )
-from shootdown.agents.pins import Pins, Sink, Source, Stepped
+from shootdown.agents.pins import NEVER, Pins, Sink, Source, Stepped
 
 __all__ = ["Command", "Control", "Dropin", "Fault", "unpacker"]
 
@@ -174,6 +174,7 @@ class Control:
             Source(pins, "csr__ar", ("addr", "prot"), self._next_read, lambda _context: None),
         ]
         self._announced = dict.fromkeys(("invalidated", "drained"), False)
+        self._completed = {name: pins.bit(f"{name}__valid") for name in self._announced}
         self.completions = [
             Sink(pins, f"{name}__", ("payload",), partial(self._take_completion, name))
             for name in self._announced
@@ -216,18 +217,22 @@ class Control:
     @property
     def busy(self) -> bool:
         """Whether a command is not completed or a register access not answered."""
-        queues = (
-            self._waiting,
-            self._register_writes,
-            self._register_reads,
-            self._dropins,
-            self._resumes,
-        )
         return (
-            any(queues)
+            self._has_queued
             or any(dropin.answered is None for dropin in self.dropins)
             or any(not command.done for command in self.commands)
             or any(source.busy for source in self._sources)
+        )
+
+    @property
+    def _has_queued(self) -> bool:
+        return bool(
+            self._waiting
+            or self._register_writes
+            or self._register_data
+            or self._register_reads
+            or self._dropins
+            or self._resumes
         )
 
     @property
@@ -235,10 +240,15 @@ class Control:
         """Register writes answered."""
         return self._written
 
+    def due(self) -> int:
+        """Give the cycle from which on a step does something though no pin changes."""
+        resting = not self._has_queued and all(sink.rests for sink in self._sinks)
+        return NEVER if resting else 0
+
     def step(self) -> None:
         """Serve one clock edge."""
         for name, announced in self._announced.items():
-            if not announced and self._pins[f"{name}__valid"]:
+            if not announced and self._pins.watch & self._completed[name]:
                 # What a completion says holds from its first valid on, whenever the host takes it.
                 self._announced[name] = True
                 self._complete(self._pins[f"{name}__payload"], name)

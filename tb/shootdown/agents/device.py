@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shootdown.agents.memory import ADDRESS_FIELDS
-from shootdown.agents.pins import Pins, Sink, Source, Stepped
+from shootdown.agents.pins import NEVER, Pins, Sink, Source, Stepped
 
 __all__ = ["Access", "Device"]
 
@@ -117,6 +117,11 @@ class Device:
         self.b.step()
         for source in self._sources:
             source.step()
+
+    def due(self) -> int:
+        """Give the cycle from which on a step does something though no pin changes."""
+        waiting = self._reads or self._writes or self._data
+        return NEVER if not waiting and self.r.rests and self.b.rests else 0
 
     @property
     def busy(self) -> bool:

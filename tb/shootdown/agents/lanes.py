@@ -8,7 +8,7 @@ from secmmu.config import SWEEP_CYCLES, SecmmuConfig
 from secmmu.layouts import AccessArg, Event, FillArg, ObservationLayout
 from shootdown.agents.control import Command, Control, unpacker
 from shootdown.agents.monitors import Burst, PortMonitor
-from shootdown.agents.pins import Pins
+from shootdown.agents.pins import NEVER, Pins
 from shootdown.agents.scoreboard import Scoreboard
 
 __all__ = ["Entry", "Lanes"]
@@ -56,6 +56,8 @@ class Lanes:
         clock: Callable[[], int],
     ) -> None:
         self._pins = pins
+        self._lanes = {name: pins.bit(f"observe_{name}__valid") for name in _NAMES}
+        self._any = sum(self._lanes.values())
         self._config = config
         self._out = out
         self._control = control
@@ -94,9 +96,10 @@ class Lanes:
     def step(self) -> None:
         """Look at one clock edge, after the port monitors and the scoreboard."""
         shown: dict[str, dict[str, int]] = {}
-        for name in _NAMES:
-            if self._pins[f"observe_{name}__valid"]:
-                shown[name] = _OBSERVATION(self._pins[f"observe_{name}__payload"])
+        if self._pins.watch & self._any:
+            for name, valid in self._lanes.items():
+                if self._pins.watch & valid:
+                    shown[name] = _OBSERVATION(self._pins[f"observe_{name}__payload"])
         if shown or self._began or self._ended:
             self._uses(shown)
             self._entries(shown)
@@ -107,6 +110,10 @@ class Lanes:
                 self._drain_checked.add(id(command))
                 self._note_left(command)
         self._check_left()
+
+    def due(self) -> int:
+        """Give the cycle from which on a step does something though no pin changes."""
+        return self._left[0][0] + 1 if self._left else NEVER
 
     def _uses(self, shown: dict[str, dict[str, int]]) -> None:
         for write, word in ((False, "read"), (True, "write")):

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from shootdown.agents.pins import Pace, Pins, Sink, Source, Stepped, always
+from shootdown.agents.pins import NEVER, Pace, Pins, Sink, Source, Stepped, always
 
 __all__ = ["ADDRESS_FIELDS", "PhysicalMemory", "Responder", "beat_addresses", "pattern"]
 
@@ -222,6 +222,13 @@ class Responder:
         self._match_data()
         for source in self._sources:
             source.step()
+
+    def due(self) -> int:
+        """Give the cycle from which on a step does something though no pin changes."""
+        if not all(sink.rests for sink in self._sinks):
+            return 0
+        bursts: list[_Read | _Write] = [*self._reads, *self._answers]
+        return min((burst.due for burst in bursts), default=NEVER)
 
     def hold_aw_until_data(self) -> None:
         """Accept an AW only once the whole of its data has come, as AXI lets a subordinate do."""

@@ -13,6 +13,8 @@ __all__ = ["Burst", "ChannelMonitor", "PortMonitor"]
 class ChannelMonitor:
     """Checks that a valid/ready channel keeps what it presents until it is taken (A3.2.1).
 
+    ``valid`` is the mask of that pin.
+
     Parameters
     ----------
     pins : Pins
@@ -30,6 +32,8 @@ class ChannelMonitor:
     ) -> None:
         self._pins = pins
         self._stem = stem
+        self.valid = pins.bit(f"{stem}valid")
+        self._ready = pins.bit(f"{stem}ready")
         self._fields = {field: f"{stem}{field}" for field in fields}
         self._clock = clock
         self._standing: dict[str, int] | None = None
@@ -45,7 +49,7 @@ class ChannelMonitor:
     def step(self) -> None:
         """Look at one clock edge: ``begins`` on the first valid, ``taken`` on the handshake."""
         self.begins = self.taken = False
-        if not self._pins[f"{self._stem}valid"]:
+        if not self._pins.watch & self.valid:
             assert self._standing is None, (
                 f"unstable: {self._stem}valid fell without a handshake in cycle {self._clock()}"
             )
@@ -60,7 +64,7 @@ class ChannelMonitor:
                 f"unstable: {self._stem}{changed[0]} changed from {self._standing[changed[0]]:#x} to "
                 f"{self.payload[changed[0]]:#x} while waiting in cycle {self._clock()}"
             )
-        self.taken = bool(self._pins[f"{self._stem}ready"])
+        self.taken = bool(self._pins.watch & self._ready)
         self._standing = None if self.taken else self.payload
 
 
@@ -125,6 +129,7 @@ class PortMonitor:
         write: bool = True,
         manager: bool = True,
     ) -> None:
+        self._pins = pins
         self._clock = clock
         self._stem = stem
         self._manager = manager
@@ -136,6 +141,8 @@ class PortMonitor:
             name: ChannelMonitor(pins, f"{stem}{name}", fields, clock)
             for name, fields in payloads.items()
         }
+        self._valids = sum(channel.valid for channel in self.channels.values())
+        self._moving = False
         self._standing: dict[str, Burst] = {}
         self._open: dict[tuple[bool, int], deque[Burst]] = {}
         self._filling: deque[Burst] = deque()
@@ -150,6 +157,7 @@ class PortMonitor:
         for queue in (self._standing, self._open, self._filling, self._ahead, self.bursts):
             queue.clear()
         self.outstanding = 0
+        self._moving = False
         for channel in self.channels.values():
             channel.reset()
 
@@ -158,6 +166,10 @@ class PortMonitor:
 
     def step(self) -> None:
         """Look at one clock edge."""
+        moving = bool(self._pins.watch & self._valids)
+        if not (moving or self._moving):
+            return
+        self._moving = moving
         for channel in self.channels.values():
             channel.step()
         # Answers first: an answer can only be to a burst of an earlier edge.

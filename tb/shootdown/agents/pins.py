@@ -2,9 +2,29 @@
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["Pace", "Pins", "Sink", "Source", "Stepped", "always", "never", "sometimes"]
+from cocotb.triggers import ValueChange
+
+from secmmu.config import SecmmuConfig
+from shootdown.watched import IDLE, channels
+
+__all__ = [
+    "NEVER",
+    "Pace",
+    "Pins",
+    "Sink",
+    "Sometimes",
+    "Source",
+    "Stepped",
+    "Timed",
+    "always",
+    "never",
+]
+
+NEVER = 1 << 62
+"""A cycle that does not come."""
 
 Pace = Callable[[], bool]
 """Answers once a clock whether a channel may move."""
@@ -20,9 +40,16 @@ def never() -> bool:
     return False
 
 
-def sometimes(rng: random.Random, share: float) -> Pace:
-    """Make a pace that is open in about ``share`` of the clocks (0.0 to 1.0)."""
-    return lambda: rng.random() < share
+@dataclass(frozen=True, eq=False)
+class Sometimes:
+    """A pace that is open in about ``share`` of the clocks (0.0 to 1.0)."""
+
+    rng: random.Random
+    share: float
+
+    def __call__(self) -> bool:
+        """Draw."""
+        return self.rng.random() < self.share
 
 
 class Stepped(Protocol):
@@ -35,30 +62,70 @@ class Stepped(Protocol):
         """Forget everything (only under the device's reset)."""
 
 
-class Pins:
-    """Snapshot of the pins at a clock edge.
+class Timed(Stepped, Protocol):
+    """What may act on its own."""
 
-    A pin is read when somebody first asks for it after the edge; writes reach the device before the next edge.
+    def due(self) -> int:
+        """Give the cycle, past or to come, from which on a step does something though no pin changes."""
+
+
+class Pins:
+    """Snapshot of the pins of an MMU at a clock edge.
+
+    Handshakes are read all at once, a payload pin when somebody first asks for it after the edge; writes reach the
+    device before the next edge.
 
     Parameters
     ----------
     dut : cocotb handle
-        Top level whose ports are named as Amaranth flattens them.
+        A :class:`shootdown.watched.Watched`, its ports named as Amaranth flattens them.
+    config : SecmmuConfig
+        Its configuration.
+
+    Attributes
+    ----------
+    watch : int
+        The handshakes at this edge, see :meth:`bit`.
     """
 
-    def __init__(self, dut: Any) -> None:
+    def __init__(self, dut: Any, config: SecmmuConfig) -> None:
         self._dut = dut
         self._handles: dict[str, Any] = {}
         self._seen: dict[str, int] = {}
         self._driven: dict[str, int] = {}
-
-    def has(self, name: str) -> bool:
-        """Say whether the device has a port of that name."""
-        return hasattr(self._dut, name)
+        self._bits: dict[str, int] = {}
+        self._valids = self._offers = 0
+        bit = 1
+        for valid, ready, offered in channels(config):
+            self._bits |= {ready: bit << 1, valid: bit}
+            self._valids |= bit
+            self._offers |= bit if offered else 0
+            bit <<= 2
+        self._bits[IDLE] = bit
+        self._word = dut.watch
+        self._stirred = False
+        self.watch = 0
 
     def refresh(self) -> None:
-        """Forget the snapshot: a new clock edge has come."""
+        """Take the snapshot of a new clock edge."""
+        self.watch = int(self._word.value)
         self._seen.clear()
+        self._stirred = False
+
+    @property
+    def still(self) -> bool:
+        """Whether nothing moves: nothing is offered by the device, taken by it, or was driven since the edge."""
+        moving = self._offers | (self.watch >> 1 & self._valids)
+        return not (self._stirred or self.watch & moving)
+
+    @property
+    def change(self) -> ValueChange:
+        """What happens as soon as a handshake or ``idle`` is no more what it is now."""
+        return ValueChange(self._word)
+
+    def bit(self, name: str) -> int:
+        """Give the mask of a handshake pin in :attr:`watch`; 0 where the device has no such pin."""
+        return self._bits.get(name, 0)
 
     def _handle(self, name: str) -> Any:
         handle = self._handles.get(name)
@@ -67,6 +134,9 @@ class Pins:
         return handle
 
     def __getitem__(self, name: str) -> int:
+        bit = self._bits.get(name)
+        if bit is not None:
+            return int(self.watch & bit != 0)
         value = self._seen.get(name)
         if value is None:
             value = self._seen[name] = int(self._handle(name).value)
@@ -77,6 +147,7 @@ class Pins:
         if self._driven.get(name) != value:
             self._handle(name).value = value
             self._driven[name] = value
+            self._stirred = True
 
 
 class Source:
@@ -106,7 +177,7 @@ class Source:
     ) -> None:
         self._pins = pins
         self._valid = f"{stem}valid"
-        self._ready = f"{stem}ready"
+        self._ready = pins.bit(f"{stem}ready")
         self._fields = {field: f"{stem}{field}" for field in fields}
         self._pick = pick
         self._sent = sent
@@ -128,7 +199,7 @@ class Source:
         """Take note of a handshake at this edge and present what comes next."""
         pins = self._pins
         if self._standing is not None:
-            if not pins[self._ready]:
+            if not pins.watch & self._ready:
                 return
             context = self._standing[1]
             self._standing = None
@@ -164,26 +235,38 @@ class Sink:
         self, pins: Pins, stem: str, fields: Sequence[str], taken: Callable[[dict[str, int]], None]
     ) -> None:
         self._pins = pins
-        self._valid = f"{stem}valid"
+        self._valid = pins.bit(f"{stem}valid")
         self._ready = f"{stem}ready"
         self._fields = {field: f"{stem}{field}" for field in fields}
         self._taken = taken
         self._open = False
+        self._stands: tuple[Pace, bool] | None = None
         self.pace: Pace = always
         self.after_valid = False
         self.reset()
 
+    @property
+    def rests(self) -> bool:
+        """Whether it stays as it is until ``valid`` comes."""
+        return self._stands == (self.pace, self.after_valid)
+
     def reset(self) -> None:
         """Stop being ready (the first step after it opens again)."""
         self._open = False
+        self._stands = None
         self._pins.drive(self._ready, 0)
 
     def step(self) -> None:
         """Take a payload handshaken at this edge and decide about the next."""
         pins = self._pins
-        valid = pins[self._valid]
+        valid = pins.watch & self._valid
+        if not valid and self.rests:
+            return
         took = self._open and valid
         if took:
             self._taken({field: pins[name] for field, name in self._fields.items()})
         self._open = self.pace() and (not self.after_valid or (bool(valid) and not took))
+        # A random one is drawn again only where a payload waits: it makes no difference to the device.
+        lasting = self.pace in (always, never) or isinstance(self.pace, Sometimes)
+        self._stands = (self.pace, self.after_valid) if lasting and not valid else None
         pins.drive(self._ready, int(self._open))

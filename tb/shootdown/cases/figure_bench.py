@@ -60,7 +60,7 @@ class Meter:
         self.rng = random.Random(f"{cocotb.RANDOM_SEED}:{name}")
         self.cycle = 0
         self._dut = dut
-        self.pins = pins = Pins(dut)
+        self.pins = pins = Pins(dut, self.config)
         self.words = PhysicalMemory(lambda _address: 0)
         self.device = Device(pins, self._now)
         self.data = Responder(pins, "memory__", self.words, self._now, self.rng)

@@ -9,7 +9,7 @@ from cocotb import parametrize
 
 from shootdown.agents.device import Access
 from shootdown.agents.memory import beat_addresses
-from shootdown.agents.pins import always, sometimes
+from shootdown.agents.pins import Sometimes, always
 from shootdown.agents.translation import PAGE, USER_RO
 from shootdown.cases.mmu_bench import Bench, reached
 
@@ -203,7 +203,7 @@ async def a_refused_write_swallows_its_own_data_only(dut: Any) -> None:
 async def back_pressure_on(dut: Any, channel: str) -> None:
     """One channel stalls three clocks out of four; nothing is lost, changed or reordered."""
     bench = await prepared(dut, f"pressure {channel}")
-    slow = sometimes(bench.rng, 0.25)
+    slow = Sometimes(bench.rng, 0.25)
     sinks = {
         "ar": bench.data.ar,
         "aw": bench.data.aw,

@@ -8,7 +8,8 @@ from typing import Any
 
 import cocotb
 from cocotb.clock import Clock
-from cocotb.triggers import RisingEdge
+from cocotb.simtime import get_sim_time
+from cocotb.triggers import First, RisingEdge, Timer
 
 from secmmu.config import SecmmuConfig
 from secmmu.csr import REGISTERS, context_register
@@ -18,7 +19,7 @@ from shootdown.agents.device import Access, Device
 from shootdown.agents.lanes import Lanes
 from shootdown.agents.memory import PhysicalMemory, Responder, pattern
 from shootdown.agents.monitors import ChannelMonitor, PortMonitor
-from shootdown.agents.pins import Pins, Stepped
+from shootdown.agents.pins import Pins, Stepped, Timed
 from shootdown.agents.scoreboard import CONTEXT_ROWS, Scoreboard
 from shootdown.agents.translation import PAGE, USER_RW, Tables
 
@@ -31,6 +32,8 @@ TABLE_FRAMES = range(0x100, 0x1000)
 """Frames that hold zeros until written: page tables. All others hold a pattern."""
 
 _PERIOD_NS = 10
+_WORTH = 4
+"""Edges from which on it takes less time to doze than to serve them."""
 
 
 def _initial(address: int) -> int:
@@ -67,7 +70,8 @@ class Bench:
         self.rng = random.Random(f"{cocotb.RANDOM_SEED}:{name}")
         self.cycle = 0
         self._dut = dut
-        self.pins = Pins(dut)
+        self._edge = RisingEdge(dut.clk)
+        self.pins = Pins(dut, self.config)
         clock = self._now
         self.memory = PhysicalMemory(_initial)
         self.control = Control(self.pins, clock)
@@ -101,8 +105,13 @@ class Bench:
             self.control,
         ]
         self._listeners += [self.scoreboard, *([self.lanes] if self.lanes else [])]
-        self._drivers: list[Stepped] = [
+        self._drivers: list[Timed] = [
             agent for agent in (self._device, self._data, self.walk) if agent is not None
+        ]
+        self._timed: list[Timed] = [
+            *self._drivers,
+            self.control,
+            *([self.lanes] if self.lanes else []),
         ]
         self._scripts: list[tuple[int, Callable[[], object]]] = []
         self.tables = Tables(self.write_word, TABLE_FRAMES.start)
@@ -140,26 +149,42 @@ class Bench:
         self.memory.clear()
         self.tables = Tables(self.write_word, TABLE_FRAMES.start)
         for _ in range(2):
-            await RisingEdge(self._dut.clk)
+            await self._edge
         self._dut.rst.value = 0
         await self.tick()
 
     async def tick(self, cycles: int = 1) -> None:
         """Let clock edges pass."""
-        edge = RisingEdge(self._dut.clk)
-        for _ in range(cycles):
-            await edge
-            self.cycle += 1
-            self.pins.refresh()
-            for listener in self._listeners:
-                listener.step()
-            assert not (self.memory_port.outstanding and self.pins["idle"]), (
-                f"idle: high in cycle {self.cycle} with a burst on the memory port"
-            )
-            if self._scripts:
-                self._play()
-            for driver in self._drivers:
-                driver.step()
+        end = self.cycle + cycles
+        while self.cycle < end:
+            await self._advance(end)
+
+    async def _advance(self, limit: int) -> None:
+        """Serve the next clock edge at which anything happens, that of cycle ``limit`` at the latest."""
+        if limit > self.cycle + _WORTH and self.pins.still:
+            scripts = (cycle for cycle, _ in self._scripts)
+            due = min(limit, *(agent.due() for agent in self._timed), *scripts)
+            if due > self.cycle + _WORTH:
+                await self._doze(due)
+        await self._edge
+        self.cycle += 1
+        self.pins.refresh()
+        for listener in self._listeners:
+            listener.step()
+        assert not (self.memory_port.outstanding and self.pins["idle"]), (
+            f"idle: high in cycle {self.cycle} with a burst on the memory port"
+        )
+        if self._scripts:
+            self._play()
+        for driver in self._drivers:
+            driver.step()
+
+    async def _doze(self, due: int) -> None:
+        """Let the edges before that of cycle ``due`` pass without serving them, as long as no handshake changes."""
+        since = get_sim_time("ns")
+        alarm = Timer((due - self.cycle) * _PERIOD_NS - _PERIOD_NS // 2, "ns")
+        await First(self.pins.change, alarm)
+        self.cycle += int(get_sim_time("ns") - since) // _PERIOD_NS
 
     def _play(self) -> None:
         due = [script for script in self._scripts if script[0] <= self.cycle]
@@ -177,7 +202,7 @@ class Bench:
         return lambda: self.cycle >= due
 
     async def until(self, condition: Callable[[], object], what: str, cycles: int = 2000) -> None:
-        """Let time pass until ``condition`` holds.
+        """Let time pass until ``condition`` holds, which only what happens at the pins may change.
 
         Raises
         ------
@@ -189,7 +214,7 @@ class Bench:
             assert self.cycle < limit, (
                 f"hang: {what} not within {cycles} cycles, in cycle {self.cycle}"
             )
-            await self.tick()
+            await self._advance(limit)
 
     async def finish(self, cycles: int = 5000) -> None:
         """Let everything end, and judge the whole."""

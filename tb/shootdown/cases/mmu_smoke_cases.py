@@ -5,7 +5,7 @@ from typing import Any
 import cocotb
 
 from secmmu.layouts import CommandKind
-from shootdown.agents.pins import always, never, sometimes
+from shootdown.agents.pins import Sometimes, always, never
 from shootdown.agents.translation import PAGE, leaf
 from shootdown.cases.mmu_axi_cases import prepared, random_access
 from shootdown.cases.mmu_bench import Bench
@@ -78,7 +78,7 @@ async def random_bursts_under_pressure(dut: Any) -> None:
         bench.device.r,
         bench.device.b,
     ):
-        sink.pace = sometimes(bench.rng, 0.5)
+        sink.pace = Sometimes(bench.rng, 0.5)
     batch = [random_access(bench, range(1 << bench.config.id_bits)) for _ in range(60)]
     await bench.done(*batch, cycles=10_000)
     await bench.finish()

@@ -8,7 +8,7 @@ from cocotb import parametrize
 
 from secmmu.layouts import CommandKind
 from shootdown.agents.control import Command
-from shootdown.agents.pins import always, sometimes
+from shootdown.agents.pins import Sometimes, always
 from shootdown.agents.translation import PAGE, USER_RO, USER_RW, G, leaf
 from shootdown.cases.mmu_bench import Bench
 
@@ -138,10 +138,10 @@ def _pressed(bench: Bench) -> None:
         bench.device.b,
     )
     for sink in sinks:
-        sink.pace = sometimes(bench.rng, 0.6)
+        sink.pace = Sometimes(bench.rng, 0.6)
     for sink in bench.control.completions:
-        sink.pace = sometimes(bench.rng, 0.5)
-    bench.data.answers = sometimes(bench.rng, 0.8)
+        sink.pace = Sometimes(bench.rng, 0.5)
+    bench.data.answers = Sometimes(bench.rng, 0.8)
 
 
 MEMORIES: dict[str, Callable[[Bench], None]] = {"fast": _fast, "slow": _slow, "pressed": _pressed}

@@ -14,7 +14,7 @@ from cocotb import parametrize
 from secmmu.layouts import CommandKind
 from shootdown.agents.control import Command, Dropin
 from shootdown.agents.device import Access
-from shootdown.agents.pins import Sink, always, sometimes
+from shootdown.agents.pins import Sink, Sometimes, always
 from shootdown.agents.translation import PAGE, USER_RW, leaf
 from shootdown.cases.mmu_bench import Bench, reached
 
@@ -107,11 +107,11 @@ RACES = {
     "walks": Race(False, _many_reads),
     "hit": Race(True, _many_reads),
     "burst": Race(True, _one_burst),
-    "late write": Race(True, late_write),
-    "cold late write": Race(False, late_write),
-    "superpage walk": Race(False, _mixed, MIDDLE + 7 * PAGE, MIDDLE + 300 * PAGE),
-    "superpage hit": Race(True, _mixed, MIDDLE + 7 * PAGE, MIDDLE),
-    "drop-in": Race(False, _dropin),
+    "late_write": Race(True, late_write),
+    "cold_write": Race(False, late_write),
+    "super_walk": Race(False, _mixed, MIDDLE + 7 * PAGE, MIDDLE + 300 * PAGE),
+    "super_hit": Race(True, _mixed, MIDDLE + 7 * PAGE, MIDDLE),
+    "drop_in": Race(False, _dropin),
 }
 
 
@@ -211,6 +211,7 @@ async def sweep(
             tried += 1
             offset += stride
         assert tried * stride >= length
+        cocotb.log.info("%d offsets tried", tried)
 
 
 CHANNELS: dict[str, Callable[[Bench], list[Sink]]] = {
@@ -230,7 +231,7 @@ def press(bench: Bench, channels: Iterable[str], share: float) -> None:
     """Let the receivers of ``channels`` be ready in ``share`` of the clocks, the others in all."""
     for name, sinks in CHANNELS.items():
         for sink in sinks(bench):
-            sink.pace = sometimes(bench.rng, share) if name in channels else always
+            sink.pace = Sometimes(bench.rng, share) if name in channels else always
 
 
 async def pressed_sweep(bench: Bench, race: Race, latency: int) -> None:
@@ -246,24 +247,24 @@ async def pressed_sweep(bench: Bench, race: Race, latency: int) -> None:
 
 
 @cocotb.test(timeout_time=500, timeout_unit="ms")
-@parametrize(race=list(RACES), latency=[1, 20, 100])
-async def invalidation_moved_across(dut: Any, race: str, latency: int) -> None:
+@parametrize(latency=[1, 20, 100], race=list(RACES))
+async def invalidation_moved_across(dut: Any, latency: int, race: str) -> None:
     """PAGE, RANGE, ASID and ALL in turn, remapping and unmapping, port always ready."""
     bench = await Bench(dut, f"sweep {race} {latency}").start()
     await sweep(bench, RACES[race], latency)
 
 
 @cocotb.test(timeout_time=500, timeout_unit="ms")
-@parametrize(race=list(RACES), latency=[1, 20, 100])
-async def invalidation_moved_across_under_pressure(dut: Any, race: str, latency: int) -> None:
+@parametrize(latency=[1, 20, 100], race=list(RACES))
+async def invalidation_moved_across_under_pressure(dut: Any, latency: int, race: str) -> None:
     """The same under back-pressure."""
     bench = await Bench(dut, f"pressed {race} {latency}").start()
     await pressed_sweep(bench, RACES[race], latency)
 
 
 @cocotb.test(timeout_time=500, timeout_unit="ms")
-@parametrize(race=["walk", "hit", "cold late write", "drop-in"], latency=[1, 20])
-async def hold_moved_across(dut: Any, race: str, latency: int) -> None:
+@parametrize(latency=[1, 20], race=["walk", "hit", "cold_write", "drop_in"])
+async def hold_moved_across(dut: Any, latency: int, race: str) -> None:
     """The same with a hold, whose release comes after *drained* and after another change of the PTE."""
     bench = await Bench(dut, f"hold {race} {latency}").start()
     await sweep(bench, RACES[race], latency, hold=True)

@@ -16,25 +16,25 @@ def _read_and_write(bench: Bench, va: int) -> list[Access]:
 
 
 UPDATES = {
-    "first read": Race(False, one_read, bits=USER_RW & ~(A | D)),
-    "first write": Race(False, late_write, bits=USER_RW & ~D),
-    "read and write": Race(False, _read_and_write, bits=USER_RW & ~(A | D)),
+    "read": Race(False, one_read, bits=USER_RW & ~(A | D)),
+    "write": Race(False, late_write, bits=USER_RW & ~D),
+    "both": Race(False, _read_and_write, bits=USER_RW & ~(A | D)),
 }
 """Where the walker sets A and D: the leaf lacks them."""
 
 
 @cocotb.test(timeout_time=500, timeout_unit="ms")
-@parametrize(race=list(UPDATES), latency=[1, 20, 100])
-async def invalidation_moved_across_an_update(dut: Any, race: str, latency: int) -> None:
+@parametrize(latency=[1, 20, 100], race=list(UPDATES))
+async def invalidation_moved_across_an_update(dut: Any, latency: int, race: str) -> None:
     """PAGE, RANGE, ASID and ALL in turn, remapping and unmapping; the host's change of the PTE is never lost."""
     bench = await Bench(dut, f"update {race} {latency}").start()
     await sweep(bench, UPDATES[race], latency)
 
 
 @cocotb.test(timeout_time=500, timeout_unit="ms")
-@parametrize(race=list(UPDATES), latency=[1, 20, 100])
+@parametrize(latency=[1, 20, 100], race=list(UPDATES))
 async def invalidation_moved_across_an_update_under_pressure(
-    dut: Any, race: str, latency: int
+    dut: Any, latency: int, race: str
 ) -> None:
     """The same under back-pressure."""
     bench = await Bench(dut, f"pressed update {race} {latency}").start()

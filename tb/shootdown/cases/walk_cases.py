@@ -3,6 +3,7 @@
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import msgspec
 from cocotb.clock import Clock
 from cocotb.triggers import RisingEdge
 
+from secmmu.config import PRESETS
 from secmmu.csr import context_register
 from secmmu.internals import ContextLayout
 from secmmu.layouts import CommandKind, CommandLayout, FaultLayout, Response
@@ -20,7 +22,21 @@ from shootdown.agents.memory import PhysicalMemory, Responder
 from shootdown.agents.pins import Pins, Sink, Source, Stepped
 from shootdown.agents.translation import LEVELS
 
-__all__ = ["IMAGE_FILE", "JOB_FILE", "RESULT_FILE", "Access", "Answer", "Job", "walk"]
+__all__ = [
+    "ASIDS",
+    "IMAGE_FILE",
+    "JOB_FILE",
+    "MMU",
+    "RESULT_FILE",
+    "Access",
+    "Answer",
+    "Job",
+    "walk",
+]
+
+ASIDS = 256
+MMU = replace(PRESETS["tiny"], levels=5, asid_bits=8, contexts=ASIDS)
+"""Serves every mode, with the ``svadu`` of the job; the smallest is the fastest to build and to simulate."""
 
 JOB_FILE = "job.json"
 IMAGE_FILE = "image.bin"
@@ -73,7 +89,8 @@ class _Mmu:
         self._answers: list[Answer] = []
         self.tables = PhysicalMemory(self._word)
         self.tables.exists = lambda address: 0 <= address - job.base < len(self._image)
-        pins, clock, rng = Pins(dut), lambda: self._cycle, random.Random(0)
+        pins = Pins(dut, replace(MMU, svadu=job.svadu))
+        clock, rng = lambda: self._cycle, random.Random(0)
         self._pins = pins
         self._device = Device(pins, clock)
         data = Responder(pins, "memory__", PhysicalMemory(), clock, rng)
@@ -97,7 +114,8 @@ class _Mmu:
     async def reset(self) -> None:
         """Start the clock and reset; what nobody drives later is low."""
         Clock(self._dut.clk, 10, unit="ns").start()
-        for name in ("csr__arvalid", "resume__valid", "dropin__valid"):
+        idle = ("csr__arvalid", "csr__rready", "resume__valid", "dropin__valid", "dropped__ready")
+        for name in idle:
             self._pins.drive(name, 0)
         for agent in self._agents:
             agent.reset()
