@@ -43,7 +43,7 @@ def audit(machine: "Machine") -> Steps:
 
 
 def check_counts(machine: "Machine") -> None:
-    """Check references and mapcounts against PTEs, page caches and swap, and the uses of swap slots.
+    """Check references and mapcounts against PTEs, page caches and swap, the uses of swap slots, and the LRU lists.
 
     Raises
     ------
@@ -69,6 +69,9 @@ def check_counts(machine: "Machine") -> None:
             raise HostError(
                 f"frame {pfn:#x}: refcount is {page.refcount}, but it has {references[pfn]} users"
             )
+    for page in machine.lru:
+        if machine.frames.pages.get(page.pfn) is not page:
+            raise HostError(f"frame {page.pfn:#x}: it is on an LRU list, but was freed")
     if slots != machine.swap.uses:
         slot = next(iter(sorted(slots.items() ^ machine.swap.uses.items())))[0]
         raise HostError(

@@ -472,6 +472,34 @@ def test_a_leaf_with_a_pin_stays():
     host.play(put_user_page(host.machine, pins[0], dirty=True))
 
 
+@pytest.mark.parametrize("step", ["alloc_page", "copy_page", "notifier_call"])
+@pytest.mark.parametrize("pages", [4, PAGES], ids=["a part", "the whole"])
+def test_a_leaf_that_is_dropped_while_it_moves_is_let_go_of(pages, step):
+    """MADV_DONTNEED holds mmap_sem shared, as the move does, which has references of its own to what it copies."""
+    host, results = Huge("v4.13"), []
+    host.play(host.prepare(), host.collapse())
+    old = host.page()
+    path = "migrate_misplaced_transhuge_page"
+    gate = Gate("thread0", path, step, Signal("reached"), Signal("opened"))
+    host.machine.sched.gates.append(gate)
+
+    def move():
+        yield Acquire(host.mm.mmap_sem, shared=True)
+        yield from balance(host, results)
+        host.machine.sched.release(host.mm.mmap_sem)
+
+    def drop():
+        yield Wait(gate.reached)
+        yield from host.call("madvise_dontneed", 0, pages - 1)
+        host.machine.sched.fire(gate.opened)
+
+    host.run(move(), drop())
+    host.play()
+    assert results == [False]
+    assert host.contents() == [None, None, 511 if pages < PAGES else None]
+    assert host.machine.frames.pages.get(old.pfn) is not old
+
+
 def test_other_kernels_do_not_move_a_leaf_whole():
     """It came with 3.8 and went with 5.14."""
     host = Huge("v6.6")

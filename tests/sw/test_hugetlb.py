@@ -139,6 +139,45 @@ def test_mprotect_changes_the_leaf_as_a_whole(policy):
     assert host.content() == 5
 
 
+def fork_it(host):
+    yield from syscalls.fork(host.machine, host.mm)
+
+
+def protect_it(host):
+    last = BASE + 2 * PAGES - 1
+    yield from syscalls.mprotect(host.machine, host.mm, BASE, last, read=True, write=False)
+
+
+@pytest.mark.parametrize("policy", [V9, V6_6], ids=["v9", "v6.6"])
+@pytest.mark.parametrize(
+    ("work", "path"), [(fork_it, "copy_hugetlb_page_range"), (protect_it, "mprotect")]
+)
+def test_a_huge_page_that_truncation_takes_away_before_its_turn_is_passed_over(work, path, policy):
+    """Neither holds the reverse map's lock, and truncation has no mmap_sem: it waits for the first page's lock only."""
+    host = Hugetlb(policy)
+    host.play(
+        host.prepare(pages=2 * PAGES),
+        access(host.machine, host.mm, BASE + PAGES, 0, write=False),
+        host.store(5),
+    )
+    gate = Gate("thread0", path, "pte_write", Signal("reached"), Signal("opened"))
+    host.machine.sched.gates.append(gate)
+
+    def truncate():
+        yield Wait(gate.reached)
+        yield from truncate_range(host.machine, host.file, PAGES, 2 * PAGES - 1)
+
+    def go_on():
+        yield Wait(gate.reached)
+        yield 5_000
+        host.machine.sched.fire(gate.opened)
+
+    host.run(work(host), truncate(), go_on())
+    host.play()
+    assert host.mm.tables.huge(BASE)
+    assert not host.mm.tables.huge(BASE + PAGES)
+
+
 @pytest.mark.parametrize(
     ("call", "arguments", "message"),
     [

@@ -44,6 +44,21 @@ def test_freed_behind_a_command_for_tables() -> None:
     assert scene.violations("I17") == []
 
 
+def test_freed_behind_a_bracket_that_was_over_before_a_walk_came_that_way() -> None:
+    """Held or not, what a command took from the walk cache a later walk puts there again."""
+    for walked, broken in ((15, 0), (60, 1)):
+        scene = Scene(V6_6)
+        tables(scene)
+        scene.fill(walked, MM, VPN, PFN, entry=3)
+        killed = (3,) if walked < 30 else ()
+        scene.at(30).command(MM, 0x400, 0x5FF, killed=killed, flags=CommandFlag.HOLD)
+        unlink(scene, 100)
+        scene.at(130).free(LEAF)
+        found = [v.what for v in scene.violations("I17")]
+        assert len(found) == broken
+        assert all("no command had taken it from the walk cache" in what for what in found)
+
+
 def test_freed_without_one_or_behind_one_for_leaves() -> None:
     """Bugs B11 and B36: the walk cache still leads there; a table that was never walked is none's business."""
     for walked, flags, broken in (

@@ -1,10 +1,11 @@
 """I23: an asid changes hands empty."""
 
+from hostmm.pack import packer
 from hostmm.policies import V9
 from hostmm.timeline import Row
-from secmmu.layouts import CommandKind
+from secmmu.layouts import CommandKind, Event, FillArg
 from shootdown.checks import check, examined
-from tests.tb.timelines import Scene
+from tests.tb.timelines import Scene, pte
 
 OLD, NEW, ASID, VPN, PFN = 1, 2, 5, 0x10, 0x20
 VA = VPN << 12
@@ -50,6 +51,24 @@ def test_an_entry_a_use_or_a_walk_comes_along() -> None:
     assert any("while TLB entry 3 still holds page 0x10 of the old one" in what for what in whats)
     assert any("TLB entry 4 is filled by a walk from before" in what for what in whats)
     assert any("is in flight" in what for what in whats)
+
+
+def test_a_drop_in_comes_along() -> None:
+    """What the driver offered for the old address space is filled for the new one; what it offers later is as it should be."""
+    for offered, broken in ((90, 1), (130, 0)):
+        scene = Scene(V9)
+        given(scene, OLD, 10)
+        if offered > 120:
+            given(scene, NEW, 120)
+        scene.at(offered).row(Row.DROP_IN, mm=ASID, vpn=VPN, pfn=PFN, tag=1)
+        if offered < 120:
+            given(scene, NEW, 120)
+        arg, word = packer(FillArg())(asid=ASID, entry=3, level=0), pte(PFN, writable=False)
+        scene.hardware(140, Event.FILL, arg=arg, a=VPN, b=word)
+        scene.hardware(140, Event.DROPPED, tag=1, arg=1)
+        whats = [v.what for v in scene.violations("I23")]
+        assert len(whats) == broken
+        assert all("TLB entry 3 is filled by a drop-in from before" in what for what in whats)
 
 
 def test_given_to_the_same_again() -> None:

@@ -1,5 +1,7 @@
 """The LRU lists of user pages: what reclaim looks at, and in which order."""
 
+from collections.abc import Iterator
+
 from hostmm.mm.frames import Page
 
 __all__ = ["Lru"]
@@ -17,6 +19,9 @@ class Lru:
 
     def __len__(self) -> int:
         return sum(len(pages) for pages in self._lists.values())
+
+    def __iter__(self) -> Iterator[Page]:
+        return (page for pages in self._lists.values() for page in pages)
 
     @property
     def active(self) -> int:

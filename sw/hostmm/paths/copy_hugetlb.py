@@ -25,24 +25,35 @@ def copy_hugetlb_page_range(machine: "Machine", vma: Vma, child: MmStruct) -> St
     with machine.sched.path(_NAME) as result:
         if vma.cow:
             yield from parent.notifiers.at(_NAME, Point.START, first, last)
-        leaves = parent.tables.huge_leaves(first, last)
-        for base in leaves:
-            yield from _copy_leaf(machine, vma, child, base)
+        copied = 0
+        for base in parent.tables.huge_leaves(first, last):
+            copied += yield from _copy_leaf(machine, vma, child, base)
         if vma.cow:
             yield from parent.notifiers.at(_NAME, Point.END, first, last)
-        result.append(len(leaves))
+        result.append(copied)
 
 
 def _copy_leaf(machine: "Machine", vma: Vma, child: MmStruct, base: int) -> Steps:
+    """Copy one leaf; returns whether it was still there: truncation waits for no fork."""
     tables = vma.mm.tables
     target, source = child.tables.pmd_lock(base), tables.pmd_lock(base)
     yield Acquire(target)
     # The child's first, always (SINGLE_DEPTH_NESTING).
     yield Acquire(source, ordered=False)
-    if vma.cow and tables.huge(base) & PTE_W:
-        yield "pte_write"
-        tables.set_huge(base, tables.huge(base) & ~PTE_W)
     leaf = tables.huge(base)
+    if vma.cow and leaf & PTE_W:
+        yield "pte_write"
+        leaf &= ~PTE_W
+        tables.set_huge(base, leaf)
+    if leaf:
+        yield from _share(machine, child, base, leaf)
+    machine.sched.release(source)
+    yield from pte_unmap_unlock(machine, target)
+    return bool(leaf)
+
+
+def _share(machine: "Machine", child: MmStruct, base: int, leaf: int) -> Steps:
+    """Let the child map what the parent's leaf maps."""
     pages = huge_pages(machine, machine.frames.pages[pte_pfn(leaf)])
     yield "refcount"
     for page in pages:
@@ -51,5 +62,3 @@ def _copy_leaf(machine: "Machine", vma: Vma, child: MmStruct, base: int) -> Step
     child.add_rss(PAGE_WORDS, anon=is_anon(pages[0]))
     yield "pte_write"
     child.tables.set_huge(base, leaf & ~PTE_A)
-    machine.sched.release(source)
-    yield from pte_unmap_unlock(machine, target)

@@ -43,30 +43,34 @@ def migrate_misplaced_transhuge_page(machine: "Machine", vma: Vma, base: int) ->
     machine.policy.require(_NAME)
     head = machine.frames.pages[pte_pfn(vma.mm.tables.huge(base))]
     yield Acquire(head.lock)
-    leaf = yield from _hint(machine, vma, base)
+    leaf, old = yield from _hint(machine, vma, base, head)
     moved = False
-    if leaf and pte_pfn(leaf) == head.pfn:
+    if old:
         machine.lru.remove(head)
         with machine.sched.path(_NAME) as result:
             new = yield from alloc_huge_page(machine)
-            old = huge_pages(machine, head)
             for source, copy in zip(old, new, strict=True):
                 yield "copy_page"
                 machine.copy_page(copy.address, source.address, pfn=copy.pfn)
             moved = yield from _bracketed_switch(machine, vma, base, leaf, old, new)
             result.append(moved)
         machine.lru.add(new[0] if moved else head, active=head.active)
-        for page in old if moved else new:
+        # Of what has moved the mapping's reference, too.
+        for page in [*old, *(old if moved else new)]:
             yield "free_page"
             machine.frames.put(page)
     machine.sched.release(head.lock)
     return moved
 
 
-def _hint(machine: "Machine", vma: Vma, base: int) -> Steps:
-    """Close a 2 MiB leaf to CPU and device alike (``change_huge_pmd``); returns it as it was, 0 where there is none."""
+def _hint(machine: "Machine", vma: Vma, base: int, head: Page) -> Steps:
+    """Close a 2 MiB leaf to CPU and device alike (``change_huge_pmd``).
+
+    Returns (the leaf as it was, the pages that begin with ``head``, each with a reference: who unmaps them meanwhile
+    must not free them; empty where the leaf is another or gone).
+    """
     tables, notifiers, last = vma.mm.tables, vma.mm.notifiers, base + PAGE_WORDS - 1
-    lock = tables.pmd_lock(base)
+    lock, old = tables.pmd_lock(base), list[Page]()
     with machine.sched.path(_HINT):
         yield from notifiers.at(_HINT, Point.START, base, last)
         yield Acquire(lock)
@@ -76,10 +80,14 @@ def _hint(machine: "Machine", vma: Vma, base: int) -> Steps:
             tables.clear_huge(base, leaves=True)
             yield "pte_write"
             tables.set_huge(base, leaf & ~PTE_U)
+        if leaf and pte_pfn(leaf) == head.pfn:
+            old = huge_pages(machine, head)
+            for page in old:
+                machine.frames.get(page)
         yield from pte_unmap_unlock(machine, lock)
         yield from notifiers.at(_HINT, Point.END, base, last)
         yield from flush_tlb_range(machine, vma.mm, base, last)
-    return leaf
+    return leaf, old
 
 
 def _bracketed_switch(
@@ -90,7 +98,7 @@ def _bracketed_switch(
     yield from notifiers.at(_NAME, Point.START, base, last)
     yield Acquire(lock)
     same = pte_pfn(tables.huge(base)) == old[0].pfn
-    moved = same and all(page.refcount == 1 for page in old)
+    moved = same and all(page.refcount == 2 for page in old)
     if same:
         yield "pte_clear"
         tables.clear_huge(base, leaves=True)

@@ -85,16 +85,18 @@ def _close(mm: MmStruct, begin: int | None, last: int) -> Steps:
 
 
 def _change_huge(machine: "Machine", vma: Vma, base: int) -> Steps:
-    """Change the leaf of a huge page (``hugetlb_change_protection``); returns how many."""
+    """Change the leaf of a huge page (``hugetlb_change_protection``); returns how many: truncation may have come first."""
     tables = vma.mm.tables
     lock = tables.pmd_lock(base)
     yield Acquire(lock)
-    yield "pte_clear"
-    leaf = tables.clear_huge(base)
-    yield "pte_write"
-    tables.set_huge(base, modified(vma, leaf))
+    there = bool(tables.huge(base))
+    if there:
+        yield "pte_clear"
+        leaf = tables.clear_huge(base)
+        yield "pte_write"
+        tables.set_huge(base, modified(vma, leaf))
     yield from pte_unmap_unlock(machine, lock)
-    return 1
+    return int(there)
 
 
 def _change_ptes(machine: "Machine", vma: Vma, low: int, high: int, lock: Lock) -> Steps:

@@ -95,7 +95,7 @@ def _early(history: History, table: _Table) -> Findings:
     used = any(
         table.leads(walk) and table.linked < walk.begin < table.unlinked for walk in history.walks
     )
-    if used and not any(_reaches(command, table) for command in history.commands):
+    if used and not any(_reaches(history, command, table) for command in history.commands):
         what = f"{place} {done} although no command had taken it from the walk cache"
         yield at_row(history, "I17", table.freed, what, path=_untold(history, table))
 
@@ -106,16 +106,19 @@ def _untold(history: History, table: _Table) -> str | None:
     return next(filter(None, (off_the_chain(history, s, table.freed) for s in mine)), None)
 
 
-def _reaches(command: Command, table: _Table) -> bool:
-    """Whether a command, done before the free, made the MMU forget the way to a table.
+def _reaches(history: History, command: Command, table: _Table) -> bool:
+    """Whether a command, done before the free, made the MMU forget the way to a table for good.
 
-    One that came before the table was unlinked does, too, if it left the address space without tables (exit).
+    One that came before the table was unlinked does, too, if no walk has come that way since (exit).
     """
     whole = command.overlaps(command.asid, table.first, table.last)
     forgets = command.mm == table.mm and whole and CommandFlag.LEAF_ONLY not in command.flags
-    held = CommandFlag.HOLD in command.flags
-    behind = command.issue > table.unlinked or held
-    return command.invalidates and forgets and behind and command.drained < table.freed
+    if not (command.invalidates and forgets and command.drained < table.freed):
+        return False
+    return command.issue > table.unlinked or not any(
+        table.leads(walk) and command.accepted < walk.begin < table.unlinked
+        for walk in history.walks
+    )
 
 
 def _seen(history: History, walker: list[Report]) -> Findings:

@@ -3,7 +3,7 @@
 import itertools
 
 from shootdown.checks.violation import Findings, at_row, by_nobody
-from shootdown.history import History
+from shootdown.history import Entry, History
 
 __all__ = ["check_tags", "count_tags"]
 
@@ -18,12 +18,19 @@ def check_tags(history: History) -> Findings:
             if entry.begin < row < entry.end:
                 what = f"{place} while TLB entry {entry.index} still holds page {entry.first:#x} of the old one"
                 yield at_row(history, "I23", row, what, entry)
-            elif entry.walk is not None and entry.walk.begin < row < entry.begin:
-                what = f"{place}, and then TLB entry {entry.index} is filled by a walk from before"
+            elif row < entry.begin and _obtained_before(history, entry, row):
+                how = "a walk" if entry.walk else "a drop-in"
+                what = f"{place}, and then TLB entry {entry.index} is filled by {how} from before"
                 yield by_nobody("I23", entry.begin_cycle, what, entry)
         for use in history.uses:
             if use.asid == asid and use.begin < row < use.end:
                 yield at_row(history, "I23", row, f"{place} while the {use.name} is in flight", use)
+
+
+def _obtained_before(history: History, entry: Entry, row: int) -> bool:
+    if entry.walk is not None:
+        return entry.walk.begin < row
+    return entry.latched is not None and entry.latched < history.rows.cycle_of(row)
 
 
 def _handovers(history: History) -> list[tuple[int, int, int, int]]:
