@@ -13,7 +13,7 @@ from pathlib import Path
 
 import filelock
 
-from shootdown.errors import BuildError, ToolError
+from shootdown.errors import BuildError, BuildTimeoutError, ToolError
 from shootdown.processes import run_group
 
 __all__ = ["cache_folder", "cached_text", "compile_cached"]
@@ -52,6 +52,7 @@ def compile_cached(
     product: str,
     environment: dict[str, str],
     version: str,
+    limit_s: float | None = None,
 ) -> Path:
     """Return ``product``, made by ``commands`` from ``sources``, from the cache where it is there already.
 
@@ -69,11 +70,15 @@ def compile_cached(
         Laid over this process' environment; not part of the hash.
     version : str
         What the result depends on besides: versions of the compilers.
+    limit_s : float or None
+        Wall-clock limit of each command, in seconds; not part of the hash.
 
     Raises
     ------
     BuildError
         A command failed; its output is kept in the named log.
+    BuildTimeoutError
+        One ran longer than ``limit_s``.
     """
     parts = [_FORMAT, sources, commands, product, version]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
@@ -83,7 +88,7 @@ def compile_cached(
         return result
     with filelock.FileLock(f"{folder}.lock"):
         if not result.is_file():
-            _compile(folder, sources, commands, product, environment)
+            _compile(folder, sources, commands, product, environment, limit_s)
     return result
 
 
@@ -93,6 +98,7 @@ def _compile(
     commands: list[list[str]],
     product: str,
     environment: dict[str, str],
+    limit_s: float | None,
 ) -> None:
     work, log = Path(f"{folder}.building"), Path(f"{folder}.failed.log")
     shutil.rmtree(work, ignore_errors=True)
@@ -100,12 +106,8 @@ def _compile(
     try:
         for file, text in sources.items():
             (work / file).write_text(text)
-        with (work / "build.log").open("wb") as output:
-            for command in commands:
-                status = run_group(command, cwd=work, env={**os.environ, **environment}, log=output)
-                if status != 0:
-                    (work / "build.log").replace(log)
-                    raise BuildError(f"{command[0]} failed with status {status}: see {log}")
+        for command in commands:
+            _perform(command, work, environment, limit_s, log)
         ready = work / "ready"
         ready.mkdir()
         (work / product).replace(ready / Path(product).name)
@@ -114,6 +116,24 @@ def _compile(
         log.unlink(missing_ok=True)
     finally:
         shutil.rmtree(work, ignore_errors=True)
+
+
+def _perform(
+    command: list[str], work: Path, environment: dict[str, str], limit_s: float | None, log: Path
+) -> None:
+    """Run one command; what it and those before said goes to ``log`` where it fails."""
+    said = work / "build.log"
+    try:
+        with said.open("ab") as output:
+            status = run_group(
+                command, cwd=work, env={**os.environ, **environment}, log=output, timeout_s=limit_s
+            )
+    except TimeoutError as error:
+        said.replace(log)
+        raise BuildTimeoutError(f"{error}: see {log}", log) from None
+    if status != 0:
+        said.replace(log)
+        raise BuildError(f"{command[0]} failed with status {status}: see {log}")
 
 
 def cached_text(name: str, parts: object, make: Callable[[], str]) -> str:

@@ -1,7 +1,10 @@
 """The bench's error tree: what a user may be shown as one line."""
 
+from pathlib import Path
+
 __all__ = [
     "BuildError",
+    "BuildTimeoutError",
     "ShootdownError",
     "SimulationError",
     "ToolError",
@@ -19,6 +22,14 @@ class ToolError(ShootdownError):
 
 class BuildError(ShootdownError):
     """A simulator refused the design; the message names the log."""
+
+
+class BuildTimeoutError(BuildError):
+    """A build took longer than it may; ``log`` has what it said until then."""
+
+    def __init__(self, message: str, log: Path) -> None:
+        super().__init__(message)
+        self.log = log
 
 
 class SimulationError(ShootdownError):

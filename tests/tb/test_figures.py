@@ -60,6 +60,8 @@ def test_the_fpga_figures_take_the_best_placement() -> None:
     (clock,) = fpga_figures([msgspec.structs.replace(FIT, name="default")])
     assert (clock.target, clock.passed) == (115, True)
     assert fpga_figures([msgspec.structs.replace(FIT, name="test")]) == []
+    (clock,) = fpga_figures([msgspec.structs.replace(FIT, name="default", routed=False)])
+    assert clock.name.endswith("(not routed: estimate)")
 
 
 def test_the_sweep_counts_by_its_failed_cases(tmp_path: Path) -> None:
@@ -89,6 +91,7 @@ def test_bad_input_is_one_line(
         (["figures", "--sweep", "none.xml"], "none.xml tells of no case that ran: make sweep"),
         (["fpga", "--preset", "huge"], "preset must be one of tiny, default, test, not 'huge'"),
         (["fpga", "--seeds", "0"], "--seeds must be from 1 to 3, not 0"),
+        (["fpga", "--limit", "nan"], "--limit must be more than 0 minutes, not nan"),
         (["verilog", "--preset", "x", "-o", "a.v"], "preset must be one of tiny, default, test"),
     ):
         assert main(words) == 2

@@ -9,7 +9,7 @@ import msgspec
 from secmmu.config import PRESETS
 from shootdown.errors import UsageError
 from shootdown.files import require_writable, write_whole
-from shootdown.fpga import SEEDS, Fit, fit_preset
+from shootdown.fpga import LIMIT_S, SEEDS, Fit, fit_preset
 
 __all__ = ["add_parser"]
 
@@ -29,6 +29,13 @@ def add_parser(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
         default=len(SEEDS),
         help=f"placements to try, 1 to {len(SEEDS)} (default {len(SEEDS)})",
     )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=LIMIT_S / 60,
+        metavar="MINUTES",
+        help=f"give up a placement that is not routed by then (default {LIMIT_S / 60:g})",
+    )
     parser.add_argument("--path", action="store_true", help="print the longest path as well")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
     parser.set_defaults(command=_fpga)
@@ -41,11 +48,13 @@ def _fpga(chosen: argparse.Namespace) -> int:
             raise UsageError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
     if not 1 <= chosen.seeds <= len(SEEDS):
         raise UsageError(f"--seeds must be from 1 to {len(SEEDS)}, not {chosen.seeds}")
+    if not chosen.limit > 0:
+        raise UsageError(f"--limit must be more than 0 minutes, not {chosen.limit:g}")
     require_writable(chosen.json)
     fits = []
     for preset in presets:
         print(f"fpga: {preset}, {chosen.seeds} placements", file=sys.stderr, flush=True)
-        fits.append(fit_preset(preset, SEEDS[: chosen.seeds]))
+        fits.append(fit_preset(preset, SEEDS[: chosen.seeds], chosen.limit * 60))
     _print_table(fits)
     if chosen.path:
         for fit in fits:
@@ -62,6 +71,8 @@ def _print_table(fits: list[Fit]) -> None:
     )
     for fit in fits:
         clocks = " ".join(f"{clock:.1f}" for clock in fit.fmax_mhz)
+        if not fit.routed:
+            clocks = "not routed within --limit: the placer's estimate"
         print(
             f"{fit.name:<10} {fit.luts:>7} {fit.flip_flops:>7} {fit.block_rams:>5}"
             f" {fit.best_mhz:>9.1f}   {clocks}"
