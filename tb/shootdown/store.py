@@ -55,6 +55,7 @@ def save_timeline(history: History, path: Path) -> None:
     merged = rows.columns | {"position": np.arange(rows.count)}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with duckdb.connect() as connection:
+        connection.execute("SET enable_progress_bar = false")
         connection.register("merged", merged)
         try:
             connection.execute(

@@ -45,6 +45,38 @@ def test_reads_back_row_by_row(tmp_path: Path) -> None:
         assert drained == ("hardware", "DRAINED", None, None, 0, 0, None, None, None)
 
 
+def test_a_large_run_is_saved_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DuckDB takes a child process for a person, and draws a bar into the output of what takes more than two seconds."""
+    shown = []
+
+    class Watched:
+        def __init__(self) -> None:
+            self.connection = connect()
+            self.connection.execute("SET enable_progress_bar = true")
+
+        def __enter__(self) -> "Watched":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.connection.close()
+
+        def register(self, *words: object) -> None:
+            self.connection.register(*words)
+
+        def execute(self, statement: str, *parameters: object) -> None:
+            if statement.startswith("COPY"):
+                query = "SELECT current_setting('enable_progress_bar')"
+                shown.extend(self.connection.execute(query).fetchall())
+            self.connection.execute(statement, *parameters)
+
+    connect = duckdb.connect
+    monkeypatch.setattr(duckdb, "connect", Watched)
+    save_timeline(scene().history(), tmp_path / "timeline.parquet")
+    assert shown == [(False,)]
+
+
 def test_empty_run(tmp_path: Path) -> None:
     """It has no rows, but all columns."""
     file = tmp_path / "timeline.parquet"
