@@ -188,6 +188,7 @@ class Control:
             Sink(pins, "csr__r", ("data", "resp"), self._take_value),
         ]
         self._halves: list[Stepped] = [*self._sinks, *self._sources]
+        self._valids = sum(half.valid for half in (*self._sinks, *self._sources))
 
     def reset(self) -> None:
         """Forget everything (only under the device's reset)."""
@@ -247,6 +248,8 @@ class Control:
 
     def step(self) -> None:
         """Serve one clock edge."""
+        if not self._pins.watch & self._valids and self.due():
+            return
         for name, announced in self._announced.items():
             if not announced and self._pins.watch & self._completed[name]:
                 # What a completion says holds from its first valid on, whenever the host takes it.

@@ -86,6 +86,7 @@ class Device:
     """
 
     def __init__(self, pins: Pins, clock: Callable[[], int], stem: str = "device__") -> None:
+        self._pins = pins
         self._clock = clock
         self._reads: deque[Access] = deque()
         self._writes: deque[Access] = deque()
@@ -102,6 +103,8 @@ class Device:
             ),
         ]
 
+        self._valids = sum(half.valid for half in (self.r, self.b, *self._sources))
+
     def reset(self) -> None:
         """Forget every burst (only under the device's reset)."""
         for queue in (self._reads, self._writes, self._data, self._open):
@@ -113,6 +116,8 @@ class Device:
 
     def step(self) -> None:
         """Serve one clock edge."""
+        if not self._pins.watch & self._valids and self.due():
+            return
         self.r.step()
         self.b.step()
         for source in self._sources:

@@ -170,6 +170,7 @@ class Responder:
         *,
         write: bool = True,
     ) -> None:
+        self._pins = pins
         self._memory = memory
         self._clock = clock
         self._rng = rng
@@ -200,6 +201,8 @@ class Responder:
                 Source(pins, f"{stem}b", ("id", "resp"), self._next_write, lambda _c: None)
             )
 
+        self._valids = sum(half.valid for half in (*self._sinks, *self._sources))
+
     def reset(self) -> None:
         """Forget every burst (only under the device's reset)."""
         self._reads.clear()
@@ -217,6 +220,8 @@ class Responder:
 
     def step(self) -> None:
         """Serve one clock edge."""
+        if not self._pins.watch & self._valids and self.due() > self._clock():
+            return
         for sink in self._sinks:
             sink.step()
         self._match_data()

@@ -165,6 +165,11 @@ class Source:
         Asked once a clock while nothing is presented: a ``(payload, context)`` pair to present, or None.
     sent : callable
         Called with the context when the device takes the payload.
+
+    Attributes
+    ----------
+    valid : int
+        Mask of that pin in :attr:`Pins.watch`.
     """
 
     def __init__(
@@ -177,6 +182,7 @@ class Source:
     ) -> None:
         self._pins = pins
         self._valid = f"{stem}valid"
+        self.valid = pins.bit(self._valid)
         self._ready = pins.bit(f"{stem}ready")
         self._fields = {field: f"{stem}{field}" for field in fields}
         self._pick = pick
@@ -225,6 +231,8 @@ class Sink:
 
     Attributes
     ----------
+    valid : int
+        Mask of that pin in :attr:`Pins.watch`.
     pace : Pace
         Whether to be ready in the next clock.
     after_valid : bool
@@ -235,7 +243,7 @@ class Sink:
         self, pins: Pins, stem: str, fields: Sequence[str], taken: Callable[[dict[str, int]], None]
     ) -> None:
         self._pins = pins
-        self._valid = pins.bit(f"{stem}valid")
+        self.valid = pins.bit(f"{stem}valid")
         self._ready = f"{stem}ready"
         self._fields = {field: f"{stem}{field}" for field in fields}
         self._taken = taken
@@ -259,7 +267,7 @@ class Sink:
     def step(self) -> None:
         """Take a payload handshaken at this edge and decide about the next."""
         pins = self._pins
-        valid = pins.watch & self._valid
+        valid = pins.watch & self.valid
         if not valid and self.rests:
             return
         took = self._open and valid
