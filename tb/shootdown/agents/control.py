@@ -18,7 +18,7 @@ from secmmu.layouts import (
     Phase,
     ResumeLayout,
 )
-from shootdown.agents.pins import NEVER, Pins, Sink, Source, Stepped
+from shootdown.agents.pins import NEVER, Pins, Sink, Source
 
 __all__ = ["Command", "Control", "Dropin", "Fault", "unpacker"]
 
@@ -187,8 +187,8 @@ class Control:
             Sink(pins, "csr__b", ("resp",), self._take_written),
             Sink(pins, "csr__r", ("data", "resp"), self._take_value),
         ]
-        self._halves: list[Stepped] = [*self._sinks, *self._sources]
-        self._valids = sum(half.valid for half in (*self._sinks, *self._sources))
+        self._halves: list[Sink | Source] = [*self._sinks, *self._sources]
+        self._valids = sum(half.valid for half in self._halves)
 
     def reset(self) -> None:
         """Forget everything (only under the device's reset)."""

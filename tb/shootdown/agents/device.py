@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shootdown.agents.memory import ADDRESS_FIELDS
-from shootdown.agents.pins import NEVER, Pins, Sink, Source, Stepped
+from shootdown.agents.pins import NEVER, Pins, Sink, Source
 
 __all__ = ["Access", "Device"]
 
@@ -103,25 +103,23 @@ class Device:
             ),
         ]
 
-        self._valids = sum(half.valid for half in (self.r, self.b, *self._sources))
+        self._halves: list[Sink | Source] = [self.r, self.b, *self._sources]
+        self._valids = sum(half.valid for half in self._halves)
 
     def reset(self) -> None:
         """Forget every burst (only under the device's reset)."""
         for queue in (self._reads, self._writes, self._data, self._open):
             queue.clear()
         self.issued = self.answered = 0
-        halves: list[Stepped] = [self.r, self.b, *self._sources]
-        for half in halves:
+        for half in self._halves:
             half.reset()
 
     def step(self) -> None:
         """Serve one clock edge."""
         if not self._pins.watch & self._valids and self.due():
             return
-        self.r.step()
-        self.b.step()
-        for source in self._sources:
-            source.step()
+        for half in self._halves:
+            half.step()
 
     def due(self) -> int:
         """Give the cycle from which on a step does something though no pin changes."""

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from shootdown.agents.pins import NEVER, Pace, Pins, Sink, Source, Stepped, always
+from shootdown.agents.pins import NEVER, Pace, Pins, Sink, Source, always
 
 __all__ = ["ADDRESS_FIELDS", "PhysicalMemory", "Responder", "beat_addresses", "pattern"]
 
@@ -201,7 +201,8 @@ class Responder:
                 Source(pins, f"{stem}b", ("id", "resp"), self._next_write, lambda _c: None)
             )
 
-        self._valids = sum(half.valid for half in (*self._sinks, *self._sources))
+        self._halves: list[Sink | Source] = [*self._sinks, *self._sources]
+        self._valids = sum(half.valid for half in self._halves)
 
     def reset(self) -> None:
         """Forget every burst (only under the device's reset)."""
@@ -209,8 +210,7 @@ class Responder:
         self._writes.clear()
         self._answers.clear()
         self._data.clear()
-        halves: list[Stepped] = [*self._sinks, *self._sources]
-        for half in halves:
+        for half in self._halves:
             half.reset()
 
     @property
