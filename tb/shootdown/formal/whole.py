@@ -1,10 +1,11 @@
 """Proofs about the whole MMU: its ports keep the rules of AXI, and everything that it takes it answers."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from amaranth.hdl import Assert, Assume, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
-from amaranth.lib.wiring import In
+from amaranth.lib.wiring import In, Out
 
 from secmmu.axi import Burst
 from secmmu.config import MUTANTS, SecmmuConfig
@@ -55,6 +56,8 @@ CONFIG = SecmmuConfig(
 )
 SV39 = 8
 WORD_SIZE = 3
+LEAF = 0b10
+"""The R of a PTE."""
 PPN_LOW, FRESH_BIT = 10, 28
 """Where the frame begins in a PTE; its bit that says when the PTE was read, in the proof of freshness."""
 ROW_BITS = 4
@@ -115,16 +118,31 @@ class WholeHarness(wiring.Component):
         What is asserted.
     fault : str or None
         One of :data:`shootdown.formal.whole_faults.FAULTS`, or of the RTL's own: the MMU has it.
+    open_cycles : int
+        For ``completion``: cycles in which anything may be offered.
+
+    Members
+    -------
+    rows, free : In
+        The context rows, read in the first cycle; what everybody does. Of no bit anything is assumed, but for ``fresh``:
+        what is made of them keeps the rules.
+    owes : Out(1)
+        For ``completion``: something is offered, or not answered.
     """
 
-    def __init__(self, claim: str, fault: str | None) -> None:
+    rows: Signal
+    free: Signal
+    owes: Signal
+
+    def __init__(self, claim: str, fault: str | None, *, open_cycles: int = OPEN_CYCLES) -> None:
         self.claim = claim
+        self.open_cycles = open_cycles
         config = replace(CONFIG, mutant=fault if fault in MUTANTS else None)
         self.eager = claim == "completion"
         self._rows = [Signal(ContextLayout(), name=f"row{i}") for i in range(CONTEXTS)]
         parts = {"Contexts": lambda config: _Rows(config, self._rows), **faulty(fault)}
         self.mmu = with_parts(Secmmu, **parts)(config)
-        super().__init__({"rows": In(ROW_BITS * CONTEXTS), "free": In(FREE_BITS)})
+        super().__init__({"rows": In(ROW_BITS * CONTEXTS), "free": In(FREE_BITS), "owes": Out(1)})
 
     def elaborate(self, platform: object) -> Module:
         """Surround the MMU, and assert."""
@@ -165,7 +183,7 @@ class WholeHarness(wiring.Component):
             return Const(1, 1)
         self._cycle = Signal(range(ANSWERED_WITHIN + 1))
         m.d.sync += self._cycle.eq(self._cycle + (self._cycle != ANSWERED_WITHIN))
-        return self._cycle < OPEN_CYCLES
+        return self._cycle < self.open_cycles
 
     def _fix_rows(self, m: Module) -> None:
         """Let each context row be anything, the same all the time; where all must be answered, no fault stalls."""
@@ -184,90 +202,82 @@ class WholeHarness(wiring.Component):
     def _drive_device(self, m: Module) -> None:
         device = self.mmu.device
         for prefix in ("ar", "aw"):
-            signals = {field: getattr(device, prefix + field) for field in (*ADDRESS, "valid")}
             last_word = self._take().replicate(PAGE_BITS - WORD_SIZE)
-            address = Cat(Const(0, WORD_SIZE), last_word, self._take_page())
-            m.d.comb += [
-                signals["addr"].eq(address),
-                signals["size"].eq(WORD_SIZE),
-                signals["burst"].eq(Burst.INCR),
-                *(signals[field].eq(self._take()) for field in ("id", "user", "len")),
-                signals["valid"].eq(
-                    self._take() & self._may(m, getattr(device, f"{prefix}ready"), signals["valid"])
-                ),
-                Assume(
-                    stays(
-                        m,
-                        signals["valid"],
-                        getattr(device, f"{prefix}ready"),
-                        channel(device, prefix, ADDRESS),
-                    )
-                ),
-            ]
-        m.d.comb += [
-            device.wvalid.eq((self._take() | self.eager) & self._writes.owed),
-            device.wlast.eq(self._writes.last),
-            device.wdata.eq(self._take()),
-            device.wstrb.eq(Const(-1, 8)),
-            Assume(stays(m, device.wvalid, device.wready, channel(device, "w", W))),
-        ]
+            free: dict[str, Value] = {
+                "addr": Cat(Const(0, WORD_SIZE), last_word, self._take_page()),
+                "size": Const(WORD_SIZE),
+                "burst": Const(Burst.INCR.value),
+                **{field: self._take() for field in ("id", "user", "len")},
+            }
+            fields = {field: getattr(device, prefix + field) for field in ADDRESS}
+            ready, valid = getattr(device, f"{prefix}ready"), getattr(device, f"{prefix}valid")
+            may = self._take() & self._open
+            self._offer(m, valid, ready, may, _payload(fields), _payload(fields, free))
+        # A beat is taken, or it stays: with no other that may come meanwhile only its data is free.
+        may = (self._take() | self.eager) & self._writes.owed
+        fields = {"data": device.wdata, "strb": device.wstrb}
+        free = {"data": self._take(), "strb": Const(-1, len(device.wstrb))}
+        self._offer(m, device.wvalid, device.wready, may, _payload(fields), _payload(fields, free))
+        m.d.comb += device.wlast.eq(self._writes.last)
 
-    def _may(self, m: Module, ready: Value, valid: Value) -> Value:
-        """Return whether VALID may be up: to the end of the open cycles, and then as long as it waits."""
-        waits = Signal()
-        m.d.sync += waits.eq(valid & ~ready)
-        return self._open | waits
+    def _offer(
+        self, m: Module, valid: Value, ready: Value, may: Value, payload: Value, free: Value
+    ) -> None:
+        """Offer what is ``free`` when it ``may`` be; what is offered and not taken stays (A3.2.1)."""
+        waits, before = Signal(), Signal(len(payload))
+        m.d.comb += [valid.eq(waits | may), payload.eq(Mux(waits, before, free))]
+        m.d.sync += [waits.eq(valid & ~ready), before.eq(payload)]
 
     def _drive_memory(self, m: Module) -> None:
         memory, walk = self.mmu.memory, self.mmu.walk
         reads, writes, tables = self._memory_reads, self._memory_writes, self._table_reads
-        for valid, number, owed in (
-            (memory.rvalid, memory.rid, reads.some),
-            (memory.bvalid, memory.bid, writes.answerable),
+        for prefix, owed, said in (
+            ("r", reads.some, {"data": self._take()}),
+            ("b", writes.answerable, {}),
         ):
-            m.d.comb += number.eq(self._take())
-            m.d.comb += valid.eq((self._take() | self.eager) & owed.bit_select(number, 1))
+            fields = {field: getattr(memory, prefix + field) for field in ("id", *said, "resp")}
+            number = self._take()
             if self.eager:
-                m.d.comb += Assume(~owed.any() | valid)
-        m.d.comb += [
-            memory.rlast.eq(reads.last.bit_select(memory.rid, 1)),
-            memory.rdata.eq(self._take()),
-            walk.rvalid.eq((self._take() | self.eager) & tables.some[0]),
-            walk.rlast.eq(1),
-            walk.rdata.eq(self._take_pte()),
-            *(resp[1].eq(self._take()) for resp in (memory.rresp, memory.bresp, walk.rresp)),
-            Assume(stays(m, memory.rvalid, memory.rready, channel(memory, "r", R))),
-            Assume(stays(m, memory.bvalid, memory.bready, channel(memory, "b", B))),
-            Assume(stays(m, walk.rvalid, walk.rready, channel(walk, "r", R))),
-        ]
+                number = Mux(owed.all(), number, owed[1])
+            free = {"id": number, **said, "resp": Cat(Const(0), self._take())}
+            may = (self._take() | self.eager) & owed.bit_select(number, 1)
+            valid, ready = getattr(memory, f"{prefix}valid"), getattr(memory, f"{prefix}ready")
+            self._offer(m, valid, ready, may, _payload(fields), _payload(fields, free))
+        m.d.comb += memory.rlast.eq(reads.last.bit_select(memory.rid, 1))
+        fields = {"data": walk.rdata, "resp": walk.rresp}
+        pte = self._take_pte()
         if self.eager:
             # A walk is one read: what is not a leaf of 1 GiB faults.
-            m.d.comb += Assume(walk.rdata[1])
+            pte = pte | LEAF
+        free = {"data": pte, "resp": Cat(Const(0), self._take())}
+        may = (self._take() | self.eager) & tables.some[0]
+        self._offer(m, walk.rvalid, walk.rready, may, _payload(fields), _payload(fields, free))
+        m.d.comb += walk.rlast.eq(1)
 
     def _drive_host(self, m: Module) -> None:
-        command, dropin, resume = (getattr(self.mmu, name) for name in HOST)
-        for port in (command, dropin, resume):
-            m.d.comb += [
-                port.valid.eq(self._take() & self._may(m, port.ready, port.valid)),
-                Assume(stays(m, port.valid, port.ready, port.payload.as_value())),
-            ]
-        payload = command.payload
+        ports = {name: getattr(self.mmu, name) for name in HOST}
+        free = {name: Signal.like(port.payload, name=name) for name, port in ports.items()}
+        for name, port in ports.items():
+            may = self._take() & self._open
+            payload = port.payload.as_value()
+            self._offer(m, port.valid, port.ready, may, payload, free[name].as_value())
+        command, dropin, resume = free.values()
         for field in ("leaf_only", "whole_asid", "keep_global", "asid", "tag"):
-            m.d.comb += payload[field].eq(self._take())
+            m.d.comb += command[field].eq(self._take())
         m.d.comb += [
-            payload.kind.eq(self._take(3)),
+            command.kind.eq(self._take(3)),
             # What is held waits for a RELEASE, however long.
-            payload.hold.eq(self._take() & (not self.eager)),
-            payload.first.eq(self._take_page()),
-            payload.last.eq(self._take_page()),
-            dropin.payload.asid.eq(self._take()),
-            dropin.payload.grain.eq(self._take(2)),
-            dropin.payload.tag.eq(self._take()),
-            dropin.payload.vpn.eq(self._take_page()),
-            dropin.payload.pte.eq(self._take_pte()),
-            dropin.payload.epoch.eq(self._take(2)),
-            resume.payload.place.eq(self._take()),
-            resume.payload.retry.eq(self._take()),
+            command.hold.eq(self._take() & (not self.eager)),
+            command.first.eq(self._take_page()),
+            command.last.eq(self._take_page()),
+            dropin.asid.eq(self._take()),
+            dropin.grain.eq(self._take(2)),
+            dropin.tag.eq(self._take()),
+            dropin.vpn.eq(self._take_page()),
+            dropin.pte.eq(self._take_pte()),
+            dropin.epoch.eq(self._take(2)),
+            resume.place.eq(self._take()),
+            resume.retry.eq(self._take()),
         ]
 
     def _take_page(self) -> Value:
@@ -344,7 +354,20 @@ class WholeHarness(wiring.Component):
         )
         owes = self._reads.some.any() | self._writes.some.any() | (pending != 0)
         waits = mmu.device.arvalid | mmu.device.awvalid | mmu.command.valid | mmu.dropin.valid
-        m.d.comb += Assert((self._cycle != ANSWERED_WITHIN) | ~(owes | waits))
+        m.d.comb += [
+            self.owes.eq(owes | waits),
+            Assert((self._cycle != ANSWERED_WITHIN) | ~self.owes),
+        ]
+
+
+def _payload(fields: Mapping[str, Value], free: Mapping[str, Value] | None = None) -> Value:
+    """Return the fields one after the other, or what is ``free`` for them and 0 for the others."""
+    if free is None:
+        return Cat(fields.values())
+    return Cat(
+        (free.get(name, Const(0)) | Const(0, len(field)))[: len(field)]
+        for name, field in fields.items()
+    )
 
 
 def _placed(bits: Value, places: tuple[int, ...], width: int) -> Value:
