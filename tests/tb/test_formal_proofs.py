@@ -58,7 +58,7 @@ def test_a_short_proof_holds_and_finds_its_fault(name, mutant, answer, tmp_path)
     ("options", "message"),
     [
         (["--proof", "everything"], "proof must be one of stale, isolation, "),
-        (["--timeout", "0"], "--timeout must be positive, not 0"),
+        (["--timeout", "0"], "timeout must be from 0.01 to 1000000.0, not 0.0"),
     ],
 )
 def test_bad_input_ends_in_one_line(options, message, capsys):
