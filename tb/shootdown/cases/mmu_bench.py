@@ -32,8 +32,6 @@ TABLE_FRAMES = range(0x100, 0x1000)
 """Frames that hold zeros until written: page tables. All others hold a pattern."""
 
 _PERIOD_NS = 10
-_WORTH = 4
-"""Edges from which on it takes less time to doze than to serve them."""
 
 
 def _initial(address: int) -> int:
@@ -61,6 +59,13 @@ class Bench:
         Names the random streams of the case, together with cocotb's seed.
     own_device, own_memory : bool
         False leaves that side to another AXI implementation; monitors and scoreboard stay.
+
+    Attributes
+    ----------
+    worth_a_doze : int
+        So many edges at which nothing happens are not served: it takes less time, and makes no difference.
+    served : int
+        Edges that were served.
     """
 
     def __init__(
@@ -68,7 +73,8 @@ class Bench:
     ) -> None:
         self.config = SecmmuConfig(**json.loads(os.environ.get(CONFIG_VARIABLE, "{}")))
         self.rng = random.Random(f"{cocotb.RANDOM_SEED}:{name}")
-        self.cycle = 0
+        self.cycle = self.served = 0
+        self.worth_a_doze = 4
         self._dut = dut
         self._edge = RisingEdge(dut.clk)
         self.pins = Pins(dut, self.config)
@@ -161,13 +167,14 @@ class Bench:
 
     async def _advance(self, limit: int) -> None:
         """Serve the next clock edge at which anything happens, that of cycle ``limit`` at the latest."""
-        if limit > self.cycle + _WORTH and self.pins.still:
+        if limit > self.cycle + self.worth_a_doze and self.pins.still:
             scripts = (cycle for cycle, _ in self._scripts)
             due = min(limit, *(agent.due() for agent in self._timed), *scripts)
-            if due > self.cycle + _WORTH:
+            if due > self.cycle + self.worth_a_doze:
                 await self._doze(due)
         await self._edge
         self.cycle += 1
+        self.served += 1
         self.pins.refresh()
         for listener in self._listeners:
             listener.step()

@@ -5,12 +5,12 @@ from typing import Any
 import cocotb
 
 from secmmu.layouts import CommandKind
-from shootdown.agents.pins import Sometimes, always, never
+from shootdown.agents.pins import NEVER, Sometimes, always, never
 from shootdown.agents.translation import PAGE, leaf
 from shootdown.cases.mmu_axi_cases import prepared, random_access
 from shootdown.cases.mmu_bench import Bench
 from shootdown.cases.mmu_soak_cases import Soak
-from shootdown.cases.mmu_sweep_cases import RACES, one_offset
+from shootdown.cases.mmu_sweep_cases import CHANNELS, RACES, one_offset, press
 
 BASE = 0x10_0000_0000
 
@@ -92,6 +92,39 @@ async def some_offsets_of_each_sweep(dut: Any) -> None:
         for offset in range(3, 24, 4):
             await one_offset(bench, race, 2, offset)
     await bench.finish()
+
+
+async def trace(bench: Bench, race: str) -> list[tuple[int | None, ...]]:
+    """Run an offset under pressure; gives the cycles of its bursts and of its commands, from its begin on."""
+    bench.rng.seed(5)
+    press(bench, CHANNELS, 0.4)
+    begin = bench.cycle
+    await one_offset(bench, RACES[race], 20, 30)
+    cycles: list[tuple[int | None, ...]] = [
+        (burst.addr, burst.begin, burst.accepted, burst.end)
+        for port in (bench.device_port, bench.memory_port, bench.walk_port)
+        for burst in port.bursts
+    ]
+    cycles += [
+        (command.kind.value, command.accepted, command.invalidated, command.drained)
+        for command in bench.control.commands
+    ]
+    return [(what, *(at if at is None else at - begin for at in when)) for what, *when in cycles]
+
+
+@cocotb.test(timeout_time=1, timeout_unit="ms")
+async def dozing_makes_no_difference(dut: Any) -> None:
+    """Every burst and command has the same cycles when each edge is served, and the random numbers are as many."""
+    bench = await Bench(dut, "smoke doze").start()
+    for race in ("walks", "late_write", "drop_in"):
+        start, served = bench.cycle, bench.served
+        dozed, drawn = await trace(bench, race), bench.rng.random()
+        assert 2 * (bench.served - served) < bench.cycle - start, "no doze"
+        worth, bench.worth_a_doze = bench.worth_a_doze, NEVER
+        start, served = bench.cycle, bench.served
+        assert (await trace(bench, race), bench.rng.random()) == (dozed, drawn)
+        assert bench.served - served == bench.cycle - start
+        bench.worth_a_doze = worth
 
 
 @cocotb.test(timeout_time=4, timeout_unit="ms")

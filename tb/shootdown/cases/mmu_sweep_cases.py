@@ -18,7 +18,19 @@ from shootdown.agents.pins import Sink, Sometimes, always
 from shootdown.agents.translation import PAGE, USER_RW, leaf
 from shootdown.cases.mmu_bench import Bench, reached
 
-__all__ = ["ASID", "STRIDE_VARIABLE", "Race", "late_write", "one_read", "pressed_sweep", "sweep"]
+__all__ = [
+    "ASID",
+    "CHANNELS",
+    "RACES",
+    "STRIDE_VARIABLE",
+    "Race",
+    "late_write",
+    "one_offset",
+    "one_read",
+    "press",
+    "pressed_sweep",
+    "sweep",
+]
 
 STRIDE_VARIABLE = "SHOOTDOWN_SWEEP_STRIDE"
 """Environment variable: only about every n-th offset is tried; 1, the default, is the full sweep.
