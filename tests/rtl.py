@@ -19,8 +19,8 @@ import pytest
 from amaranth.lib import wiring
 
 from secmmu.emit import to_verilog
-from shootdown import simulate
 from shootdown.errors import ShootdownError
+from shootdown.simulators import simulate
 
 __all__ = ["RtlCases"]
 
@@ -36,7 +36,7 @@ class RtlCases:
     ----------
     component : callable
         Makes the device under test: a Component, whose Verilog top is called ``dut``, or a ready
-        :class:`shootdown.simulate.Design`.
+        :class:`shootdown.simulators.simulate.Design`.
     module : str
         Importable module of cocotb cases, named ``*_cases``.
     simulators : tuple of str

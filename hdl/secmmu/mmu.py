@@ -6,12 +6,11 @@ from amaranth.lib.wiring import In, Out
 
 from secmmu.axi import Axi4LiteSignature, Axi4Signature
 from secmmu.config import SecmmuConfig
-from secmmu.contexts import Contexts
-from secmmu.datapath import Datapath, LaneSignature
-from secmmu.dropin import Dropin
-from secmmu.holds import Holds
+from secmmu.datapath.datapath import Datapath, LaneSignature
 from secmmu.internals import Outcome
-from secmmu.invalidation import Invalidation
+from secmmu.invalidation.dropin import Dropin
+from secmmu.invalidation.holds import Holds
+from secmmu.invalidation.invalidation import Invalidation
 from secmmu.layouts import (
     PA_BITS,
     VA_BITS,
@@ -28,9 +27,10 @@ from secmmu.layouts import (
     ResumeLayout,
 )
 from secmmu.page_numbers import sign_extended
-from secmmu.registers import Registers
-from secmmu.tlb import Tlb
-from secmmu.walker import Walker
+from secmmu.registers.contexts import Contexts
+from secmmu.registers.registers import Registers
+from secmmu.tlb.tlb import Tlb
+from secmmu.walker.walker import Walker
 
 __all__ = ["LANES", "Secmmu", "signature"]
 
@@ -90,7 +90,7 @@ class Secmmu(wiring.Component):
     csr : In(Axi4LiteSignature)
         Registers and context table of :mod:`secmmu.csr`.
     command : In(stream of CommandLayout), invalidated, drained : Out(stream of CompletionLayout)
-        Invalidation; see :class:`secmmu.invalidation.Invalidation` for the cycles.
+        Invalidation; see :class:`secmmu.invalidation.invalidation.Invalidation` for the cycles.
     dropin : In(stream of DropinLayout), dropped : Out(stream of DroppedLayout)
         Software-filled entries.
     fault : Out(stream of FaultLayout), resume : In(stream of ResumeLayout)

@@ -4,15 +4,15 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from hostmm.errors import HostError
+from hostmm.machine.scheduler import Fetch, Steps
 from hostmm.mm.frames import PAGE_BYTES, PAGE_WORDS
 from hostmm.mm.pages import is_anon, vm_normal_page
 from hostmm.mm.pagetable import PTE_V, is_migration_entry, is_swap_entry, pte_pfn, software_value
 from hostmm.paths.kernel_tables import KERNEL_VPN
-from hostmm.scheduler import Fetch, Steps
 from secmmu.layouts import VPN_BITS
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
     from hostmm.mm.space import MmStruct
 
 __all__ = ["audit", "check_counts"]

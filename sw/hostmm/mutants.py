@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 from hostmm.errors import HostError
+from hostmm.machine.scheduler import Steps
+from hostmm.machine.timeline import Notification
 from hostmm.policies import Point, Policy
-from hostmm.scheduler import Steps
 from hostmm.subscribers.sva import Sva
-from hostmm.timeline import Notification
 
 __all__ = [
     "HOST_MUTANTS",

@@ -33,14 +33,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from hostmm.errors import HostError
-from hostmm.locks import Acquire, Lock, Signal, Wait
+from hostmm.machine.locks import Acquire, Lock, Signal, Wait
+from hostmm.machine.scheduler import Steps
+from hostmm.machine.timeline import INTERVAL, Notification, Row
 from hostmm.mm.frames import PAGE_BYTES
 from hostmm.policies import Chain, Point
-from hostmm.scheduler import Steps
-from hostmm.timeline import INTERVAL, Notification, Row
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
     from hostmm.mm.space import MmStruct
 
 __all__ = ["NotifierChain", "Subscriber"]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from hostmm.errors import HostError
-from hostmm.timeline import Notification
+from hostmm.machine.timeline import Notification
 
 __all__ = [
     "EMM",

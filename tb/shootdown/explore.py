@@ -26,13 +26,13 @@ from msgspec.structs import replace
 
 from hostmm.audit import check_counts
 from hostmm.errors import HostError
-from hostmm.machine import Machine
+from hostmm.machine.machine import Machine
 from secmmu.layouts import Event
 from shootdown.checks import check, examined
 from shootdown.collector import no_collection
-from shootdown.config import MODEL, RunConfig
-from shootdown.execute import play_on_model
 from shootdown.history import History
+from shootdown.run.config import MODEL, RunConfig
+from shootdown.run.execute import play_on_model
 
 __all__ = [
     "COUNTS",

@@ -9,8 +9,6 @@ from pathlib import Path
 import msgspec
 
 from secmmu.layouts import PA_BITS, PPN_BITS, VA_BITS
-from shootdown import simulate
-from shootdown.builds import Simulator
 from shootdown.cases.walk_cases import (
     ASIDS,
     IMAGE_FILE,
@@ -21,8 +19,10 @@ from shootdown.cases.walk_cases import (
     Answer,
     Job,
 )
-from shootdown.designs import secmmu_design
 from shootdown.errors import SimulationError, UsageError
+from shootdown.simulators import simulate
+from shootdown.simulators.builds import Simulator
+from shootdown.simulators.designs import secmmu_design
 
 __all__ = ["ASIDS", "WORD_BYTES", "read_accesses", "read_image", "walk"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from secmmu.config import SecmmuConfig
 from shootdown.cases.mmu_bench import CONFIG_VARIABLE
 from shootdown.cases.mmu_translation_cases import VECTORS_VARIABLE
-from shootdown.designs import secmmu_design
-from shootdown.simulate import Simulator
+from shootdown.simulators.designs import secmmu_design
+from shootdown.simulators.simulate import Simulator
 from tests.rtl import RtlCases
 
 __all__ = ["DEFAULT", "SMALL", "environment", "mmu_cases"]

@@ -11,9 +11,9 @@ import pytest
 
 from secmmu.config import PRESETS, SecmmuConfig
 from secmmu.ip import WAIVERS, ip_verilog
-from shootdown import toolchain
 from shootdown.collector import no_collection
-from shootdown.simulate import Design
+from shootdown.simulators import toolchain
+from shootdown.simulators.simulate import Design
 from tests.rtl import RtlCases
 
 TINY = PRESETS["tiny"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from secmmu.config import MUTANTS
-from shootdown import simulate
-from shootdown.designs import secmmu_design
+from shootdown.simulators import simulate
+from shootdown.simulators.designs import secmmu_design
 from tests.hdl import test_mmu
 from tests.hdl.mmu_common import SMALL, environment
 from tests.rtl import RtlCases

@@ -7,10 +7,10 @@ from amaranth.hdl import Module
 from amaranth.sim import Simulator, SimulatorContext
 
 from secmmu.config import SecmmuConfig
-from secmmu.invalidation import Invalidation
+from secmmu.invalidation.invalidation import Invalidation
 from secmmu.layouts import CommandKind, Phase
-from secmmu.tlb import Tlb
-from tests.hdl.tlb_model import GROUPS, Entry, TlbBench
+from secmmu.tlb.tlb import Tlb
+from tests.hdl.tlb.tlb_model import GROUPS, Entry, TlbBench
 
 ASSOCIATIVE = SecmmuConfig(tlb_sets=0, large_entries=8)
 PAGES = SecmmuConfig(tlb_sets=8, tlb_ways=2, large_entries=8, filters=2)

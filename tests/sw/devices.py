@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from hostmm.cpu import access
-from hostmm.faults import touch
-from hostmm.locks import Acquire, Signal, Wait
+from hostmm.callers.cpu import access
+from hostmm.callers.faults import touch
+from hostmm.machine.locks import Acquire, Signal, Wait
+from hostmm.machine.timeline import Row
 from hostmm.mm.pagetable import pte_pfn
 from hostmm.paths.try_to_unmap import try_to_unmap
 from hostmm.policies import POLICIES
-from hostmm.timeline import Row
 from secmmu.layouts import Event
 from shootdown.checks import check
 from shootdown.history import History

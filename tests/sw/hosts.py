@@ -3,15 +3,15 @@
 import numpy as np
 
 from hostmm.audit import audit
-from hostmm.driver import Driver
-from hostmm.machine import Machine, MachineConfig
+from hostmm.callers.syscalls import mmap
+from hostmm.driver.driver import Driver
+from hostmm.machine.machine import Machine, MachineConfig
+from hostmm.machine.timeline import Row
 from hostmm.mm.space import Vma
 from hostmm.model import Model
 from hostmm.policies import V6_6, V9
 from hostmm.scenarios.base import store
 from hostmm.subscribers.sva import Sva
-from hostmm.syscalls import mmap
-from hostmm.timeline import Row
 
 MEMORY_BYTES = 16 << 20
 BASE = 0x1000

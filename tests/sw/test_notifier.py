@@ -2,12 +2,12 @@
 
 import pytest
 
+from hostmm.callers.vmas import link
 from hostmm.errors import HostError
-from hostmm.lockdep import Atomic
-from hostmm.locks import Acquire
+from hostmm.machine.lockdep import Atomic
+from hostmm.machine.locks import Acquire
+from hostmm.machine.timeline import Notification, Row
 from hostmm.policies import V2_6_27, V3_7, V9
-from hostmm.timeline import Notification, Row
-from hostmm.vmas import link
 from tests.sw.hosts import Host
 
 VPN = 0x400

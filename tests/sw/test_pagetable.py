@@ -1,6 +1,6 @@
 """Page tables: what the timeline tells of their pages."""
 
-from hostmm.timeline import Row
+from hostmm.machine.timeline import Row
 from tests.sw.hosts import Host
 
 VPN = 0x40_0433

@@ -3,10 +3,10 @@
 import pytest
 
 from hostmm.audit import audit
+from hostmm.machine.timeline import Row
+from hostmm.machine.vocabulary import fold, passages
 from hostmm.policies import PATHS, POLICIES, QUIET_PATHS
 from hostmm.stages import STAGES, Setting
-from hostmm.timeline import Row
-from hostmm.vocabulary import fold, passages
 from tests.sw.hosts import Host
 
 STEPS = {

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostmm import trace as tr
-from hostmm.trace_file import COLUMNS, MAGIC, decode, encode
+from hostmm.trace.file import COLUMNS, MAGIC, decode, encode
 
 PAGES = 1 << (tr.ADDRESS_BITS - tr.PAGE_BYTES_LOG2)
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from secmmu.layouts import Op
-from shootdown.carriers import CocotbCarrier, Records, drive
 from shootdown.errors import SimulationError
+from shootdown.run.carriers import CocotbCarrier, Records, drive
 
 
 def _message(op: Op, *payload: int, arg: int = 0) -> list[int]:

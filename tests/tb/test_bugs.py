@@ -7,9 +7,9 @@ import pytest
 from msgspec.structs import replace
 
 from hostmm.bugs import BUGS as FAULTS
+from hostmm.machine.timeline import Row
 from hostmm.policies import POLICIES
 from hostmm.scenarios.litmus import bugs as scripts
-from hostmm.timeline import Row
 from secmmu.config import MUTANTS
 from shootdown.catalogue.bugs import BENIGN, BUGS, Entry, judge, try_bug, try_rtl_bug
 from shootdown.catalogue.matrix import ROWS
@@ -17,8 +17,8 @@ from shootdown.catalogue.played import Played, play
 from shootdown.catalogue.trial import TRIAL
 from shootdown.checks import Violation
 from shootdown.cli import main
-from shootdown.execute import play_on_model
 from shootdown.history import History
+from shootdown.run.execute import play_on_model
 from tests.tb.test_mutants import EXPOSED_BY
 
 SECTION_4 = """6 4 15,16 15 13,15 20 13,22 1,4 10 1,24 1 18,1 12,24 2,3 13 2 2 2 1,19 16 26 26,17 1 8 7 1 1 11 18

@@ -8,12 +8,12 @@ import pytest
 
 from hostmm.model import Model
 from hostmm.scenarios import SCENARIOS
-from shootdown.carriers import drive_model
 from shootdown.cases.run_cases import OUTCOME_FILE
-from shootdown.config import RunConfig
-from shootdown.execute import run_session
-from shootdown.outcome import Outcome
-from shootdown.runs import perform
+from shootdown.run.carriers import drive_model
+from shootdown.run.config import RunConfig
+from shootdown.run.execute import run_session
+from shootdown.run.outcome import Outcome
+from shootdown.run.runs import perform
 
 Row = tuple[object, ...]
 Played = tuple[dict[str, object], list[Row]]

@@ -9,10 +9,10 @@ from msgspec.structs import replace
 from hostmm.policies import POLICIES
 from hostmm.scenarios.litmus import races
 from shootdown.cli import main
-from shootdown.config import RunConfig
 from shootdown.explore import Schedule, bounded, count_steps, explore, halves, pct, seeds
 from shootdown.litmus import missing
-from shootdown.runs import perform_on_model
+from shootdown.run.config import RunConfig
+from shootdown.run.runs import perform_on_model
 
 
 def race(name, policy="seed", **options):

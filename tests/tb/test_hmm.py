@@ -6,7 +6,7 @@ from hostmm.scenarios.litmus import hmm
 from shootdown.catalogue.played import play
 from shootdown.cli import main
 from shootdown.commands.hmm import NOT_COVERED
-from shootdown.config import RunConfig
+from shootdown.run.config import RunConfig
 
 KINDS = ("sva", "kvm", "gru", "odp")
 

@@ -10,9 +10,9 @@ from hostmm.scenarios import FORBIDDEN
 from hostmm.scenarios.litmus import bugs, parse, shipped
 from hostmm.subscribers.kinds import SUBSCRIBERS
 from shootdown.cli import main
-from shootdown.config import RunConfig
-from shootdown.ktap import Result, ktap
 from shootdown.litmus import cell, missing, observe_on_model
+from shootdown.report.ktap import Result, ktap
+from shootdown.run.config import RunConfig
 
 OWN = """title: mine
 mm P: 1 cpu

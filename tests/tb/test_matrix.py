@@ -12,8 +12,8 @@ from shootdown.catalogue import matrix
 from shootdown.catalogue.matrix import ROWS, SECTION_7, Measured, cells, measure, parts
 from shootdown.catalogue.played import play
 from shootdown.cli import main
-from shootdown.config import RunConfig
 from shootdown.explore import explore, halves
+from shootdown.run.config import RunConfig
 
 CELLS = cells(POLICIES)
 

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hostmm.machine.vocabulary import fold
 from hostmm.policies import POLICIES
 from hostmm.stages import STAGES
-from hostmm.vocabulary import fold
 from shootdown.errors import UsageError
-from shootdown.steps import Line, compare, merge, select
-from shootdown.steps_page import page
+from shootdown.report.steps import Line, compare, merge, select
+from shootdown.report.steps_page import page
 from tests.tb.cli import ROOT, shootdown
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from shootdown.catalogue.trial import TRIAL, Charge, Shown, hear
 from shootdown.cli import main
-from shootdown.config import RunConfig
+from shootdown.run.config import RunConfig
 
 PAGE = Path(__file__).parents[2] / "docs/trial.md"
 SCHEDULES = 12

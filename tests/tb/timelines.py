@@ -6,10 +6,10 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from hostmm.driver.pack import packer
+from hostmm.machine.timeline import LockClass, Notification, Row, Timeline
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_W, make_pte
-from hostmm.pack import packer
 from hostmm.policies import SEED, Policy
-from hostmm.timeline import LockClass, Notification, Row, Timeline
 from secmmu.layouts import (
     AccessArg,
     CommandKind,

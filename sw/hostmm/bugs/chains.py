@@ -1,9 +1,9 @@
 """Notifier chains as they once were, or nearly were."""
 
-from hostmm.locks import Wait
+from hostmm.machine.locks import Wait
+from hostmm.machine.scheduler import Steps
+from hostmm.machine.timeline import Notification
 from hostmm.notifier import NotifierChain
-from hostmm.scheduler import Steps
-from hostmm.timeline import Notification
 
 __all__ = ["ForgetsEnd", "LeavesRelease", "NeverSynchronizes", "PutsOff"]
 

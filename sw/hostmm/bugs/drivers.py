@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
-from hostmm.contexts import DeviceFault
-from hostmm.locks import Acquire, Signal, Wait
+from hostmm.driver.contexts import DeviceFault
+from hostmm.machine.locks import Acquire, Signal, Wait
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.frames import PAGE_BYTES
 from hostmm.mm.pagetable import PTE_A, PTE_U, PTE_V, PTE_W, pte_pfn
 from hostmm.mm.space import MmStruct
 from hostmm.paths.tlb import LAST_VPN
-from hostmm.scheduler import Steps
 from hostmm.subscribers.base import permits
 from hostmm.subscribers.gru import Gru
 from hostmm.subscribers.kvm import Kvm
@@ -16,7 +16,7 @@ from hostmm.subscribers.sva import Sva, SvaA
 from secmmu.layouts import Event
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = [
     "AbortsOddSlots",

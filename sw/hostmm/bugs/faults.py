@@ -5,11 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hostmm.bugs import chains, drivers
+from hostmm.machine.timeline import Notification
 from hostmm.notifier import NotifierChain
 from hostmm.policies import SEED, Move, Point, Policy
 from hostmm.subscribers.base import DeviceSubscriber
 from hostmm.subscribers.mutants import SUBSCRIBER_MUTANTS
-from hostmm.timeline import Notification
 
 __all__ = ["BUGS", "Bug", "change"]
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Lock
+from hostmm.machine.locks import Lock
 from hostmm.mm.frames import Page
 
 if TYPE_CHECKING:

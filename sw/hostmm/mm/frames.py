@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hostmm.errors import HostError
-from hostmm.locks import Lock
-from hostmm.timeline import LockClass, Row
+from hostmm.machine.locks import Lock
+from hostmm.machine.timeline import LockClass, Row
 from secmmu.layouts import PAGE_BITS, FrameKind
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
     from hostmm.mm.files import AddressSpace
     from hostmm.mm.rmap import AnonVma
 

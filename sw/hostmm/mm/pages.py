@@ -7,13 +7,13 @@ The sanitizer's rights need no call from a path: the page table and the notifier
 from typing import TYPE_CHECKING
 
 from hostmm.errors import HostError
+from hostmm.machine.timeline import Row
 from hostmm.mm.frames import PAGE_WORDS, Page
 from hostmm.mm.pagetable import PTE_V, pte_pfn, software_value
 from hostmm.mm.rmap import AnonVma, StableNode
-from hostmm.timeline import Row
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
     from hostmm.mm.space import Vma
 
 __all__ = [

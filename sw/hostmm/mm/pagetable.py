@@ -6,16 +6,16 @@ Svade: only the host writes page tables, so the shadow is exact; :meth:`PageTabl
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from hostmm.driver.pack import packer, unpacker
 from hostmm.errors import HostError
-from hostmm.locks import Lock
+from hostmm.machine.locks import Lock
+from hostmm.machine.timeline import LockClass, Row
 from hostmm.mm.frames import PAGE_WORDS, Page
 from hostmm.mm.rights import Rights
-from hostmm.pack import packer, unpacker
-from hostmm.timeline import LockClass, Row
 from secmmu.layouts import PPN_BITS, FrameKind, PteLayout
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = [
     "PTE_A",

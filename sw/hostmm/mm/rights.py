@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from hostmm.errors import HostError
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
     from hostmm.mm.frames import Page
 
 __all__ = ["Rights", "allow"]

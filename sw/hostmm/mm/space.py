@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hostmm.machine.timeline import LockClass, Row
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.pagetable import PageTable
 from hostmm.mm.rmap import AnonVma
 from hostmm.notifier import NotifierChain
-from hostmm.timeline import LockClass, Row
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["MmStruct", "Vma"]
 

@@ -12,7 +12,7 @@ from hostmm.mm.pages import set_page_dirty
 from secmmu.layouts import PAGE_BITS
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["Swap"]
 

@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Callable
 
-from hostmm.pack import packer
+from hostmm.driver.pack import packer
 from secmmu.layouts import Event, RecordLayout
 
 __all__ = ["Clock"]

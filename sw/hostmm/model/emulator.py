@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hostmm.driver.pack import packer, unpacker
 from hostmm.model.clock import Clock
 from hostmm.model.mmu import VERDICT_OF_KIND, Access, Mmu
-from hostmm.pack import packer, unpacker
 from secmmu.csr import EMULATOR_REGISTERS
 from secmmu.layouts import (
     AccessArg,

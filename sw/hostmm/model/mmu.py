@@ -6,10 +6,10 @@ from functools import partial
 
 import numpy as np
 
+from hostmm.driver.pack import packer, unpacker
 from hostmm.model.clock import Clock
 from hostmm.model.commands import Commands, Waitable
 from hostmm.model.tlb import Entry, Span, Tlb, is_leaf, is_malformed, permits
-from hostmm.pack import packer, unpacker
 from secmmu.csr import CONTEXT_BASE, CONTEXT_STRIDE, REGISTERS
 from secmmu.layouts import (
     GRAIN_SHIFTS,

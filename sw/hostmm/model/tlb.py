@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hostmm.pack import unpacker
+from hostmm.driver.pack import unpacker
 from secmmu.layouts import GRAIN_SHIFTS, VPN_BITS, PteLayout
 
 __all__ = ["Entry", "Span", "Tlb", "is_leaf", "is_malformed", "permits"]

@@ -7,7 +7,8 @@ table gone, mmap_sem exclusive and the page off the LRU list, nobody else comes 
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire, Lock
+from hostmm.machine.locks import Acquire, Lock
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.frames import PAGE_WORDS, Page
 from hostmm.mm.pages import is_anon, is_ksm, page_add_rmap, page_remove_rmap, vm_normal_page
 from hostmm.mm.pagetable import PTE_V, huge_base
@@ -15,11 +16,10 @@ from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.ptes import pte_unmap_unlock, user_pte
 from hostmm.paths.tlb import flush_tlb_range
 from hostmm.policies import Point
-from hostmm.scheduler import Steps
 from secmmu.layouts import FrameKind
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["HUGE_ORDER", "collapse_huge_page"]
 

@@ -2,17 +2,17 @@
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.frames import PAGE_WORDS
 from hostmm.mm.pages import huge_page_add_rmap, huge_pages, is_anon
 from hostmm.mm.pagetable import PTE_A, PTE_W, pte_pfn
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.policies import Point
-from hostmm.scheduler import Steps
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["copy_hugetlb_page_range"]
 

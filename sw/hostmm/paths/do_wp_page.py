@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire, Lock
+from hostmm.callers.reclaim import alloc_page
+from hostmm.machine.locks import Acquire, Lock
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.frames import Page
 from hostmm.mm.pages import (
     is_anon,
@@ -16,12 +18,10 @@ from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_SOFT_DIRTY, PTE_W, pte_pfn
 from hostmm.paths.ptes import anon_vma_prepare, pte_unmap_unlock, ptep_clear_flush, user_pte
 from hostmm.paths.tlb import flush_tlb_range
 from hostmm.policies import Point
-from hostmm.reclaim import alloc_page
-from hostmm.scheduler import Steps
 from secmmu.layouts import FrameKind
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
     from hostmm.mm.space import MmStruct, Vma
 
 __all__ = ["do_wp_page"]

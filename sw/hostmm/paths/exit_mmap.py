@@ -2,16 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire
+from hostmm.callers.vmas import detach, unlink
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
+from hostmm.machine.timeline import Row
 from hostmm.mm.space import MmStruct
 from hostmm.paths.gather import MmuGather
 from hostmm.paths.zap import zap_vma
-from hostmm.scheduler import Steps
-from hostmm.timeline import Row
-from hostmm.vmas import detach, unlink
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["exit_mmap"]
 

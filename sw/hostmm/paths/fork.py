@@ -2,7 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire
+from hostmm.callers.reclaim import alloc_page, pte_alloc
+from hostmm.callers.vmas import copy_vma, link
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.frames import Page
 from hostmm.mm.pages import is_anon, migrating_page, page_add_rmap, vm_normal_page
 from hostmm.mm.pagetable import (
@@ -23,13 +26,10 @@ from hostmm.paths.huge_split import split_huge_range
 from hostmm.paths.ptes import pte_unmap_unlock, user_pte
 from hostmm.paths.tlb import flush_tlb_mm
 from hostmm.policies import Point
-from hostmm.reclaim import alloc_page, pte_alloc
-from hostmm.scheduler import Steps
-from hostmm.vmas import copy_vma, link
 from secmmu.layouts import FrameKind
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["dup_mmap"]
 

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.frames import Page
 from hostmm.paths.tlb import flush_tlb_range
-from hostmm.scheduler import Steps
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
     from hostmm.mm.space import MmStruct
 
 __all__ = ["MmuGather"]

@@ -8,7 +8,8 @@ afterwards for everybody, and paths that could change a whole leaf in place (mpr
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.frames import PAGE_WORDS, Page
 from hostmm.mm.pagetable import PTE_SPLITTING, huge_base, huge_words, pte_pfn
 from hostmm.mm.rmap import AnonVma
@@ -17,10 +18,9 @@ from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.paths.rmap_walk import candidates
 from hostmm.paths.tlb import flush_tlb_range
 from hostmm.policies import Point
-from hostmm.scheduler import Steps
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["split_huge_page", "split_huge_pmd", "split_huge_range"]
 

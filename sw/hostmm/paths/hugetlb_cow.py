@@ -5,7 +5,8 @@ Until 2.6.34 nobody is told: neither #v9 nor the seed has the call. By 3.6 it st
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire, Lock
+from hostmm.machine.locks import Acquire, Lock
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.frames import PAGE_WORDS, Page
 from hostmm.mm.pages import (
     huge_page_add_rmap,
@@ -18,11 +19,10 @@ from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.ptes import anon_vma_prepare, pte_unmap_unlock, user_pte
 from hostmm.paths.tlb import flush_tlb_range
 from hostmm.policies import Point
-from hostmm.scheduler import Steps
 from secmmu.layouts import FrameKind
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["alloc_huge_page", "hugetlb_cow"]
 

@@ -7,15 +7,15 @@ Here each address space has kernel tables of its own, in the upper half under it
 
 from typing import TYPE_CHECKING
 
+from hostmm.callers.reclaim import pte_alloc, reserve_frames
 from hostmm.errors import HostError
+from hostmm.machine.scheduler import Steps
+from hostmm.machine.timeline import Row
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_U, PTE_W, make_pte, pte_pfn
-from hostmm.reclaim import pte_alloc, reserve_frames
-from hostmm.scheduler import Steps
-from hostmm.timeline import Row
 from secmmu.layouts import VPN_BITS, FrameKind
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
     from hostmm.mm.space import MmStruct
 
 __all__ = ["KERNEL_VPN", "vmap", "vunmap"]

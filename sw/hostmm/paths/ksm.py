@@ -7,7 +7,9 @@ merged page (``PageKsm``) is on no LRU list, as in 2.6.32, so reclaim and migrat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Fetch, Steps
+from hostmm.machine.timeline import LockClass
 from hostmm.mm.frames import PAGE_WORDS, Page
 from hostmm.mm.pages import (
     is_anon,
@@ -29,11 +31,9 @@ from hostmm.paths.ptes import (
     user_pte,
 )
 from hostmm.policies import Point
-from hostmm.scheduler import Fetch, Steps
-from hostmm.timeline import LockClass
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["RmapItem", "try_to_merge_two_pages"]
 

@@ -6,7 +6,8 @@ caches that they are dirty must hear of it.
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire, Lock
+from hostmm.machine.locks import Acquire, Lock
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.frames import PAGE_WORDS, Page
 from hostmm.mm.pages import clear_page_dirty, huge_pages, is_anon, vm_normal_page
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_V, is_swap_entry, pte_pfn, software_value
@@ -16,10 +17,9 @@ from hostmm.paths.huge_split import split_huge_pmd
 from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.paths.zap import free_swap_and_cache
 from hostmm.policies import Point
-from hostmm.scheduler import Steps
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["madvise_free_single_vma"]
 

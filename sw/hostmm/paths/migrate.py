@@ -8,7 +8,9 @@ nobody is told, as nothing was there.
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire
+from hostmm.callers.reclaim import alloc_page
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.frames import Page
 from hostmm.mm.pages import (
@@ -25,11 +27,9 @@ from hostmm.paths.mprotect import modified
 from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.paths.rmap_walk import candidates, rmap_lock, rmap_section
 from hostmm.paths.try_to_unmap import try_to_unmap
-from hostmm.reclaim import alloc_page
-from hostmm.scheduler import Steps
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["migrate_page", "move_locked", "put_back", "unmap_and_move"]
 

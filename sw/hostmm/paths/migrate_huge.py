@@ -7,7 +7,8 @@ bracket surrounds the switch to the new page (f714f4f20e59).
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.frames import PAGE_WORDS, Page
 from hostmm.mm.pages import (
     clear_page_dirty,
@@ -22,10 +23,9 @@ from hostmm.paths.hugetlb_cow import alloc_huge_page
 from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.paths.tlb import flush_tlb_range
 from hostmm.policies import Point
-from hostmm.scheduler import Steps
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["migrate_misplaced_transhuge_page"]
 

@@ -7,7 +7,9 @@ unmapped page by page; the copies come last. Here they go to other frames of the
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire, Lock
+from hostmm.callers.reclaim import alloc_page
+from hostmm.machine.locks import Acquire, Lock
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.frames import Page
 from hostmm.mm.pages import is_anon, is_ksm, page_remove_rmap, set_page_dirty, vm_normal_page
 from hostmm.mm.pagetable import PTE_D, PTE_V, PTE_W, migration_entry
@@ -17,11 +19,9 @@ from hostmm.paths.migrate import move_locked, put_back
 from hostmm.paths.ptes import pte_unmap_unlock, ptep_clear_flush
 from hostmm.paths.tlb import flush_tlb_range
 from hostmm.policies import Point
-from hostmm.reclaim import alloc_page
-from hostmm.scheduler import Steps
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["migrate_vma"]
 

@@ -2,19 +2,19 @@
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire
+from hostmm.callers.reclaim import pte_alloc
+from hostmm.callers.vmas import rmap_locks
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.frames import PAGE_WORDS
 from hostmm.mm.space import Vma
 from hostmm.paths.huge_split import split_huge_range
 from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.paths.tlb import flush_tlb_range
 from hostmm.policies import Move, Point
-from hostmm.reclaim import pte_alloc
-from hostmm.scheduler import Steps
-from hostmm.vmas import rmap_locks
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["move_page_tables"]
 

@@ -2,17 +2,17 @@
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.frames import Page
 from hostmm.mm.pagetable import PTE_D, PTE_W
 from hostmm.mm.space import MmStruct
 from hostmm.paths.ptes import page_check_address, pte_unmap_unlock, ptep_clear_flush
 from hostmm.policies import Point
-from hostmm.scheduler import Steps
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["page_mkclean"]
 

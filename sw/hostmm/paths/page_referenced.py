@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.frames import Page
 from hostmm.mm.rmap import AnonVma
@@ -10,10 +11,9 @@ from hostmm.mm.space import Vma
 from hostmm.paths.ptes import page_check_address, pte_unmap_unlock, ptep_clear_flush_young
 from hostmm.paths.rmap_walk import candidates, rmap_lock, rmap_section
 from hostmm.policies import Point
-from hostmm.scheduler import Steps
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["page_referenced"]
 

@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire, Lock
+from hostmm.machine.locks import Acquire, Lock
+from hostmm.machine.scheduler import Steps
+from hostmm.machine.timeline import LockClass, Row
 from hostmm.mm.frames import Page
 from hostmm.mm.pagetable import (
     PTE_A,
@@ -16,11 +18,9 @@ from hostmm.mm.pagetable import (
 )
 from hostmm.mm.rmap import AnonVma
 from hostmm.paths.tlb import flush_tlb_range
-from hostmm.scheduler import Steps
-from hostmm.timeline import LockClass, Row
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
     from hostmm.mm.space import MmStruct, Vma
     from hostmm.paths.unmap_batch import UnmapBatch
 

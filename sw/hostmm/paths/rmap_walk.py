@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Lock
+from hostmm.machine.locks import Lock
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.frames import Page
 from hostmm.mm.rmap import AnonVma
 from hostmm.mm.space import Vma
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["candidates", "rmap_lock", "rmap_section"]
 

@@ -6,17 +6,17 @@ through what it cached would write unseen, hence the bracket (6733f9cb30ae), ove
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire, Lock
+from hostmm.machine.locks import Acquire, Lock
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.pagetable import PTE_SOFT_DIRTY, PTE_V, PTE_W
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.huge_split import split_huge_range
 from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.paths.tlb import LAST_VPN, flush_tlb_mm
 from hostmm.policies import Point
-from hostmm.scheduler import Steps
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["clear_refs_write", "soft_dirty"]
 

@@ -2,13 +2,13 @@
 
 from typing import TYPE_CHECKING
 
+from hostmm.machine.scheduler import Steps
+from hostmm.machine.timeline import Row
 from hostmm.policies import Point
-from hostmm.scheduler import Steps
-from hostmm.timeline import Row
 from secmmu.layouts import VPN_BITS
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
     from hostmm.mm.space import MmStruct
 
 __all__ = ["LAST_VPN", "flush_tlb_mm", "flush_tlb_range"]

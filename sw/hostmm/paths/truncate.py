@@ -7,14 +7,14 @@ callback may sleep.
 from typing import TYPE_CHECKING
 
 from hostmm.errors import HostError
-from hostmm.locks import Acquire
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.frames import PAGE_WORDS, Page
 from hostmm.paths.zap import zap_page_range
-from hostmm.scheduler import Steps
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["truncate_page", "truncate_range", "unmap_mapping_range"]
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hostmm.errors import HostError
-from hostmm.locks import Acquire, Lock
+from hostmm.machine.locks import Acquire, Lock
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.frames import Page
 from hostmm.mm.pages import is_anon, page_remove_rmap, set_page_dirty
@@ -22,10 +23,9 @@ from hostmm.paths.rmap_walk import candidates, rmap_lock, rmap_section
 from hostmm.paths.try_to_unmap_cluster import try_to_unmap_nonlinear
 from hostmm.paths.unmap_batch import UnmapBatch
 from hostmm.policies import Point
-from hostmm.scheduler import Steps
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["SwapResult", "try_to_unmap"]
 

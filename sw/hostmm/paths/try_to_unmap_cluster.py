@@ -6,7 +6,8 @@ until as many PTEs are gone as the page it is after had.
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.frames import Page
 from hostmm.mm.pages import page_remove_rmap, set_page_dirty, vm_normal_page
@@ -14,10 +15,9 @@ from hostmm.mm.pagetable import PTE_D, PTE_V, file_entry
 from hostmm.mm.space import Vma
 from hostmm.paths.ptes import pte_unmap_unlock, ptep_clear_flush, ptep_clear_flush_young
 from hostmm.policies import Point
-from hostmm.scheduler import Steps
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["CLUSTER_PAGES", "try_to_unmap_nonlinear"]
 

@@ -7,14 +7,14 @@ when the PTE is cleared all the same: from 6.6 on of the whole address space (``
 
 from typing import TYPE_CHECKING
 
+from hostmm.machine.scheduler import Steps
+from hostmm.machine.timeline import Row
 from hostmm.mm.frames import Page
 from hostmm.mm.pagetable import PTE_D
 from hostmm.paths.tlb import LAST_VPN
-from hostmm.scheduler import Steps
-from hostmm.timeline import Row
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
     from hostmm.mm.space import MmStruct
 
 __all__ = ["UnmapBatch"]

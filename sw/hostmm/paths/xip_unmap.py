@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from hostmm.errors import HostError
-from hostmm.locks import Acquire, Lock
+from hostmm.machine.locks import Acquire, Lock
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.frames import Page
 from hostmm.mm.pages import page_remove_rmap
@@ -11,10 +12,9 @@ from hostmm.mm.pagetable import PTE_D
 from hostmm.mm.space import MmStruct
 from hostmm.paths.ptes import page_check_address, pte_unmap_unlock, ptep_clear_flush
 from hostmm.policies import Point
-from hostmm.scheduler import Steps
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["xip_unmap"]
 

@@ -8,7 +8,9 @@ more. Page tables stay until exit.
 
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Acquire, Lock
+from hostmm.callers.vmas import unlink
+from hostmm.machine.locks import Acquire, Lock
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.frames import PAGE_WORDS, Page
 from hostmm.mm.pages import (
     huge_pages,
@@ -33,11 +35,9 @@ from hostmm.paths.gather import MmuGather
 from hostmm.paths.huge_split import split_huge_pmd
 from hostmm.paths.ptes import pte_unmap_unlock
 from hostmm.policies import Point
-from hostmm.scheduler import Steps
-from hostmm.vmas import unlink
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["free_swap_and_cache", "unmap_region", "zap_page_range", "zap_vma"]
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from hostmm.callers.faults import touch
 from hostmm.errors import HostError
-from hostmm.faults import touch
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.pagetable import pte_pfn
 from hostmm.mm.space import MmStruct
-from hostmm.scheduler import Steps
 from secmmu.layouts import Event
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = [
     "ALLOWED",

@@ -3,18 +3,18 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from hostmm.locks import Signal, Wait
+from hostmm.machine.locks import Signal, Wait
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.frames import Page
 from hostmm.mm.pages import page_add_rmap
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_W, make_pte
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.ptes import anon_vma_prepare, user_pte
 from hostmm.scenarios.base import ALLOWED, FORBIDDEN, Bind, LoadScenario, device_load, spawn
-from hostmm.scheduler import Steps
 from secmmu.layouts import FrameKind
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["I24"]
 

@@ -4,18 +4,18 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hostmm.cpu import access
-from hostmm.dma import Transfer
-from hostmm.faults import touch
-from hostmm.locks import Acquire
+from hostmm.callers.cpu import access
+from hostmm.callers.faults import touch
+from hostmm.callers.syscalls import madvise_dontneed
+from hostmm.driver.dma import Transfer
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.pagetable import pte_pfn
 from hostmm.mm.space import MmStruct
 from hostmm.paths.page_referenced import page_referenced
-from hostmm.scheduler import Steps
-from hostmm.syscalls import madvise_dontneed
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["age", "press", "random_burst"]
 

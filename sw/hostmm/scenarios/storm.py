@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from hostmm.locks import Wait
+from hostmm.driver.pack import field_of
+from hostmm.machine.locks import Wait
+from hostmm.machine.scheduler import Steps, Thread
+from hostmm.machine.timeline import Row
 from hostmm.mm.space import MmStruct, Vma
-from hostmm.pack import field_of
 from hostmm.scenarios import weather
 from hostmm.scenarios.base import ALLOWED, FORBIDDEN, Bind, Outcome, Scenario
 from hostmm.scenarios.press import age, press
 from hostmm.scenarios.sweep import measure_walk, sweep
 from hostmm.scenarios.weather import Weather
-from hostmm.scheduler import Steps, Thread
-from hostmm.timeline import Row
 from secmmu.layouts import Event, LoadArg
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["AGE", "PRESS", "STORM", "SWEEP", "Storm"]
 

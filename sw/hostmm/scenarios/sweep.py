@@ -3,14 +3,14 @@
 import random
 from typing import TYPE_CHECKING
 
-from hostmm.cpu import access
-from hostmm.dma import Transfer
+from hostmm.callers.cpu import access
+from hostmm.callers.syscalls import mmap, munmap
+from hostmm.driver.dma import Transfer
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.space import MmStruct, Vma
-from hostmm.scheduler import Steps
-from hostmm.syscalls import mmap, munmap
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["measure_walk", "sweep"]
 

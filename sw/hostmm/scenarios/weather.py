@@ -5,14 +5,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
-from hostmm.cpu import access
-from hostmm.dma import Transfer
-from hostmm.mm.pagetable import PTE_A
-from hostmm.mm.space import MmStruct, Vma
-from hostmm.scenarios.press import random_burst
-from hostmm.scheduler import Steps
-from hostmm.shrink import PRIORITIES, shrink
-from hostmm.syscalls import (
+from hostmm.callers.cpu import access
+from hostmm.callers.shrink import PRIORITIES, shrink
+from hostmm.callers.syscalls import (
     exit_process,
     fork,
     madvise_dontneed,
@@ -21,9 +16,14 @@ from hostmm.syscalls import (
     msync,
     munmap,
 )
+from hostmm.driver.dma import Transfer
+from hostmm.machine.scheduler import Steps
+from hostmm.mm.pagetable import PTE_A
+from hostmm.mm.space import MmStruct, Vma
+from hostmm.scenarios.press import random_burst
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["Weather", "map_regions", "map_taker"]
 

@@ -4,18 +4,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hostmm.faults import touch
-from hostmm.locks import Acquire
+from hostmm.callers.faults import touch
+from hostmm.callers.vmas import link
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.frames import Page
 from hostmm.mm.pagetable import PTE_A, pte_pfn
 from hostmm.mm.space import Vma
 from hostmm.policies import Policy
-from hostmm.scheduler import Steps
-from hostmm.vmas import link
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["FIRST", "Setting", "Stage", "Witness"]
 

@@ -1,10 +1,10 @@
 """Stages of what happens to 2 MiB at a time: collapse, split, unmap, move."""
 
-from hostmm import syscalls
+from hostmm.callers import syscalls
+from hostmm.machine.scheduler import Steps
 from hostmm.paths.collapse_huge_page import collapse_huge_page
 from hostmm.paths.huge_split import split_huge_pmd
 from hostmm.paths.migrate_huge import migrate_misplaced_transhuge_page
-from hostmm.scheduler import Steps
 from hostmm.stages.base import FIRST, Setting, Stage
 
 __all__ = ["STAGES"]

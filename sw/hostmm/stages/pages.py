@@ -1,14 +1,14 @@
 """Stages of the paths that change one page: the six of the seed patch."""
 
-from hostmm import syscalls
-from hostmm.filemap import xip_file_write
-from hostmm.gup import get_user_page, put_user_page
+from hostmm.callers import syscalls
+from hostmm.callers.filemap import xip_file_write
+from hostmm.callers.gup import get_user_page, put_user_page
+from hostmm.callers.shrink import shrink_page
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.pagetable import file_entry
 from hostmm.paths.page_mkclean import page_mkclean
 from hostmm.paths.page_referenced import page_referenced
 from hostmm.paths.try_to_unmap import try_to_unmap
-from hostmm.scheduler import Steps
-from hostmm.shrink import shrink_page
 from hostmm.stages.base import FIRST, Setting, Stage
 from secmmu.layouts import FrameKind
 

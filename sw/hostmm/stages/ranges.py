@@ -1,10 +1,10 @@
 """Stages of the paths that change ranges of pages; each plays on two pages, so that what repeats shows."""
 
-from hostmm import syscalls
+from hostmm.callers import syscalls
+from hostmm.machine.scheduler import Steps
 from hostmm.paths.kernel_tables import KERNEL_VPN, vmap, vunmap
 from hostmm.paths.soft_dirty import clear_refs_write
 from hostmm.paths.truncate import truncate_range
-from hostmm.scheduler import Steps
 from hostmm.stages.base import FIRST, Setting, Stage
 
 __all__ = ["STAGES"]

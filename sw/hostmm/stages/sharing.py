@@ -1,9 +1,9 @@
 """Stages of the paths that let places share a page, or move it under them: KSM, migration."""
 
+from hostmm.machine.scheduler import Steps
 from hostmm.paths.ksm import RmapItem, try_to_merge_two_pages
 from hostmm.paths.migrate import migrate_page
 from hostmm.paths.migrate_vma import migrate_vma
-from hostmm.scheduler import Steps
 from hostmm.stages.base import FIRST, Setting, Stage
 
 __all__ = ["STAGES"]

@@ -7,15 +7,15 @@ nobody gets that asid in the new generation.
 
 from typing import TYPE_CHECKING, Protocol
 
-from hostmm.commands import Command
-from hostmm.locks import Acquire
+from hostmm.driver.commands import Command
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
+from hostmm.machine.timeline import LockClass
 from hostmm.mm.frames import PAGE_WORDS
-from hostmm.scheduler import Steps
-from hostmm.timeline import LockClass
 from secmmu.layouts import VPN_BITS, CommandKind, FrameKind
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["AsidOwner", "AsidPool"]
 

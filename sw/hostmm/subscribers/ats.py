@@ -9,17 +9,17 @@ until it gives up. Callbacks spin.
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from hostmm.contexts import DeviceFault
-from hostmm.locks import Acquire
+from hostmm.driver.contexts import DeviceFault
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.frames import PAGE_BYTES
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_U, PTE_V, PTE_W, make_pte, pte_pfn
 from hostmm.mm.space import MmStruct
-from hostmm.scheduler import Steps
 from hostmm.subscribers.base import DeviceSubscriber, permits
 from hostmm.subscribers.tables import OwnTables
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["Ats"]
 

@@ -3,15 +3,15 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from hostmm.contexts import Context, DeviceFault
-from hostmm.faults import FaultResult, handle_mm_fault
-from hostmm.locks import Acquire
+from hostmm.callers.faults import FaultResult, handle_mm_fault
+from hostmm.driver.contexts import Context, DeviceFault
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_U, PTE_V, PTE_W
 from hostmm.mm.space import MmStruct
-from hostmm.scheduler import Steps
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["DeviceSubscriber", "Flushable", "Removable", "Resettable", "permits"]
 

@@ -8,18 +8,18 @@ takes the asid away, to be replaced when it is needed. Callbacks spin.
 
 from typing import TYPE_CHECKING
 
-from hostmm.contexts import ASIDS, DeviceFault
-from hostmm.locks import Acquire, Lock, Signal, Wait
+from hostmm.driver.contexts import ASIDS, DeviceFault
+from hostmm.machine.locks import Acquire, Lock, Signal, Wait
+from hostmm.machine.scheduler import Steps
+from hostmm.machine.timeline import LockClass, Row
 from hostmm.mm.frames import PAGE_BYTES
 from hostmm.mm.space import MmStruct
-from hostmm.scheduler import Steps
 from hostmm.subscribers.asids import AsidPool
 from hostmm.subscribers.base import DeviceSubscriber, permits
 from hostmm.subscribers.brackets import Brackets
-from hostmm.timeline import LockClass, Row
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["Gru"]
 

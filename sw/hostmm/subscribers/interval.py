@@ -6,8 +6,8 @@ under the driver's lock: a reader that finds the two alike is inside a change, a
 whole address space here, so every change is its.
 """
 
-from hostmm.locks import Signal, Wait
-from hostmm.scheduler import Steps
+from hostmm.machine.locks import Signal, Wait
+from hostmm.machine.scheduler import Steps
 from hostmm.subscribers.brackets import Brackets
 
 __all__ = ["IntervalNotifier"]

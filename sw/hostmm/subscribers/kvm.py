@@ -9,19 +9,19 @@ sets it again. Callbacks spin.
 
 from typing import TYPE_CHECKING
 
-from hostmm.contexts import DeviceFault
-from hostmm.locks import Acquire, Signal, Wait
+from hostmm.driver.contexts import DeviceFault
+from hostmm.machine.locks import Acquire, Signal, Wait
+from hostmm.machine.scheduler import Steps
+from hostmm.machine.timeline import LockClass
 from hostmm.mm.frames import PAGE_BYTES
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_W, make_pte, pte_pfn
 from hostmm.mm.space import MmStruct
-from hostmm.scheduler import Steps
 from hostmm.subscribers.base import DeviceSubscriber, permits
 from hostmm.subscribers.brackets import Brackets
 from hostmm.subscribers.tables import OwnTables
-from hostmm.timeline import LockClass
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["Kvm"]
 

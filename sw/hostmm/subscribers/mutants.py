@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from hostmm.commands import Command
-from hostmm.contexts import DeviceFault
-from hostmm.gup import put_user_page
+from hostmm.callers.gup import put_user_page
+from hostmm.driver.commands import Command
+from hostmm.driver.contexts import DeviceFault
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.pagetable import PTE_W
 from hostmm.mm.space import MmStruct
-from hostmm.scheduler import Steps
 from hostmm.subscribers.asids import AsidPool
 from hostmm.subscribers.base import DeviceSubscriber
 from hostmm.subscribers.gru import Gru
@@ -20,7 +20,7 @@ from hostmm.subscribers.pinned import Pinned
 from secmmu.layouts import EPOCH_BITS
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["SUBSCRIBER_MUTANTS"]
 

@@ -7,21 +7,21 @@ So its callbacks sleep, and it refuses to be called where that is forbidden. Not
 
 from typing import TYPE_CHECKING
 
-from hostmm.commands import Command
-from hostmm.contexts import DeviceFault
-from hostmm.locks import Acquire
+from hostmm.driver.commands import Command
+from hostmm.driver.contexts import DeviceFault
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
+from hostmm.machine.timeline import LockClass
 from hostmm.mm.frames import PAGE_BYTES
 from hostmm.mm.pages import set_page_dirty
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_W, make_pte, pte_pfn
 from hostmm.mm.space import MmStruct
-from hostmm.scheduler import Steps
 from hostmm.subscribers.base import DeviceSubscriber
 from hostmm.subscribers.interval import IntervalNotifier
 from hostmm.subscribers.tables import OwnTables
-from hostmm.timeline import LockClass
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["Odp", "StallingOdp"]
 

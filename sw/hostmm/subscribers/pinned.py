@@ -7,20 +7,20 @@ under RLIMIT_MEMLOCK, it pins no more than a share of the memory at a time: the 
 
 from typing import TYPE_CHECKING
 
-from hostmm.contexts import DeviceFault
-from hostmm.gup import get_user_page, put_user_page
-from hostmm.locks import Acquire
+from hostmm.callers.gup import get_user_page, put_user_page
+from hostmm.driver.contexts import DeviceFault
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Steps
+from hostmm.machine.timeline import LockClass
 from hostmm.mm.frames import Page
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_R, PTE_W, make_pte
 from hostmm.mm.rights import allow
 from hostmm.mm.space import MmStruct
-from hostmm.scheduler import Steps
 from hostmm.subscribers.base import DeviceSubscriber, permits
 from hostmm.subscribers.tables import OwnTables
-from hostmm.timeline import LockClass
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["Pinned"]
 

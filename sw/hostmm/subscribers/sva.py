@@ -8,16 +8,16 @@ that are about to change: it follows the flushes of the CPUs' TLBs (3.19 and lat
 
 from typing import TYPE_CHECKING
 
-from hostmm.contexts import DeviceFault
+from hostmm.driver.contexts import DeviceFault
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.frames import PAGE_BYTES
 from hostmm.mm.pagetable import PTE_V
 from hostmm.mm.space import MmStruct
-from hostmm.scheduler import Steps
 from hostmm.subscribers.base import DeviceSubscriber
 from hostmm.subscribers.brackets import Brackets
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["Sva", "SvaA"]
 

@@ -5,14 +5,14 @@ Sv39 as the CPU's, but under a root of their own. The subscriber's lock is what 
 
 from typing import TYPE_CHECKING
 
+from hostmm.callers.reclaim import reserve_frames
+from hostmm.machine.scheduler import Steps
 from hostmm.mm.frames import PAGE_WORDS, Page
 from hostmm.mm.pagetable import PTE_V, pte_pfn, table_pte
-from hostmm.reclaim import reserve_frames
-from hostmm.scheduler import Steps
 from secmmu.layouts import FrameKind
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["OwnTables"]
 

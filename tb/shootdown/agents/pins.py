@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from cocotb.triggers import ValueChange
 
 from secmmu.config import SecmmuConfig
-from shootdown.watched import IDLE, channels
+from shootdown.agents.watched import IDLE, channels
 
 __all__ = [
     "NEVER",
@@ -78,7 +78,7 @@ class Pins:
     Parameters
     ----------
     dut : cocotb handle
-        A :class:`shootdown.watched.Watched`, its ports named as Amaranth flattens them.
+        A :class:`shootdown.agents.watched.Watched`, its ports named as Amaranth flattens them.
     config : SecmmuConfig
         Its configuration.
 

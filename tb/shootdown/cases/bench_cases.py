@@ -9,11 +9,11 @@ from typing import Any
 
 import cocotb
 
-from shootdown.carriers import CocotbCarrier, Session, drive
-from shootdown.config import RunConfig
-from shootdown.execute import run_session
-from shootdown.linkfile import LinkRecorder
-from shootdown.stretch import stretch
+from shootdown.bench.stretch import stretch
+from shootdown.run.carriers import CocotbCarrier, Session, drive
+from shootdown.run.config import RunConfig
+from shootdown.run.execute import run_session
+from shootdown.run.linkfile import LinkRecorder
 
 __all__ = ["FIGURES_FILE", "OPTIONS_ENV", "WORDS_FILE", "device_only", "replay"]
 
@@ -51,7 +51,7 @@ async def _measure(dut: Any, session: Session[Any], limit: int | None = None) ->
 
 @cocotb.test
 async def device_only(dut: Any) -> None:
-    """The stretch of :mod:`shootdown.stretch` reaches its end."""
+    """The stretch of :mod:`shootdown.bench.stretch` reaches its end."""
     options = json.loads(os.environ[OPTIONS_ENV])
     await _measure(dut, stretch(**options, seed=cocotb.RANDOM_SEED))
 

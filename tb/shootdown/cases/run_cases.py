@@ -11,10 +11,10 @@ from typing import Any
 import cocotb
 
 from hostmm.errors import HostError
-from shootdown.carriers import CocotbCarrier, Records, Words, drive
-from shootdown.config import RunConfig
-from shootdown.execute import run_session
-from shootdown.outcome import analyse
+from shootdown.run.carriers import CocotbCarrier, Records, Words, drive
+from shootdown.run.config import RunConfig
+from shootdown.run.execute import run_session
+from shootdown.run.outcome import analyse
 
 __all__ = [
     "CALLER_ENV",

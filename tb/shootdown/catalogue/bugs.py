@@ -9,9 +9,9 @@ from msgspec.structs import replace
 from hostmm.scenarios import FORBIDDEN
 from shootdown.catalogue.played import Played, play
 from shootdown.checks import Violation
-from shootdown.config import MODEL, RunConfig
-from shootdown.outcome import Outcome
-from shootdown.runs import perform_all
+from shootdown.run.config import MODEL, RunConfig
+from shootdown.run.outcome import Outcome
+from shootdown.run.runs import perform_all
 
 __all__ = ["BUGS", "Entry", "Verdict", "judge", "try_bug", "try_rtl_bug"]
 

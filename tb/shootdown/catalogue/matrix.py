@@ -20,10 +20,10 @@ from hostmm.policies import POLICIES
 from hostmm.scenarios import find
 from hostmm.scenarios.litmus import Litmus
 from shootdown.catalogue.played import play
-from shootdown.config import MODEL, RunConfig
-from shootdown.expectations import NOT_APPLICABLE
+from shootdown.checks.expectations import NOT_APPLICABLE
 from shootdown.explore import Search, count_steps, explore, halves
 from shootdown.litmus import missing
+from shootdown.run.config import MODEL, RunConfig
 
 __all__ = ["ROWS", "SECTION_7", "Cell", "Measured", "Part", "Row", "cells", "measure", "parts"]
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from hostmm.scenarios import FORBIDDEN, find
 from secmmu.layouts import Event
 from shootdown.checks import Violation, check
-from shootdown.config import RunConfig
-from shootdown.execute import play_on_model
 from shootdown.history import History
+from shootdown.run.config import RunConfig
+from shootdown.run.execute import play_on_model
 
 __all__ = ["Played", "play"]
 

@@ -7,10 +7,10 @@ from msgspec.structs import replace
 
 from shootdown.catalogue.played import play
 from shootdown.checks import Violation
-from shootdown.config import MODEL, RunConfig
 from shootdown.explore import COUNTS, Schedule, Search, count_steps, explore, halves
-from shootdown.outcome import Outcome
-from shootdown.results import ViolationResult
+from shootdown.report.results import ViolationResult
+from shootdown.run.config import MODEL, RunConfig
+from shootdown.run.outcome import Outcome
 
 __all__ = ["TRIAL", "Charge", "Finding", "Hunt", "Shown", "hear", "of_outcome"]
 

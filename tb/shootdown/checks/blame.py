@@ -5,9 +5,9 @@ Both are no mm paths; they stand in a violation's path by the names of the kerne
 
 from collections.abc import Iterator
 
-from hostmm.timeline import Notification
+from hostmm.machine.timeline import Notification
+from shootdown.checks.expectations import RELEASE, UNREGISTER
 from shootdown.checks.violation import Finding, Whose, by_nobody, owners
-from shootdown.expectations import RELEASE, UNREGISTER
 from shootdown.history import NEVER, Callback, Entry, History, Subscription, Use
 
 __all__ = ["off_the_chain", "reached", "releases", "taken"]

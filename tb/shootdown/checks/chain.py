@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
-from hostmm.timeline import Notification
+from hostmm.machine.timeline import Notification
 from shootdown.checks.violation import Findings, at_row
 from shootdown.history import NEVER, Callback, History, PteChange, Subscription
 

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections import defaultdict
 
-from hostmm.timeline import Row
+from hostmm.machine.timeline import Row
 from shootdown.checks.violation import Finding, Findings
 from shootdown.history import History, Use
 

@@ -1,6 +1,6 @@
 """I19: completion means performed, for *drained* and for a callback's return."""
 
-from hostmm.timeline import Notification
+from hostmm.machine.timeline import Notification
 from shootdown.checks.violation import Findings, at_row, by_command, by_nobody
 from shootdown.history import NEVER, Callback, Command, History, Use
 

@@ -1,7 +1,7 @@
 """I12: nobody sleeps where he must not, and who can refuse to start has no end; the order of locks beside it."""
 
-from hostmm.lockdep import Atomic
-from hostmm.timeline import LockClass, Notification, Row
+from hostmm.machine.lockdep import Atomic
+from hostmm.machine.timeline import LockClass, Notification, Row
 from shootdown.checks.violation import Findings, at_row
 from shootdown.history import NEVER, Callback, History
 

@@ -3,8 +3,8 @@
 from bisect import bisect_left
 from collections import defaultdict
 
+from hostmm.machine.timeline import Row
 from hostmm.mm.pagetable import PTE_D
-from hostmm.timeline import Row
 from shootdown.checks.reclaim import RECLAIM_PATHS
 from shootdown.checks.violation import Findings, at_row
 from shootdown.history import NEVER, History, PteChange, Use

@@ -11,8 +11,8 @@ from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from hostmm.machine.timeline import Notification, Row
 from hostmm.mm.pagetable import PTE_V, PTE_W, pte_pfn
-from hostmm.timeline import Notification, Row
 from secmmu.layouts import Verdict
 from shootdown.checks.blame import off_the_chain
 from shootdown.checks.reports import Report, by_use, disagreement, reports

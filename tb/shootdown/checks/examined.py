@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hostmm.timeline import Notification, Row
+from hostmm.machine.timeline import Notification, Row
 from shootdown.checks.dirty import count_dirty_unmaps
 from shootdown.checks.downgrade import count_downgrades
 from shootdown.checks.large import count_large

@@ -3,8 +3,8 @@
 from bisect import bisect_left
 from collections import defaultdict
 
+from hostmm.machine.timeline import Row
 from hostmm.mm.pagetable import PTE_V
-from hostmm.timeline import Row
 from shootdown.checks.blame import reached
 from shootdown.checks.violation import NO_PATH, Finding, Findings
 from shootdown.history import NEVER, Command, History

@@ -3,8 +3,8 @@
 from bisect import bisect_left
 from collections import defaultdict
 
+from hostmm.machine.timeline import Notification
 from hostmm.mm.pagetable import PTE_V
-from hostmm.timeline import Notification
 from shootdown.checks.violation import Findings, at_row
 from shootdown.history import NEVER, History, PteChange
 

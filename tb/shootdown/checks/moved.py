@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 
-from hostmm.timeline import LockClass, Row
+from hostmm.machine.timeline import LockClass, Row
 from secmmu.layouts import PAGE_BITS
 from shootdown.checks.violation import Findings, at_row
 from shootdown.history import NEVER, History, PteChange

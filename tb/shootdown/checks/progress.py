@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
 
-from hostmm.timeline import Row
+from hostmm.machine.timeline import Row
 from secmmu.layouts import Response
 from shootdown.checks.violation import (
     NO_PATH,

@@ -3,7 +3,7 @@
 from bisect import bisect_left
 from collections import defaultdict
 
-from hostmm.timeline import Notification
+from hostmm.machine.timeline import Notification
 from shootdown.checks.violation import Finding, Findings, at_row
 from shootdown.history import NEVER, Callback, Entry, History
 

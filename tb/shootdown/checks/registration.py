@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from hostmm.timeline import Notification, Row
+from hostmm.machine.timeline import Notification, Row
 from shootdown.checks.blame import off_the_chain, releases
+from shootdown.checks.expectations import UNREGISTER
 from shootdown.checks.violation import Findings, at_row
-from shootdown.expectations import UNREGISTER
 from shootdown.history import NEVER, Entry, History, PteChange, Subscription
 
 __all__ = [

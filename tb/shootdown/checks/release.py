@@ -1,6 +1,6 @@
 """I16: release has returned, with nothing left behind, before an address space is torn down."""
 
-from hostmm.timeline import Notification, Row
+from hostmm.machine.timeline import Notification, Row
 from shootdown.checks.blame import off_the_chain, releases
 from shootdown.checks.violation import NO_PATH, Finding, Findings, at_row
 from shootdown.history import History

@@ -3,8 +3,8 @@
 from bisect import bisect_left
 from collections import defaultdict
 
+from hostmm.machine.timeline import Row
 from hostmm.mm.pagetable import PTE_W
-from hostmm.timeline import Row
 from secmmu.layouts import Verdict
 from shootdown.checks.blame import off_the_chain
 from shootdown.checks.reports import Report, by_use, disagreement, reports

@@ -3,8 +3,8 @@
 from bisect import bisect_right
 from collections import defaultdict
 
+from hostmm.machine.timeline import Notification, Row
 from hostmm.mm.pagetable import PTE_A, PTE_D, PTE_V
-from hostmm.timeline import Notification, Row
 from shootdown.checks.violation import Findings, at_row, by_nobody
 from shootdown.history import NEVER, Callback, Entry, History
 

@@ -7,7 +7,7 @@ the frame sanitizer sees what the walker really read. Where both can tell, they 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hostmm.timeline import CommandFlag, Row
+from hostmm.machine.timeline import CommandFlag, Row
 from secmmu.layouts import FrameKind
 from shootdown.checks.blame import off_the_chain
 from shootdown.checks.reports import Report, disagreement, reports

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from shootdown.expectations import NO_PATH, expected
+from shootdown.checks.expectations import NO_PATH, expected
 from shootdown.history import Callback, Command, History, Subscription
 
 __all__ = [
@@ -38,7 +38,7 @@ class Violation:
     what : str
         One line.
     kinds : str
-        Kinds of device that it can be of, as in :mod:`shootdown.expectations`; one, where it is known whose it is.
+        Kinds of device that it can be of, as in :mod:`shootdown.checks.expectations`; one, where it is known whose it is.
     """
 
     invariant: str

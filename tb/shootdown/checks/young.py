@@ -4,8 +4,8 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator
 
+from hostmm.machine.timeline import LockClass, Notification, Row
 from hostmm.mm.pagetable import PTE_A, PTE_V, is_migration_entry, pte_pfn
-from hostmm.timeline import LockClass, Notification, Row
 from shootdown.checks.reclaim import RECLAIM_PATHS, YOUNG_PATHS
 from shootdown.checks.violation import Findings, at_row
 from shootdown.history import NEVER, Callback, History, PteChange, Use

@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 
 from hostmm.trace import load, shipped
-from shootdown.bench import DEVICE_TARGET, REPLAY_TARGET, Bench, Measurement
-from shootdown.config import DEFAULT_POLICIES, DEFAULT_TRACE, RunConfig, within
+from shootdown.bench.bench import DEVICE_TARGET, REPLAY_TARGET, Bench, Measurement
 from shootdown.files import require_writable, write_whole
+from shootdown.run.config import DEFAULT_POLICIES, DEFAULT_TRACE, RunConfig, within
 
 __all__ = ["add_parser"]
 

@@ -8,13 +8,13 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from shootdown.bugs_page import page
-from shootdown.builds import SIMULATORS
 from shootdown.catalogue.bugs import BUGS, Entry, Verdict, try_bug, try_rtl_bug
 from shootdown.errors import UsageError
 from shootdown.files import require_writable, write_whole
-from shootdown.ktap import Result, ktap
-from shootdown.runs import fresh_folder
+from shootdown.report.bugs_page import page
+from shootdown.report.ktap import Result, ktap
+from shootdown.run.runs import fresh_folder
+from shootdown.simulators.builds import SIMULATORS
 
 __all__ = ["add_parser"]
 

@@ -12,14 +12,14 @@ from rich.table import Table
 from hostmm.policies import POLICIES
 from hostmm.subscribers.kinds import SUBSCRIBERS
 from hostmm.trace import shipped
-from shootdown.builds import SIMULATORS
-from shootdown.comparison import Costs, Difference, Effect, costs_of, differences, effects
-from shootdown.comparison_table import COLUMNS, markdown, rows
-from shootdown.config import DEFAULT_CPUS, DEFAULT_TRACE, MODEL, RunConfig, within
 from shootdown.errors import UsageError
 from shootdown.files import require_writable, write_whole
-from shootdown.outcome import Outcome
-from shootdown.runs import fresh_folder, perform_all
+from shootdown.report.comparison import Costs, Difference, Effect, costs_of, differences, effects
+from shootdown.report.comparison_table import COLUMNS, markdown, rows
+from shootdown.run.config import DEFAULT_CPUS, DEFAULT_TRACE, MODEL, RunConfig, within
+from shootdown.run.outcome import Outcome
+from shootdown.run.runs import fresh_folder, perform_all
+from shootdown.simulators.builds import SIMULATORS
 
 __all__ = ["add_parser"]
 
@@ -176,7 +176,7 @@ def _compare(chosen: argparse.Namespace) -> int:
 def _plot(outcomes: Sequence[Outcome], folder: Path) -> None:
     """Draw what was run at the usual costs, setting by setting."""
     # Matplotlib takes as long to load as half of the command line, for which no other command should wait.
-    from shootdown.plots import plot_latencies
+    from shootdown.report.plots import plot_latencies
 
     usual = [outcome for outcome in outcomes if costs_of(outcome) == Costs()]
     keys = dict.fromkeys((o.config.trace, o.config.subscriber, o.config.cpus) for o in usual)

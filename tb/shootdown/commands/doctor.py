@@ -3,8 +3,8 @@
 import argparse
 import platform
 
-from shootdown import toolchain
-from shootdown.buildcache import cache_folder
+from shootdown.simulators import toolchain
+from shootdown.simulators.buildcache import cache_folder
 
 __all__ = ["add_parser"]
 

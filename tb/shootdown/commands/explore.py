@@ -9,7 +9,6 @@ from rich.table import Table
 from hostmm.policies import POLICIES
 from hostmm.scenarios.litmus import races
 from hostmm.subscribers.kinds import SUBSCRIBERS
-from shootdown.config import MODEL, MOST_SCHEDULES, RunConfig, within
 from shootdown.errors import UsageError
 from shootdown.explore import (
     STRATEGIES,
@@ -22,6 +21,7 @@ from shootdown.explore import (
     seeds,
 )
 from shootdown.litmus import missing
+from shootdown.run.config import MODEL, MOST_SCHEDULES, RunConfig, within
 
 __all__ = ["add_parser"]
 

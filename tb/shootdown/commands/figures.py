@@ -7,8 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from shootdown.errors import UsageError
-from shootdown.figures import (
+from shootdown.bench.figures import (
     LATENCIES,
     PEER,
     PEER_FPGA,
@@ -18,8 +17,9 @@ from shootdown.figures import (
     measure,
     sweep_figure,
 )
+from shootdown.bench.fpga import Fit
+from shootdown.errors import UsageError
 from shootdown.files import require_writable, write_whole
-from shootdown.fpga import Fit
 
 __all__ = ["add_parser"]
 

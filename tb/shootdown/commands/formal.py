@@ -8,11 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from shootdown.config import within
 from shootdown.errors import UsageError
 from shootdown.files import require_writable, write_whole
 from shootdown.formal.proofs import PROOFS
 from shootdown.formal.sby import Answer, Proof, find_tools, prove
+from shootdown.run.config import within
 
 __all__ = ["add_parser"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 
 from secmmu.config import PRESETS
+from shootdown.bench.fpga import LIMIT_S, SEEDS, Fit, fit_preset
 from shootdown.errors import UsageError
 from shootdown.files import require_writable, write_whole
-from shootdown.fpga import LIMIT_S, SEEDS, Fit, fit_preset
 
 __all__ = ["add_parser"]
 

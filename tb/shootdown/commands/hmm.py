@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hostmm.scenarios.litmus import hmm
 from shootdown.commands.litmus import add_options, run_suite
-from shootdown.config import MODEL
+from shootdown.run.config import MODEL
 
 __all__ = ["NOT_COVERED", "add_parser"]
 

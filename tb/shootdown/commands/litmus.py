@@ -13,11 +13,11 @@ from hostmm.policies import POLICIES
 from hostmm.scenarios import FORBIDDEN
 from hostmm.scenarios.litmus import SUFFIX, Litmus, read, shipped
 from hostmm.subscribers.kinds import SUBSCRIBERS
-from shootdown.config import CARRIERS, MODEL, RunConfig
 from shootdown.errors import UsageError
-from shootdown.ktap import Result, ktap
 from shootdown.litmus import Cell, cell, missing, observe, observe_on_model
-from shootdown.runs import fresh_folder, write_wave_files
+from shootdown.report.ktap import Result, ktap
+from shootdown.run.config import CARRIERS, MODEL, RunConfig
+from shootdown.run.runs import fresh_folder, write_wave_files
 
 __all__ = ["add_options", "add_parser", "run_suite"]
 

@@ -18,11 +18,11 @@ from rich.table import Table
 
 from hostmm.policies import POLICIES
 from shootdown.catalogue.matrix import ROWS, Measured, cells, measure
-from shootdown.config import MOST_SCHEDULES, within
 from shootdown.errors import ShootdownError, UsageError
 from shootdown.files import require_writable, write_whole
-from shootdown.markdown import markdown_table
-from shootdown.runs import fresh_folder
+from shootdown.report.markdown import markdown_table
+from shootdown.run.config import MOST_SCHEDULES, within
+from shootdown.run.runs import fresh_folder
 
 __all__ = ["FULL", "add_parser"]
 

@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from hostmm.vocabulary import Passage
+from hostmm.machine.vocabulary import Passage
 from shootdown.files import require_writable, write_whole
-from shootdown.steps import Comparison, Line, compare, select
-from shootdown.steps_page import page
+from shootdown.report.steps import Comparison, Line, compare, select
+from shootdown.report.steps_page import page
 
 __all__ = ["add_parser"]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hostmm.trace import Trace, save
-from shootdown.config import within
 from shootdown.record import RecordError, Recording, record
+from shootdown.run.config import within
 
 __all__ = ["add_parser"]
 

@@ -16,21 +16,21 @@ from hostmm.policies import POLICIES
 from hostmm.scenarios import SCENARIOS
 from hostmm.subscribers.kinds import SUBSCRIBERS
 from secmmu.config import MUTANTS
-from shootdown import config as defaults
-from shootdown.config import RunConfig
 from shootdown.errors import ShootdownError, UsageError
 from shootdown.files import require_writable
-from shootdown.outcome import Outcome
-from shootdown.report import print_report, silent_paths
-from shootdown.results import Results, save
-from shootdown.runs import (
+from shootdown.report.report import print_report, silent_paths
+from shootdown.report.results import Results, save
+from shootdown.run import config as defaults
+from shootdown.run.config import RunConfig
+from shootdown.run.outcome import Outcome
+from shootdown.run.runs import (
     Recording,
     fresh_folder,
     perform_all,
     record_unexpected,
     write_wave_files,
 )
-from shootdown.waves import dump_of
+from shootdown.simulators.waves import dump_of
 
 __all__ = ["add_parser", "latest"]
 

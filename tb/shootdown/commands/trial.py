@@ -9,12 +9,12 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from shootdown.catalogue.trial import TRIAL, Charge, Finding, hear, of_outcome
-from shootdown.config import CARRIERS, MODEL, MOST_SCHEDULES, within
 from shootdown.errors import UsageError
 from shootdown.files import require_writable, write_whole
-from shootdown.ktap import Result, ktap
-from shootdown.runs import fresh_folder, perform_all
-from shootdown.trial_page import page
+from shootdown.report.ktap import Result, ktap
+from shootdown.report.trial_page import page
+from shootdown.run.config import CARRIERS, MODEL, MOST_SCHEDULES, within
+from shootdown.run.runs import fresh_folder, perform_all
 
 __all__ = ["add_parser"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import msgspec
 
 from shootdown.agents.translation import LEVELS
-from shootdown.builds import SIMULATORS
 from shootdown.errors import UsageError
 from shootdown.files import require_writable, write_whole
+from shootdown.simulators.builds import SIMULATORS
 from shootdown.walks import WORD_BYTES, read_accesses, read_image, walk
 
 __all__ = ["add_parser"]

@@ -10,8 +10,8 @@ from pathlib import Path
 from shootdown.cases.run_cases import OUTCOME_FILE
 from shootdown.commands.run import OUT, latest
 from shootdown.errors import UsageError
-from shootdown.outcome import Outcome
-from shootdown.waves import SAVE_FILE, dump_of
+from shootdown.run.outcome import Outcome
+from shootdown.simulators.waves import SAVE_FILE, dump_of
 
 __all__ = ["add_parser"]
 

@@ -5,12 +5,12 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 
 from secmmu.config import SecmmuConfig
+from secmmu.datapath.uses import PageLayout, Uses
 from secmmu.internals import GROUP_BITS, TranslationLayout
-from secmmu.invalidation import Invalidation
+from secmmu.invalidation.invalidation import Invalidation
 from secmmu.kills import is_killed
 from secmmu.layouts import CommandLayout, Phase
 from secmmu.page_numbers import span_last, span_mask
-from secmmu.uses import PageLayout, Uses
 from shootdown.formal.rules import so_far
 from shootdown.formal.spec import CONTEXTS, dooms
 

@@ -5,8 +5,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 from secmmu.config import SecmmuConfig
-from secmmu.counter_bank import CounterBank
-from secmmu.registers import Registers
+from secmmu.registers.counter_bank import CounterBank
+from secmmu.registers.registers import Registers
 from shootdown.formal.parts import with_parts
 from shootdown.formal.rules import channel, so_far, stays
 from shootdown.formal.spec import CONTEXTS

@@ -18,7 +18,7 @@ from amaranth.back.rtlil import convert
 from amaranth.hdl import ClockDomain, Module, Value
 
 from shootdown.errors import ShootdownError, ToolError
-from shootdown.processes import run_group
+from shootdown.simulators.processes import run_group
 
 __all__ = ["Answer", "Proof", "Verdict", "find_tools", "prove"]
 

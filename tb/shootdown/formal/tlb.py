@@ -6,16 +6,16 @@ from amaranth.hdl import Assert, Assume, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 
-from secmmu.cam import Cam
 from secmmu.config import SecmmuConfig
 from secmmu.internals import GROUP_BITS, EntryLayout
-from secmmu.invalidation import Invalidation
+from secmmu.invalidation.invalidation import Invalidation
 from secmmu.kills import is_killed
 from secmmu.layouts import CommandLayout
-from secmmu.page_array import PageArray
 from secmmu.page_numbers import span_last, span_mask
-from secmmu.tlb import Tlb
-from secmmu.upkeep import page_tag
+from secmmu.tlb.cam import Cam
+from secmmu.tlb.page_array import PageArray
+from secmmu.tlb.tlb import Tlb
+from secmmu.tlb.upkeep import page_tag
 from shootdown.formal.parts import with_parts
 from shootdown.formal.rules import so_far
 from shootdown.formal.spec import dooms

@@ -10,8 +10,8 @@ from secmmu.config import SecmmuConfig
 from secmmu.internals import KillLayout, Outcome, WalkRequestLayout
 from secmmu.layouts import PPN_BITS, PteLayout
 from secmmu.page_numbers import span_mask
-from secmmu.pte import PteJudge, PteVerdict
-from secmmu.walker import Walker
+from secmmu.walker.pte import PteJudge, PteVerdict
+from secmmu.walker.walker import Walker
 from shootdown.formal.rules import ADDRESS, WriteLedger, channel, so_far, stays
 from shootdown.formal.spec import CONTEXTS
 

@@ -9,7 +9,6 @@ from amaranth.lib.wiring import In, Out
 
 from secmmu.axi import Burst
 from secmmu.config import MUTANTS, SecmmuConfig
-from secmmu.contexts import Contexts
 from secmmu.internals import ContextLayout
 from secmmu.layouts import (
     EPOCH_BITS,
@@ -20,6 +19,7 @@ from secmmu.layouts import (
     Phase,
 )
 from secmmu.mmu import Secmmu
+from secmmu.registers.contexts import Contexts
 from shootdown.formal.parts import with_parts
 from shootdown.formal.rules import (
     ADDRESS,

@@ -4,14 +4,14 @@ from typing import Any
 
 from amaranth.hdl import Const, Module
 
-from secmmu.datapath import Datapath
-from secmmu.intake import Intake
-from secmmu.invalidation import Invalidation
-from secmmu.output import Output
-from secmmu.read_return import ReadReturn
-from secmmu.waiters import Waiters
-from secmmu.write_buffer import WriteBuffer
-from secmmu.write_return import WriteReturn
+from secmmu.datapath.datapath import Datapath
+from secmmu.datapath.intake import Intake
+from secmmu.datapath.output import Output
+from secmmu.datapath.read_return import ReadReturn
+from secmmu.datapath.waiters import Waiters
+from secmmu.datapath.write_buffer import WriteBuffer
+from secmmu.datapath.write_return import WriteReturn
+from secmmu.invalidation.invalidation import Invalidation
 from shootdown.formal.parts import with_parts
 
 __all__ = ["FAULTS", "faulty"]

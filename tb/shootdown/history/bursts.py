@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from hostmm.pack import unpacker
-from hostmm.timeline import Row
+from hostmm.driver.pack import unpacker
+from hostmm.machine.timeline import Row
 from secmmu.layouts import PAGE_BITS, AccessArg, Event, LoadArg, Response
 from shootdown.history.facts import NEVER, Use
 from shootdown.history.owners import Owners

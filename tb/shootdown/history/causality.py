@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from hostmm.timeline import Row
+from hostmm.machine.timeline import Row
 from secmmu.layouts import PAGE_BITS
 from shootdown.history.bursts import Burst
 from shootdown.history.rows import Rows

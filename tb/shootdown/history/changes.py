@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from hostmm.machine.timeline import Row
 from hostmm.mm.pagetable import PTE_R, PTE_U, PTE_V, PTE_W, pte_pfn
-from hostmm.timeline import Row
 from shootdown.history.facts import NEVER
 from shootdown.history.rows import Rows
 

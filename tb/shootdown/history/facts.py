@@ -6,7 +6,7 @@ compared by cycle: a fill or a use that begins in the very cycle of a command's 
 
 from dataclasses import dataclass, field
 
-from hostmm.timeline import CommandFlag, Notification
+from hostmm.machine.timeline import CommandFlag, Notification
 from secmmu.config import SWEEP_CYCLES
 from secmmu.layouts import PAGE_BITS, CommandKind, Event
 

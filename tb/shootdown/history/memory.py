@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hostmm.timeline import Row
+from hostmm.machine.timeline import Row
 from secmmu.layouts import PAGE_BITS
 from shootdown.history.facts import Use
 from shootdown.history.rows import Rows

@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from collections import defaultdict
 
-from hostmm.timeline import Row
+from hostmm.machine.timeline import Row
 from shootdown.history.rows import Rows
 
 __all__ = ["Binding", "Owners"]

@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Callable
 
-from hostmm.pack import unpacker
+from hostmm.driver.pack import unpacker
+from hostmm.machine.timeline import COLUMNS, CommandFlag, Notification, Row
 from hostmm.policies import Policy
-from hostmm.timeline import COLUMNS, CommandFlag, Notification, Row
 from secmmu.layouts import (
     PAGE_BITS,
     AccessArg,

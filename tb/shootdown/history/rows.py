@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from hostmm.pack import field_of
-from hostmm.timeline import Timeline
+from hostmm.driver.pack import field_of
+from hostmm.machine.timeline import Timeline
 from secmmu.layouts import AccessArg
 
 __all__ = ["Rows"]
@@ -19,7 +19,7 @@ _Ints = np.ndarray[Any, np.dtype[Any]]
 
 
 class Rows:
-    """Columns of one run (see ``hostmm.timeline.COLUMNS``) and the names of its threads and paths.
+    """Columns of one run (see ``hostmm.machine.timeline.COLUMNS``) and the names of its threads and paths.
 
     Parameters
     ----------

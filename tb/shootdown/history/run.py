@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import cached_property
 
+from hostmm.machine.timeline import Row, Timeline
 from hostmm.policies import Policy
-from hostmm.timeline import Row, Timeline
 from secmmu.layouts import PAGE_BITS
 from shootdown.history.bursts import Burst, device_bursts
 from shootdown.history.causality import Causality

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hostmm.timeline import INTERVAL, Notification, Row
+from hostmm.machine.timeline import INTERVAL, Notification, Row
 from shootdown.history.facts import NEVER
 from shootdown.history.rows import Rows
 
@@ -41,7 +41,7 @@ class Subscription:
 
     @property
     def kind(self) -> str:
-        """Its kind of device, as in :mod:`shootdown.expectations`."""
+        """Its kind of device, as in :mod:`shootdown.checks.expectations`."""
         if self.has(Notification.RANGE_START):
             return "B"
         told = (Notification.INVALIDATE_PAGE, Notification.INVALIDATE_RANGE)

@@ -3,8 +3,8 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
+from hostmm.machine.timeline import Row
 from hostmm.mm.pagetable import PTE_W
-from hostmm.timeline import Row
 from shootdown.history.facts import NEVER
 from shootdown.history.rows import Rows
 

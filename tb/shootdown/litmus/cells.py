@@ -10,10 +10,10 @@ from hostmm.policies import PATHS, POLICIES, Chain
 from hostmm.scenarios import FORBIDDEN, find
 from hostmm.scenarios.litmus import Script
 from hostmm.scenarios.litmus.steps import VERBS
-from shootdown.config import RunConfig
 from shootdown.errors import UsageError
-from shootdown.outcome import Outcome
-from shootdown.runs import perform_all, perform_on_model
+from shootdown.run.config import RunConfig
+from shootdown.run.outcome import Outcome
+from shootdown.run.runs import perform_all, perform_on_model
 
 __all__ = ["Cell", "cell", "missing", "observe", "observe_on_model"]
 

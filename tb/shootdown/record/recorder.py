@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hostmm.trace import VERSION, Item, Process, Trace, Window
-from shootdown import toolchain
 from shootdown.record.descriptors import MappedFiles
 from shootdown.record.errors import RecordError
 from shootdown.record.image import STACK_BYTES
 from shootdown.record.pipes import PipePool
 from shootdown.record.process import ProcessRecorder
+from shootdown.simulators import toolchain
 
 __all__ = ["Recording", "record"]
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from hostmm.costs import COSTS
 from hostmm.errors import HostError
+from hostmm.machine.costs import COSTS
 from hostmm.policies import PATHS, POLICIES, QUIET_PATHS
 from hostmm.scenarios.litmus.script import (
     DENIED,

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hostmm.locks import Signal, Wait
+from hostmm.machine.locks import Signal, Wait
+from hostmm.machine.scheduler import Gate, Steps
+from hostmm.machine.timeline import Row
 from hostmm.mm.files import AddressSpace
 from hostmm.mm.space import MmStruct, Vma
 from hostmm.paths.kernel_tables import KERNEL_VPN
@@ -17,14 +19,12 @@ from hostmm.scenarios.base import ALLOWED, FORBIDDEN, Bind, Outcome, Scenario
 from hostmm.scenarios.litmus.parse import read
 from hostmm.scenarios.litmus.script import DENIED, FAULT, PageSpec, Script, Step
 from hostmm.scenarios.litmus.steps import VERBS, Stage, device_step
-from hostmm.scheduler import Gate, Steps
 from hostmm.subscribers.kinds import SUBSCRIBERS
-from hostmm.timeline import Row
 from secmmu.csr import EMULATOR_REGISTERS, REGISTERS
 from secmmu.layouts import Event, FrameKind
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["SUFFIX", "Litmus", "bugs", "hmm", "races", "shipped", "trial"]
 

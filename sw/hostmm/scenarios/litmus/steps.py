@@ -4,10 +4,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from hostmm.callers.faults import touch
+from hostmm.callers.filemap import xip_file_write
+from hostmm.callers.shrink import shrink_page
+from hostmm.callers.syscalls import (
+    exit_process,
+    fork,
+    madvise_dontneed,
+    madvise_free,
+    mmap,
+    mprotect,
+    mremap,
+    msync,
+    munmap,
+)
+from hostmm.callers.vmas import copy_vma
 from hostmm.errors import HostError
-from hostmm.faults import touch
-from hostmm.filemap import xip_file_write
-from hostmm.locks import Acquire
+from hostmm.machine.locks import Acquire
+from hostmm.machine.scheduler import Fetch, Steps
+from hostmm.machine.timeline import Row
 from hostmm.mm.frames import PAGE_BYTES, Page
 from hostmm.mm.pagetable import PTE_V, huge_base, pte_pfn
 from hostmm.mm.space import MmStruct, Vma
@@ -23,25 +38,10 @@ from hostmm.paths.soft_dirty import clear_refs_write, soft_dirty
 from hostmm.paths.truncate import truncate_page, truncate_range
 from hostmm.paths.zap import zap_page_range, zap_vma
 from hostmm.scenarios.litmus.script import DENIED, Address, Step
-from hostmm.scheduler import Fetch, Steps
-from hostmm.shrink import shrink_page
 from hostmm.subscribers.base import DeviceSubscriber, Flushable, Removable, Resettable
-from hostmm.syscalls import (
-    exit_process,
-    fork,
-    madvise_dontneed,
-    madvise_free,
-    mmap,
-    mprotect,
-    mremap,
-    msync,
-    munmap,
-)
-from hostmm.timeline import Row
-from hostmm.vmas import copy_vma
 
 if TYPE_CHECKING:
-    from hostmm.machine import Machine
+    from hostmm.machine.machine import Machine
 
 __all__ = ["VERBS", "Stage", "Verb", "device_step"]
 

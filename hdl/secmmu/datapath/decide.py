@@ -1,0 +1,274 @@
+"""Stage D: what becomes of the access whose translation is there, or is known not to be."""
+
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from secmmu.config import SecmmuConfig
+from secmmu.datapath.flight import (
+    AnswerSignature,
+    CandidateLayout,
+    DecisionLayout,
+    FlightLayout,
+    Source,
+    Wait,
+    stash_bits,
+)
+from secmmu.internals import (
+    SV39_MODE,
+    ContextLayout,
+    EntryLayout,
+    Outcome,
+    WalkAnswerLayout,
+)
+from secmmu.layouts import PA_BITS, PAGE_BITS, PPN_BITS
+from secmmu.page_numbers import span_mask
+
+__all__ = ["Decide"]
+
+PATIENCE_BITS = 4
+READ, WRITE = 0, 1
+
+
+class Decide(wiring.Component):
+    """Begins the use of what is translated and permitted; makes a waiter of everything else.
+
+    It looks at a waiter whose walk is answered, or else at the last stage of the pipeline. An access that could begin
+    but for the output register or a use slot is kept for 15 cycles, then it waits aside: a direction that stands must
+    not stop the other for ever.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        Widths, ``contexts``, ``levels``, ``mutant``.
+
+    Members
+    -------
+    last : In(CandidateLayout), row : In(ContextLayout), outdated : In(1)
+        The pipeline's last stage.
+    hit, dies : In(1), entry : In(EntryLayout)
+        What the TLB says of it; see :class:`~secmmu.internals.LookupSignature`.
+    answered_place : In(AnswerSignature)
+        A waiter whose walk is answered.
+    answered : In(1), answer : In(WalkAnswerLayout)
+        Its answer, in so far as it stood in the cycle before.
+    killing : In(1)
+        Invalidations are applied in this cycle: such a waiter is not decided, since its answer may just have died.
+    fenced : In(contexts)
+        Asids fenced off.
+    behind : In(1)
+        An older access of the id of ``last`` still waits.
+    released, barred : In(1)
+        A hold was released since the walk of the answered waiter was asked for; an asid was fenced off since its lookup.
+    output_free : In(2)
+        For reads and writes: the output register takes an access at the end of this cycle.
+    last_slot_free, aside_slot_free : In(1)
+        There is a use slot for the pipeline's last stage; for the waiter.
+    place_free : In
+        The waiter that a fresh access becomes.
+    turns : In(1), stash_free : In(1), stash : In
+        Writes wait for their turn to have their data told where to go; there is room for the data of ``flight`` in
+        the write buffer; there.
+    advance : Out(1)
+        The pipeline moves on at the end of this cycle.
+    flight : Out(FlightLayout)
+        The access looked at.
+    begin : Out(1)
+        Its use begins.
+    chosen : Out(EntryLayout), pa : Out(56)
+        With it: its translation, its address.
+    decision : Out(DecisionLayout)
+        What becomes of a waiter.
+    first_hit, first_miss : Out(1)
+        The first lookup of an access ends in this cycle.
+    """
+
+    last: data.View
+    row: data.View
+    outdated: Signal
+    hit: Signal
+    dies: Signal
+    entry: data.View
+    answered_place: wiring.PureInterface
+    answered: Signal
+    answer: data.View
+    killing: Signal
+    fenced: Signal
+    behind: Signal
+    released: Signal
+    barred: Signal
+    output_free: Signal
+    last_slot_free: Signal
+    aside_slot_free: Signal
+    place_free: Signal
+    turns: Signal
+    stash_free: Signal
+    stash: Signal
+    advance: Signal
+    flight: data.View
+    begin: Signal
+    chosen: data.View
+    pa: Signal
+    decision: data.View
+    first_hit: Signal
+    first_miss: Signal
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        self.config = config
+        super().__init__(
+            {
+                "last": In(CandidateLayout(config)),
+                "row": In(ContextLayout()),
+                "outdated": In(1),
+                "hit": In(1),
+                "dies": In(1),
+                "entry": In(EntryLayout(config)),
+                "answered_place": In(AnswerSignature(config)),
+                "answered": In(1),
+                "answer": In(WalkAnswerLayout(config)),
+                "killing": In(1),
+                "fenced": In(config.contexts),
+                "behind": In(1),
+                "released": In(1),
+                "barred": In(1),
+                "output_free": In(2),
+                "last_slot_free": In(1),
+                "aside_slot_free": In(1),
+                "place_free": In((config.waiters - 1).bit_length()),
+                "turns": In(1),
+                "stash_free": In(1),
+                "stash": In(stash_bits(config)),
+                "advance": Out(1),
+                "flight": Out(FlightLayout(config)),
+                "begin": Out(1),
+                "chosen": Out(EntryLayout(config)),
+                "pa": Out(PA_BITS),
+                "decision": Out(DecisionLayout(config)),
+                "first_hit": Out(1),
+                "first_miss": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the verdicts on both, and the choice between them."""
+        m = Module()
+        last, aside, decision = self.last, self.answered_place, self.decision
+        at_hand = Signal()
+        awaits = Signal()
+        stands = Signal()
+        last_stands, aside_stands = Signal(), Signal()
+        patience = Signal(PATIENCE_BITS)
+        stays = Signal()
+        m.d.comb += [
+            self.flight.eq(Mux(aside.valid, aside.flight.as_value(), last.flight.as_value())),
+            self.chosen.eq(Mux(aside.valid, self.answer.entry.as_value(), self.entry.as_value())),
+            at_hand.eq(aside.valid | last.valid),
+            # Known early in the cycle, whatever the TLB says: also what will turn out to miss stands meanwhile.
+            last_stands.eq(
+                ~(self.output_free.bit_select(last.flight.write, 1) & self.last_slot_free)
+            ),
+            aside_stands.eq(
+                ~(self.output_free.bit_select(aside.flight.write, 1) & self.aside_slot_free)
+            ),
+            stands.eq(Mux(aside.valid, aside_stands, last_stands)),
+            awaits.eq(aside.valid & self.killing),
+            stays.eq(awaits | (at_hand & stands & ~patience.all())),
+            # The same, without the detour through the waiter.
+            self.advance.eq(~aside.valid & ~(last.valid & last_stands & ~patience.all())),
+            aside.taken.eq(~stays),
+        ]
+        m.d.sync += patience.eq(Mux(stays, patience + 1, 0))
+        judged = self._judge_last(m)
+        answered = self._judge_answer(m)
+        may_begin = Mux(aside.valid, answered, judged)
+        m.d.comb += [
+            self.begin.eq(at_hand & may_begin & ~stands & ~awaits),
+            decision.starved.eq(may_begin & stands),
+            decision.slotless.eq(~Mux(aside.valid, self.aside_slot_free, self.last_slot_free)),
+            decision.fresh.eq(~aside.valid & last.fresh),
+            decision.valid.eq(at_hand & ~stays & ~(decision.fresh & self.begin)),
+            decision.place.eq(
+                Mux(aside.valid, aside.place, Mux(last.fresh, self.place_free, last.place))
+            ),
+            decision.stash.eq(self.stash),
+            decision.source.eq(Mux(self.stash_free & ~self.turns, Source.STASH, Source.TURN)),
+        ]
+        mask = span_mask(self.chosen.translation.grain)
+        page = self.flight.access.addr[PAGE_BITS:] & mask
+        m.d.comb += self.pa.eq(
+            Cat(self.flight.access.addr[:PAGE_BITS], (self.chosen.ppn | page)[:PPN_BITS])
+        )
+        return m
+
+    def _judge_last(self, m: Module) -> Value:
+        """Judge the last stage of the pipeline; return whether it may begin."""
+        last, decision = self.last, self.decision
+        access = last.flight.access
+        modes = len(last.flight.canonical)
+        known = Cat(self.row.mode == SV39_MODE + at for at in range(modes))
+        bad = Signal()
+        wild = Signal()
+        usable = Signal()
+        dies = Const(0) if self.config.mutant == "rtl-no-hit-kill" else self.dies
+        m.d.comb += [
+            bad.eq(
+                last.flight.crosses
+                | ~known.any()
+                | (access.asid >> self.config.context_bits).any()
+                | Array(self.fenced)[access.asid[: self.config.context_bits]]
+            ),
+            wild.eq(~(known & last.flight.canonical).any()),
+            # An entry that does not permit the access is a miss: its PTE may have been upgraded since (I11).
+            usable.eq(self.hit & ~dies & (self.entry.writable | ~last.flight.write)),
+            decision.final.eq(1),
+            decision.page_fault.eq(~bad),
+        ]
+        with m.If(self.outdated):
+            m.d.comb += decision.state.eq(Wait.PARKED)
+        with m.Elif(bad | wild):
+            m.d.comb += decision.state.eq(Wait.REPORT)
+        with m.Elif(~usable):
+            m.d.comb += decision.state.eq(Wait.WANT)
+        with m.Elif(self.begin):
+            m.d.comb += decision.state.eq(Wait.FREE)
+        with m.Else():
+            m.d.comb += decision.state.eq(Wait.PARKED)
+        leaves = self.advance & last.valid & last.fresh & ~self.outdated & ~bad & ~wild
+        m.d.comb += [
+            self.first_hit.eq(leaves & usable),
+            self.first_miss.eq(leaves & ~usable),
+        ]
+        # The data of writes that wait for their turn comes before that of a fresh one.
+        waits = self.behind | (last.fresh & last.flight.write & self.turns)
+        return usable & ~self.outdated & ~bad & ~wild & ~waits
+
+    def _judge_answer(self, m: Module) -> Value:
+        """Judge the waiter whose walk is answered; return whether it may begin."""
+        decision, answer, outcome = self.decision, self.answer, self.answer.outcome
+        write = self.answered_place.flight.write
+        granted = Signal()
+        page_fault = outcome == Outcome.PAGE_FAULT
+        m.d.comb += granted.eq(
+            self.answered
+            & (outcome == Outcome.GRANTED)
+            & (answer.entry.writable | ~write)
+            & ~self.barred
+        )
+        with m.If(self.answered_place.valid):
+            m.d.comb += [
+                decision.state.eq(Wait.PARKED),
+                decision.final.eq(0),
+                decision.page_fault.eq(page_fault),
+            ]
+            with m.If(granted & self.begin):
+                m.d.comb += decision.state.eq(Wait.FREE)
+            with m.Elif(self.answered & (outcome == Outcome.HELD) & ~self.released):
+                m.d.comb += decision.state.eq(Wait.HELD)
+            with m.Elif(
+                self.answered
+                & (page_fault | (outcome == Outcome.ACCESS_FAULT))
+                # Where a write is refused a read may still be granted.
+                & (write | ~answer.write)
+            ):
+                m.d.comb += decision.state.eq(Wait.REPORT)
+        return granted

@@ -1,0 +1,1 @@
+"""What software sets and reads: registers, counters, the context table."""

@@ -1,0 +1,1 @@
+"""The page-table walker and its walk cache."""

@@ -1,0 +1,169 @@
+"""What the blocks of the walker say to each other, and to the counters and the observer."""
+
+from amaranth.lib import data
+
+from secmmu.config import SecmmuConfig
+from secmmu.internals import GRAIN_BITS, GROUP_BITS, Outcome
+from secmmu.layouts import PPN_BITS, WORD_BITS, PteLayout, Response
+from secmmu.registers.counters import AGE_BITS
+from secmmu.walker.cache import CachedPointerLayout, PlaceLayout
+
+__all__ = [
+    "LeafLayout",
+    "OwnerLayout",
+    "PointerLayout",
+    "ProgressLayout",
+    "StepLayout",
+    "WalkEndLayout",
+    "WalkEventsLayout",
+    "WalkRecordLayout",
+]
+
+
+class WalkEventsLayout(data.StructLayout):
+    """What happens in this cycle, for the counters of the same names."""
+
+    def __init__(self) -> None:
+        names = (
+            "walks",
+            "walks_killed",
+            "walks_joined",
+            "walk_cache_hits",
+            "updates",
+            "updates_lost",
+        )
+        super().__init__(dict.fromkeys(names, 1))
+
+
+class WalkRecordLayout(data.StructLayout):
+    """The beginning or the end of a walk, for the observer. ``outcome`` and the leaf ``pte`` are those of an end.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``levels``, ``asid_bits``, ``walks``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        super().__init__(
+            {
+                "valid": 1,
+                "walk": config.walk_bits,
+                "vpn": config.vpn_bits,
+                "asid": config.asid_bits,
+                "write": 1,
+                "outcome": Outcome,
+                "pte": WORD_BITS,
+            }
+        )
+
+
+class OwnerLayout(data.StructLayout):
+    """What a walk is for.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``levels``, ``asid_bits``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        super().__init__(
+            {"vpn": config.vpn_bits, "asid": config.asid_bits, "group": GROUP_BITS, "write": 1}
+        )
+
+
+class ProgressLayout(data.StructLayout):
+    """How far a walk is: the level of the table that it reads, and whether a pointer on the way was global.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``levels``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        super().__init__({"level": range(config.levels), "shared": 1})
+
+
+class LeafLayout(data.StructLayout):
+    """What a walk found; ``pte`` is there with ``observe``.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``observe``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        fields = {"ppn": PPN_BITS, "grain": GRAIN_BITS, "shared": 1, "writable": 1}
+        super().__init__(fields | ({"pte": WORD_BITS} if config.observe else {}))
+
+
+class StepLayout(data.StructLayout):
+    """One step of a walk: its start, with the root in place of the PTE, or an entry that was read.
+
+    A start is ``misled`` where the invalidation of the cycle before takes the page, or the pointer ``found`` in the walk
+    cache; that of a walk for a page which is ``held`` is its end.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        All widths.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        super().__init__(
+            {
+                "valid": 1,
+                "start": 1,
+                "walk": config.walk_bits,
+                "at": config.walks,
+                "owner": OwnerLayout(config),
+                "progress": ProgressLayout(config),
+                "next": range(config.levels),
+                "began": AGE_BITS,
+                "found": 1,
+                "misled": 1,
+                "held": 1,
+                "place": PlaceLayout(config),
+                "exclusive": 1,
+                "pte": PteLayout(),
+                "response": Response,
+            }
+        )
+
+
+class PointerLayout(data.StructLayout):
+    """A pointer that a walk found, on its way to the walk cache.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        All widths.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        super().__init__(
+            {
+                "valid": 1,
+                "at": config.walks,
+                "owner": OwnerLayout(config),
+                "level": range(config.levels),
+                "pointer": CachedPointerLayout(),
+            }
+        )
+
+
+class WalkEndLayout(data.StructLayout):
+    """What is told of a walk when it ends; ``pte`` is there with ``observe``.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        All widths, ``observe``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        fields = {"walk": config.walk_bits, "owner": OwnerLayout(config), "began": AGE_BITS}
+        super().__init__(fields | ({"pte": WORD_BITS} if config.observe else {}))

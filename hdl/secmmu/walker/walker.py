@@ -1,0 +1,501 @@
+"""The page-table walker: several walks at once, killed by invalidations, joined by those who miss the same page."""
+
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.enum import EnumView
+from amaranth.lib.wiring import In, Out
+
+from secmmu.axi import Axi4Signature, Burst
+from secmmu.config import SecmmuConfig
+from secmmu.internals import (
+    INDEX_BITS,
+    FillSignature,
+    HoldCheckSignature,
+    KillLayout,
+    Outcome,
+    WalkSignature,
+)
+from secmmu.kills import may_kill_asid
+from secmmu.layouts import PA_BITS, PAGE_BITS, PteLayout, Response
+from secmmu.page_numbers import below, span_last, span_mask
+from secmmu.picks import chosen, encoded, in_turn, lowest
+from secmmu.registers.counters import AGE_BITS, LatencyLayout
+from secmmu.walker.cache import WalkCache
+from secmmu.walker.layouts import (
+    LeafLayout,
+    PointerLayout,
+    StepLayout,
+    WalkEventsLayout,
+    WalkRecordLayout,
+)
+from secmmu.walker.notes import WalkNotes
+from secmmu.walker.pte import PteJudge, PteVerdict
+from secmmu.walker.pte_update import PteUpdate
+from secmmu.walker.reads import WalkReads, word_address
+from secmmu.walker.report import WalkReport
+from secmmu.walker.slot import WalkSlot
+
+__all__ = ["Walker"]
+
+WORD_SIZE = PAGE_BITS - INDEX_BITS
+"""AxSIZE of a PTE."""
+
+
+class Walker(wiring.Component):
+    """Walks page tables, ``walks`` at once.
+
+    A request taken in cycle t has its first read offered in t + 2, with the walk cache's help that of the last level.
+    The data that comes in cycle r is judged in r + 1; the next read is offered, or the answer stands, in r + 2. One
+    step, of whichever walk, is made in each cycle, and one read offered. An entry's data is taken at once, always.
+
+    A step that ends a walk makes it an answer that stands until nothing refers to it, its slot is needed and the TLB
+    has it. An invalidation that overlaps a walk, or its answer, makes it ``AGAIN``; a read that it still owes is
+    absorbed first, and the invalidation waits for that (``owed``, ``settled``).
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``walks``, ``walk_cache``, ``levels``, ``svadu``, widths, ``observe``, ``mutant``.
+
+    Members
+    -------
+    walk : In(WalkSignature)
+        The datapath's door.
+    bus : Out(Axi4Signature)
+        Page-table reads and A/D writes; the id is the number of the walk.
+    kill : In(KillLayout)
+        The invalidation applied in this cycle.
+    young : In(1)
+        Whether pages were used is asked in this cycle: later accesses must go through the TLB.
+    clear : In(1)
+        Forget everything; only while ``idle``.
+    fill : Out(FillSignature)
+        The TLB.
+    page, span : Out(HoldCheckSignature)
+        The questions whether the page of a request, and the span of a leaf found, are held.
+    owed, settled : Out(walks)
+        Walks for whose end the invalidation of this cycle must wait; walks that end in this cycle.
+    stuck : In(walks), fence : Out(stream of an asid)
+        Walks for which a command gave up waiting; their asids, one after the other.
+    asked : In, left : Out(1)
+        An asid, and whether a walk of it goes on.
+    idle : Out(1)
+        No walk goes on, and no answer is left for the TLB.
+    events : Out(WalkEventsLayout), latency : Out(LatencyLayout), now : In
+        For counters; what ended with an answer, and the clock that it is measured with.
+    began, ended : Out(WalkRecordLayout)
+        With ``observe``: a walk begins in this cycle; one ended, its answer stands from this cycle on.
+    """
+
+    walk: wiring.PureInterface
+    bus: wiring.PureInterface
+    kill: data.View
+    young: Signal
+    clear: Signal
+    fill: wiring.PureInterface
+    page: wiring.PureInterface
+    span: wiring.PureInterface
+    owed: Signal
+    settled: Signal
+    stuck: Signal
+    fence: stream.Interface
+    asked: Signal
+    left: Signal
+    idle: Signal
+    events: data.View
+    latency: data.View
+    now: Signal
+    began: data.View
+    ended: data.View
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        self.config = config
+        bus = Axi4Signature(
+            addr_bits=PA_BITS,
+            id_bits=config.walk_bits,
+            user_bits=config.asid_bits,
+            write=config.svadu,
+        )
+        members = {
+            "walk": In(WalkSignature(config)),
+            "bus": Out(bus),
+            "kill": In(KillLayout(config)),
+            "young": In(1),
+            "clear": In(1),
+            "fill": Out(FillSignature(config)),
+            "page": Out(HoldCheckSignature(config)),
+            "span": Out(HoldCheckSignature(config)),
+            "owed": Out(config.walks),
+            "settled": Out(config.walks),
+            "stuck": In(config.walks),
+            "fence": Out(stream.Signature(config.context_bits)),
+            "asked": In(config.asid_bits),
+            "left": Out(1),
+            "idle": Out(1),
+            "events": Out(WalkEventsLayout()),
+            "latency": Out(LatencyLayout()),
+            "now": In(AGE_BITS),
+        }
+        if config.observe:
+            members |= {name: Out(WalkRecordLayout(config)) for name in ("began", "ended")}
+        super().__init__(members)
+        self._slots = [WalkSlot(config) for _ in range(config.walks)]
+        self._cache = WalkCache(config)
+        self._reads = WalkReads(config)
+        self.judge = PteJudge(config)
+        self._update = PteUpdate(config)
+        self._notes = WalkNotes(config)
+        self._report = WalkReport(config)
+
+    def elaborate(self, platform: object) -> Module:
+        """Build the slots around the one step that is made in a cycle."""
+        m = Module()
+        m.submodules.cache = self._cache
+        m.submodules.reads = self._reads
+        m.submodules.judge = self.judge
+        m.submodules.update = self._update
+        m.submodules.notes = self._notes
+        m.submodules.report = self._report
+        for i, slot in enumerate(self._slots):
+            m.submodules[f"slot{i}"] = slot
+            m.d.comb += [
+                slot.request.eq(self.walk.request.payload),
+                slot.kill.eq(self.kill),
+                slot.young.eq(self.young),
+                slot.clear.eq(self.clear),
+                slot.referred.eq(self.walk.referred[i]),
+                self.owed[i].eq(slot.owed),
+                self.settled[i].eq(slot.end),
+            ]
+        step = Signal(StepLayout(self.config))
+        pointer = Signal(PointerLayout(self.config))
+        begin = self._take(m, pointer)
+        self._load(m, step, begin)
+        self._make(m, step, pointer)
+        self._answer(m)
+        self._drive_bus(m)
+        self._fence(m)
+        m.d.comb += self.idle.eq(~Cat([slot.running | slot.filling for slot in self._slots]).any())
+        return m
+
+    def _of(self, member: str) -> Value:
+        """Return one bit of all slots."""
+        return Cat(getattr(slot, member) for slot in self._slots)
+
+    def _take(self, m: Module, pointer: data.View) -> Signal:
+        """Take a request: it joins a walk, or begins one, which the returned one-hot names."""
+        walk, cache, notes, page = self.walk, self._cache, self._notes, self.page
+        request = walk.request.payload
+        joined = lowest(m, self._of("joinable"))
+        begin = Signal(self.config.walks)
+        able = Signal()
+        begins = Signal()
+        free = self._choose_free(m, begins, joined)
+        m.d.comb += [
+            page.asid.eq(request.asid),
+            page.group.eq(request.group),
+            page.first.eq(request.vpn),
+            page.last.eq(request.vpn),
+            # The step goes to data that comes, the comparators to a pointer to be kept, both before a request.
+            able.eq(~self.bus.rvalid & ~pointer.valid & ~self._update.answered),
+            walk.request.ready.eq(able & (joined.any() | free.any())),
+            walk.number.eq(encoded(Mux(joined.any(), joined, free))),
+            begins.eq(walk.request.valid & able & ~joined.any() & free.any()),
+            begin.eq(Mux(begins, free, 0)),
+            cache.key.vpn.eq(Mux(pointer.valid, pointer.owner.vpn, request.vpn)),
+            cache.key.asid.eq(Mux(pointer.valid, pointer.owner.asid, request.asid)),
+            cache.insert.valid.eq(pointer.valid),
+            cache.insert.pure.eq(chosen(pointer.at, self._of("pure"))),
+            cache.insert.level.eq(pointer.level),
+            cache.insert.group.eq(pointer.owner.group),
+            cache.insert.pointer.eq(pointer.pointer),
+            cache.kill.eq(self.kill),
+            cache.clear.eq(self.clear),
+            notes.begins.eq(begins),
+            notes.beginner.eq(encoded(free)),
+            notes.owner.vpn.eq(request.vpn),
+            notes.owner.asid.eq(request.asid),
+            notes.owner.group.eq(request.group),
+            notes.owner.write.eq(request.write),
+            notes.now.eq(self.now),
+        ]
+        m.d.comb += [slot.begin.eq(begin[i]) for i, slot in enumerate(self._slots)]
+        return begin
+
+    def _is_killed(self, request: data.View) -> Value:
+        """Return whether the invalidation of this cycle names the page: a hold that it places shows only in the next."""
+        kill = self.kill
+        named = ~below(request.vpn, kill.first) & ~below(kill.last, request.vpn)
+        return named & may_kill_asid(kill, asid=request.asid, group=request.group)
+
+    def _choose_free(self, m: Module, begins: Value, joined: Value) -> Value:
+        """Choose the slot of the next walk a cycle ahead, unless the last request has just taken or joined it."""
+        last = Signal(self.config.walks)
+        free = Signal(self.config.walks)
+        m.d.sync += [
+            last.eq(Mux(self.walk.request.valid & self.walk.request.ready, joined, 0)),
+            free.eq(in_turn(m, self._of("free"), begins, name="next_free")),
+        ]
+        return free & ~(last | self._of("running"))
+
+    def _load(self, m: Module, step: data.View, begin: Signal) -> None:
+        """Choose the step of the next cycle: data that comes now, or else the start of a walk."""
+        bus, request, cache, notes = self.bus, self.walk.request.payload, self._cache, self._notes
+        root = Signal(PteLayout())
+        m.d.comb += [notes.reader.eq(bus.rid), root.ppn.eq(request.root_ppn)]
+        m.d.sync += step.valid.eq(bus.rvalid | begin.any())
+        with m.If(bus.rvalid):
+            m.d.sync += [
+                step.start.eq(0),
+                step.walk.eq(bus.rid),
+                step.at.eq(Cat(bus.rid == i for i in range(self.config.walks))),
+                step.owner.eq(notes.reader_owner),
+                step.progress.eq(notes.reader_progress),
+                step.next.eq(notes.reader_progress.level - 1),
+                step.began.eq(notes.reader_began),
+                step.found.eq(0),
+                step.misled.eq(0),
+                step.held.eq(0),
+                step.exclusive.eq(self._update.locked & (self._update.walk == bus.rid)),
+                step.pte.eq(bus.rdata),
+                step.response.eq(bus.rresp),
+            ]
+        with m.Else():
+            m.d.sync += [
+                step.start.eq(1),
+                step.walk.eq(encoded(begin)),
+                step.at.eq(begin),
+                step.owner.eq(notes.owner),
+                step.progress.shared.eq(0),
+                # Sv39, Sv48 and Sv57 are modes 8, 9 and 10, their root tables of level 2, 3 and 4.
+                step.next.eq(Mux(cache.found, cache.place.level, request.mode[:2] + 2)),
+                step.began.eq(self.now),
+                step.found.eq(cache.found),
+                step.misled.eq(cache.dies | self._is_killed(request)),
+                step.held.eq(self.page.held),
+                step.place.eq(cache.place),
+                step.exclusive.eq(0),
+                step.pte.eq(root),
+            ]
+
+    def _make(self, m: Module, step: data.View, pointer: data.View) -> None:
+        """Make a step, or close an update when there is none: read on, update the leaf, or end the walk."""
+        judge, update, reads, cache = self.judge, self._update, self._reads, self._cache
+        notes = self._notes
+        doomed, failed, moves, updates = Signal(), Signal(), Signal(), Signal()
+        closes, lost = Signal(), Signal()
+        going = step.valid & ~doomed & ~step.held
+        came = ~step.start & ~failed
+        shared = step.progress.shared | step.pte.g | (step.found & cache.pointer.shared)
+        m.d.comb += [
+            judge.pte.eq(step.pte),
+            judge.level.eq(step.progress.level),
+            judge.write.eq(step.owner.write),
+            doomed.eq(step.misled | chosen(step.at, self._of("doomed"))),
+            failed.eq(_failed(step.response) | (step.exclusive & (step.response == Response.OKAY))),
+            moves.eq(going & (step.start | (came & (judge.verdict == PteVerdict.POINTER)))),
+            updates.eq(going & came & (judge.verdict == PteVerdict.UPDATE)),
+            closes.eq(update.answered & ~step.valid),
+            lost.eq(closes & (update.response == Response.OKAY)),
+            cache.read.eq(step.place),
+            reads.walk.eq(Mux(step.valid, step.walk, update.walk)),
+            reads.want.eq(moves),
+            reads.word.index.eq(step.owner.vpn.word_select(step.next, INDEX_BITS)),
+            reads.word.ppn.eq(Mux(step.found, cache.pointer.ppn, step.pte.ppn)),
+            reads.word.asid.eq(step.owner.asid),
+            reads.retry.eq((updates & ~step.exclusive) | lost),
+            reads.locked.eq(update.locked),
+            update.locking.eq(reads.locking),
+            update.locker.eq(reads.locker),
+            update.word.eq(reads.locked_word),
+            update.store.eq(updates & step.exclusive),
+            update.release.eq((step.valid & step.exclusive & ~updates) | closes),
+            notes.moves.eq(moves),
+            notes.mover.eq(step.walk),
+            notes.mover_owner.eq(step.owner),
+            notes.progress.level.eq(step.next),
+            notes.progress.shared.eq(shared),
+        ]
+        m.d.sync += [
+            pointer.valid.eq(moves & ~step.start),
+            pointer.at.eq(step.at),
+            pointer.owner.eq(step.owner),
+            pointer.level.eq(step.next),
+            pointer.pointer.ppn.eq(step.pte.ppn),
+            pointer.pointer.shared.eq(shared),
+        ]
+        leaf = self._note(m, step, step.valid & ~moves, failed, shared)
+        outcome = self._outcome(m, step, doomed, failed)
+        ends = step.valid & ~moves & ~updates
+        ending = Signal(self.config.walks)
+        closing = Cat((update.walk == i) & closes & ~lost for i in range(self.config.walks))
+        m.d.comb += ending.eq(Mux(ends, step.at, closing))
+        for i, slot in enumerate(self._slots):
+            m.d.comb += [
+                slot.step.eq(moves & step.at[i]),
+                slot.level.eq(step.next),
+                slot.updating.eq(update.locked & (update.walk == i)),
+                slot.end.eq(ending[i]),
+                slot.outcome.eq(outcome),
+            ]
+        m.d.comb += [self._report.ending.eq(ending), self._report.outcome.eq(outcome)]
+        self._tell(m, step, leaf, lost)
+
+    def _note(
+        self, m: Module, step: data.View, found: Value, failed: Value, shared: Value
+    ) -> data.View:
+        """Note the leaf that a step found, or an entry that refuses."""
+        judge, span, update, notes = self.judge, self.span, self._update, self._notes
+        vpn = step.owner.vpn
+        leaf = Signal(LeafLayout(self.config))
+        reaches = Signal()
+        m.d.sync += reaches.eq(span.held)
+        updated = Signal(PteLayout())
+        m.d.comb += [
+            updated.eq(step.pte),
+            leaf.ppn.eq(judge.ppn),
+            leaf.grain.eq(judge.grain),
+            leaf.shared.eq(shared),
+            leaf.writable.eq(updated.w & updated.d),
+            notes.finds.eq(found),
+            notes.leaf.eq(leaf),
+            update.pte.eq(updated),
+            span.asid.eq(step.owner.asid),
+            span.group.eq(step.owner.group),
+            span.shared.eq(shared),
+            span.first.eq(vpn & ~span_mask(judge.grain)[: len(vpn)]),
+            span.last.eq(span_last(vpn, judge.grain)),
+        ]
+        if self.config.svadu:
+            m.d.comb += [updated.a.eq(1), updated.d.eq(step.pte.d | step.owner.write)]
+        if self.config.observe:
+            m.d.comb += leaf.pte.eq(updated)
+        refused = failed | (judge.verdict == PteVerdict.REFUSED)
+        for i, slot in enumerate(self._slots):
+            m.d.comb += [
+                slot.leaf.eq(found & step.at[i]),
+                slot.grain.eq(Mux(refused, 0, judge.grain)),
+                slot.writable.eq(leaf.writable),
+                slot.reaches.eq(reaches),
+            ]
+        return leaf
+
+    def _outcome(
+        self, m: Module, step: data.View, doomed: Value, failed: Value
+    ) -> "EnumView[Outcome]":
+        """Return how the walk ends if it ends now."""
+        outcome = Signal(Outcome)
+        with m.If(~step.valid), m.If(_failed(self._update.response)):
+            m.d.comb += outcome.eq(Outcome.ACCESS_FAULT)
+        with m.Elif(doomed):
+            m.d.comb += outcome.eq(Outcome.AGAIN)
+        with m.Elif(step.held):
+            m.d.comb += outcome.eq(Outcome.HELD)
+        with m.Elif(failed):
+            m.d.comb += outcome.eq(Outcome.ACCESS_FAULT)
+        with m.Elif(self.judge.verdict == PteVerdict.REFUSED):
+            m.d.comb += outcome.eq(Outcome.PAGE_FAULT)
+        return outcome
+
+    def _answer(self, m: Module) -> None:
+        """Show the answer asked for, and offer the TLB a good one that it does not have."""
+        walk, fill, notes = self.walk, self.fill, self._notes
+        pick = Signal(self.config.walks)
+        m.d.comb += [
+            notes.select.eq(walk.select),
+            walk.answered.eq(self._of("answered")),
+            walk.answer.write.eq(notes.write),
+            walk.answer.entry.eq(notes.entry),
+            pick.eq(lowest(m, self._of("filling"))),
+            notes.filler.eq(encoded(pick)),
+            fill.en.eq(pick.any()),
+            fill.entry.eq(notes.fill),
+        ]
+        for i, slot in enumerate(self._slots):
+            m.d.comb += slot.filled.eq(pick[i] & fill.ready)
+            with m.If(walk.select == i):
+                m.d.comb += walk.answer.outcome.eq(slot.result)
+        if self.config.observe:
+            m.d.comb += fill.pte.eq(notes.pte)
+
+    def _fence(self, m: Module) -> None:
+        """Name the asids of walks that are stuck; say whether one of the asid asked for is left."""
+        pending = Signal(self.config.walks, name="unfenced")
+        first = lowest(m, pending)
+        told = Mux(self.fence.ready, first, 0)
+        m.d.sync += pending.eq(((pending & ~told) | self.stuck) & self._of("running"))
+        m.d.comb += self.fence.valid.eq(pending.any())
+        for i, slot in enumerate(self._slots):
+            with m.If(first[i]):
+                m.d.comb += self.fence.payload.eq(slot.asid)
+        mine = Cat(slot.asid == self.asked for slot in self._slots)
+        m.d.comb += self.left.eq((mine & self._of("running")).any())
+
+    def _drive_bus(self, m: Module) -> None:
+        bus, read, update = self.bus, self._reads.read, self._update
+        m.d.comb += [
+            bus.arvalid.eq(read.valid),
+            read.ready.eq(bus.arready),
+            bus.arid.eq(read.payload.walk),
+            bus.araddr.eq(word_address(read.payload.word)),
+            bus.aruser.eq(read.payload.word.asid),
+            bus.arlock.eq(read.payload.lock),
+            bus.arsize.eq(WORD_SIZE),
+            bus.arburst.eq(Burst.INCR),
+            bus.rready.eq(1),
+        ]
+        if self.config.svadu:
+            m.d.comb += [
+                bus.awvalid.eq(update.address.valid),
+                update.address.ready.eq(bus.awready),
+                bus.awid.eq(update.walk),
+                bus.awaddr.eq(word_address(update.address.payload)),
+                bus.awuser.eq(update.address.payload.asid),
+                bus.awlock.eq(1),
+                bus.awsize.eq(WORD_SIZE),
+                bus.awburst.eq(Burst.INCR),
+                bus.wvalid.eq(update.beat.valid),
+                update.beat.ready.eq(bus.wready),
+                bus.wdata.eq(update.beat.payload),
+                bus.wstrb.eq(Const(-1, 8)),
+                bus.wlast.eq(1),
+                update.reply.valid.eq(bus.bvalid),
+                update.reply.payload.eq(bus.bresp),
+                bus.bready.eq(update.reply.ready),
+            ]
+
+    def _tell(self, m: Module, step: data.View, leaf: data.View, lost: Value) -> None:
+        """Tell the counters and the observer."""
+        walk, update, report, events = self.walk, self._update, self._report, self.events
+        request = walk.request.payload
+        taken = walk.request.valid & walk.request.ready
+        m.d.comb += [
+            report.step.walk.eq(step.walk),
+            report.step.owner.eq(step.owner),
+            report.step.began.eq(step.began),
+            report.making.eq(step.valid),
+            report.storing.eq(update.store),
+            report.lost.eq(self._of("lost")),
+            events.walks.eq(self._of("begin").any()),
+            events.walks_killed.eq(report.killed),
+            events.walks_joined.eq(taken & ~events.walks),
+            events.walk_cache_hits.eq(step.valid & step.found),
+            events.updates.eq(update.release & ~step.valid & ~lost & ~_failed(update.response)),
+            events.updates_lost.eq(lost),
+            self.latency.eq(report.latency),
+        ]
+        if self.config.observe:
+            m.d.comb += [
+                report.step.pte.eq(leaf.pte),
+                self.ended.eq(report.ended),
+                self.began.valid.eq(events.walks),
+                self.began.walk.eq(walk.number),
+                self.began.vpn.eq(request.vpn),
+                self.began.asid.eq(request.asid),
+                self.began.write.eq(request.write),
+            ]
+
+
+def _failed(response: Value) -> Value:
+    """Return whether a response is SLVERR or DECERR."""
+    return (response == Response.SLVERR) | (response == Response.DECERR)

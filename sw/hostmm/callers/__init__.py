@@ -1,0 +1,1 @@
+"""Who takes the mm paths: loads and stores, faults, system calls, reclaim, writeback."""

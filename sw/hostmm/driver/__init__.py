@@ -1,0 +1,1 @@
+"""The driver of the secondary MMU and its DMA engines, and the link to them."""

@@ -1,0 +1,1 @@
+"""What everything runs on: threads, locks, costs, the clock, and the record of what happened."""

@@ -1,0 +1,1 @@
+"""A recorded program, played against the host model."""

@@ -1,0 +1,1 @@
+"""What runs come to: measures, verdicts, tables, plots, pages of the documentation."""

@@ -1,0 +1,1 @@
+"""One run: what it is, its carrier, what it left behind."""

@@ -1,0 +1,1 @@
+"""The outside tools: found, fed with designs, run."""
