@@ -14,7 +14,15 @@ from hostmm.subscribers.kinds import SUBSCRIBERS
 from hostmm.trace import shipped
 from shootdown.errors import UsageError
 from shootdown.files import require_writable, write_whole
-from shootdown.report.comparison import Costs, Difference, Effect, costs_of, differences, effects
+from shootdown.report.comparison import (
+    Costs,
+    Difference,
+    Effect,
+    costs_of,
+    differences,
+    effects,
+    summary,
+)
 from shootdown.report.comparison_table import COLUMNS, markdown, rows
 from shootdown.run.config import DEFAULT_CPUS, DEFAULT_TRACE, MODEL, RunConfig, within
 from shootdown.run.outcome import Outcome
@@ -229,12 +237,7 @@ def _print_table(console: Console, first: str, found: Sequence[Difference]) -> N
             {True: "yes", False: "no", None: "not tried"}[one.survives],
         )
     console.print(table)
-    lasting = sum(difference.lasting for difference in claimed)
-    console.print(
-        f"{len(found)} figures compared: {len(claimed)} differ, {lasting} of them whatever costs were tried; "
-        f"the other {len(found) - len(claimed)} differences are not claimed.",
-        highlight=False,
-    )
+    console.print(summary(found), highlight=False)
 
 
 def _verdict(first: str, found: Sequence[Difference]) -> Iterator[str]:

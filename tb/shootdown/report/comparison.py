@@ -21,6 +21,7 @@ __all__ = [
     "differences",
     "effects",
     "setting_of",
+    "summary",
 ]
 
 FIGURES = (
@@ -176,6 +177,20 @@ def differences(outcomes: Sequence[Outcome], before: str, after: str) -> list[Di
             for percentile in _PERCENTILES:
                 found += _compare(setting, mine, (before, after), path, figure, percentile)
     return found
+
+
+def summary(found: Sequence[Difference]) -> str:
+    """Say in a line how many figures were compared, how many differ, and how many of these at other costs, too."""
+    claimed = [difference for difference in found if difference.direction]
+    tried = [difference for difference in claimed if difference.survives is not None]
+    lasting = sum(difference.lasting for difference in tried)
+    costs = (
+        f"at other costs {lasting} of {len(tried)} still do" if tried else "no other costs tried"
+    )
+    return (
+        f"{len(found)} figures compared: {len(claimed)} differ ({costs}); "
+        f"the other {len(found) - len(claimed)} differences are not claimed."
+    )
 
 
 def _figures() -> Iterable[tuple[str, str]]:

@@ -11,6 +11,7 @@ from shootdown.report.comparison import (
     Setting,
     differences,
     effects,
+    summary,
 )
 from shootdown.report.comparison_table import COLUMNS, PATH_COLUMNS, markdown, path_rows, rows
 from shootdown.report.results import EndToEnd
@@ -163,3 +164,14 @@ def test_where_it_gains_where_it_moves_the_wait_and_where_it_costs():
         Effect.MOVES: [("page_mkclean_one", "ptl_hold_ns")],
         Effect.COSTS: [("do_wp_page", "clear_to_drained_ns")],
     }
+
+
+def test_the_summary_speaks_of_other_costs_only_where_they_were_tried():
+    kept, lost = (difference("fork", "ptl_hold_ns", 200, 100, survives=s) for s in (True, False))
+    same = difference("mprotect", "ptl_hold_ns", 100, 100)
+    assert summary([kept, lost, same]) == (
+        "3 figures compared: 2 differ (at other costs 1 of 2 still do);"
+        " the other 1 differences are not claimed."
+    )
+    untried = difference("fork", "ptl_hold_ns", 200, 100, survives=None)
+    assert "1 differ (no other costs tried)" in summary([untried])
