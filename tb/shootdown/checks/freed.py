@@ -1,13 +1,12 @@
 """I1: no freed page is reachable, by an entry, a use in flight, a fill to come, or a shootdown not yet done."""
 
-from bisect import bisect_left
 from collections import defaultdict
 
 from hostmm.machine.timeline import Row
 from hostmm.mm.pagetable import PTE_V
 from shootdown.checks.blame import reached
 from shootdown.checks.violation import NO_PATH, Finding, Findings
-from shootdown.history import NEVER, Command, History
+from shootdown.history import NEVER, Command, History, last_before
 
 __all__ = ["check_freed"]
 
@@ -15,9 +14,6 @@ __all__ = ["check_freed"]
 def check_freed(history: History) -> Findings:
     """Yield every way in which a freed frame was still reachable."""
     rows = history.rows
-    frees: dict[int, list[int]] = defaultdict(list)
-    for freed in history.freed:
-        frees[freed.pfn].append(freed.row)
     for freed in history.freed:
         for entry in freed.entries:
             what = (
@@ -31,19 +27,14 @@ def check_freed(history: History) -> Findings:
     for entry in history.mirror.into_free:
         walk = f"by a walk begun in cycle {entry.walk.begin_cycle}" if entry.walk else "by no walk"
         what = f"TLB entry {entry.index} was filled {walk} with frame {entry.frame:#x}, freed meanwhile"
-        free = _last_free(frees[entry.frame], entry.begin)
+        free = last_before(history.frees_of.get(entry.frame, ()), entry.begin, NEVER)
         yield reached(history, entry, entry.frame, free, entry.begin_cycle, what)
     for use in history.uses:
         if use.from_free:
             what = f"the {use.name} began while that frame was free"
-            free = _last_free(frees[use.pfn], use.begin)
+            free = last_before(history.frees_of.get(use.pfn, ()), use.begin, NEVER)
             yield reached(history, use, use.pfn, free, use.begin_cycle, what)
     yield from _before_drained(history)
-
-
-def _last_free(frees: list[int], before: int) -> int:
-    place = bisect_left(frees, before)
-    return frees[place - 1] if place else NEVER
 
 
 def _before_drained(history: History) -> Findings:

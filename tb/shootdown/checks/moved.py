@@ -20,14 +20,11 @@ _MREMAP = "mremap"
 def check_migration(history: History) -> Findings:
     """I25: yield stores into a page that end after a migration has copied it, while it is still that page."""
     rows = history.rows
-    frees: dict[int, list[int]] = defaultdict(list)
-    for row, pfn in rows.take(rows.of(Row.FREE), "pfn"):
-        frees[pfn].append(row)
     stores: dict[int, list[int]] = defaultdict(list)
     for row, pfn in rows.take(rows.of(Row.STORE), "pfn"):
         stores[pfn].append(row)
     for row, source in _copies(history):
-        freed = frees[source]
+        freed = history.frees_of.get(source, [])
         place = bisect_left(freed, row)
         end = freed[place] if place < len(freed) else NEVER
         for use in history.uses:

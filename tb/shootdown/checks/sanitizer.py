@@ -87,13 +87,10 @@ class _Blame:
     def __init__(self, history: History) -> None:
         self._history, rows = history, history.rows
         self._changes: dict[tuple[int, int], list[int]] = defaultdict(list)
-        self._frees: dict[int, list[int]] = defaultdict(list)
         index = rows.of(Row.PTE_SET, Row.PTE_CLEAR)
         for row, kind, mm, pfn, a, b in rows.take(index, "kind", "mm", "pfn", "a", "b"):
             if kind == Row.PTE_CLEAR or (b & PTE_W and not a & PTE_W):
                 self._changes[mm, pfn].append(row)
-        for row, pfn in rows.take(rows.of(Row.FREE), "pfn"):
-            self._frees[pfn].append(row)
 
     def judge(self, report: Report) -> Finding:
         """Name the invariant: I1 where the frame has a new owner, I10 for a write, I4 for a read."""
@@ -101,7 +98,7 @@ class _Blame:
         changes = self._changes.get((report.mm, report.pfn), [])
         place = bisect_left(changes, report.row)
         change = changes[place - 1] if place else None
-        freed = self._frees.get(report.pfn, [])
+        freed = self._history.frees_of.get(report.pfn, [])
         since = bisect_left(freed, report.row) - bisect_left(freed, change or 0)
         invariant = "I1" if since or change is None else "I10" if report.write else "I4"
         kind = "wrote" if report.write else "read"

@@ -8,7 +8,7 @@ from hostmm.machine.timeline import LockClass, Notification, Row
 from hostmm.mm.pagetable import PTE_A, PTE_V, is_migration_entry, pte_pfn
 from shootdown.checks.reclaim import RECLAIM_PATHS, YOUNG_PATHS
 from shootdown.checks.violation import Findings, at_row
-from shootdown.history import NEVER, Callback, History, PteChange, Use
+from shootdown.history import NEVER, Callback, History, PteChange, Use, last_before
 
 __all__ = ["check_young", "count_young_decisions"]
 
@@ -90,16 +90,11 @@ def _stolen(history: History) -> Findings:
             what = f"{place} its accessed bit had been set since cycle {cycle}"
             yield at_row(history, "I9", change.row, what)
             continue
-        asked = max(_last(looks.get(key, []), locked), _mapped(history, change))
+        asked = max(last_before(looks.get(key, ()), locked, -1), _mapped(history, change))
         use = _last_use(history, change, locked)
         if use is not None and use.begin > asked:
             what = f"{place} the {use.name} began in cycle {use.begin_cycle}, after anybody asked"
             yield at_row(history, "I9", change.row, what, use)
-
-
-def _last(rows: list[int], before: int) -> int:
-    place = bisect_left(rows, before)
-    return rows[place - 1] if place else -1
 
 
 def _looks(history: History) -> dict[tuple[int, int], list[int]]:

@@ -10,6 +10,7 @@ from secmmu.config import PRESETS
 from shootdown.bench.fpga import LIMIT_S, SEEDS, Fit, fit_preset
 from shootdown.errors import UsageError
 from shootdown.files import require_writable, write_whole
+from shootdown.run.config import within
 
 __all__ = ["add_parser"]
 
@@ -46,8 +47,7 @@ def _fpga(chosen: argparse.Namespace) -> int:
     for preset in presets:
         if preset not in PRESETS:
             raise UsageError(f"preset must be one of {', '.join(PRESETS)}, not {preset!r}")
-    if not 1 <= chosen.seeds <= len(SEEDS):
-        raise UsageError(f"--seeds must be from 1 to {len(SEEDS)}, not {chosen.seeds}")
+    within("--seeds", chosen.seeds, 1, len(SEEDS))
     if not chosen.limit > 0:
         raise UsageError(f"--limit must be more than 0 minutes, not {chosen.limit:g}")
     require_writable(chosen.json)

@@ -2,6 +2,7 @@
 
 from shootdown.history.changes import Pass, PteChange
 from shootdown.history.facts import NEVER, Callback, Command, Entry, Freed, Use, Walk
+from shootdown.history.rows import last_before
 from shootdown.history.run import History
 from shootdown.history.subscriptions import Subscription
 from shootdown.history.tables import Mapping
@@ -19,4 +20,5 @@ __all__ = [
     "Subscription",
     "Use",
     "Walk",
+    "last_before",
 ]

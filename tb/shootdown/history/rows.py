@@ -1,6 +1,7 @@
 """The merged timeline as columns, with names and decoded arguments."""
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,19 @@ from hostmm.driver.pack import field_of
 from hostmm.machine.timeline import Timeline
 from secmmu.layouts import AccessArg
 
-__all__ = ["Rows"]
+__all__ = ["Rows", "last_before"]
 
 _ACCESS = [field_of(AccessArg(), name) for name in ("asid", "id", "write", "code", "beats")]
 _KINDS = 256
 """More than there are kinds of row."""
 
 _Ints = np.ndarray[Any, np.dtype[Any]]
+
+
+def last_before(ascending: Sequence[int], row: int, default: int) -> int:
+    """Return the last of some rows that comes before ``row``; ``default`` where none does."""
+    place = bisect_left(ascending, row)
+    return ascending[place - 1] if place else default
 
 
 class Rows:

@@ -86,6 +86,14 @@ class History:
         return self.mirror.freed
 
     @cached_property
+    def frees_of(self) -> dict[int, list[int]]:
+        """Rows at which each frame was freed, ascending."""
+        found: dict[int, list[int]] = defaultdict(list)
+        for row, pfn in self.rows.take(self.rows.of(Row.FREE), "pfn"):
+            found[pfn].append(row)
+        return found
+
+    @cached_property
     def callbacks_of(self) -> dict[int, list[Callback]]:
         """Callbacks by the span of the pass that made them, each in order."""
         found: dict[int, list[Callback]] = defaultdict(list)
