@@ -9,6 +9,7 @@ from secmmu.layouts import GRAIN_SHIFTS, PPN_BITS, VPN_BITS
 
 __all__ = [
     "below",
+    "free_mask",
     "free_pieces",
     "is_canonical",
     "pieces",
@@ -59,6 +60,14 @@ def pieces(width: int) -> list[slice]:
 def free_pieces(grain: Value, width: int) -> Value:
     """Return which :func:`pieces` a span of ``grain`` leaves free; the last one it never does, and has no bit."""
     return Cat(grain > piece for piece in range(len(pieces(width)) - 1))
+
+
+def free_mask(free: Value, width: int) -> Value:
+    """Return the page number bits in the ``free`` :func:`pieces`, as wide as a page number."""
+    sizes = [piece.stop - piece.start for piece in pieces(width)]
+    return Cat(
+        *(free[at].replicate(size) for at, size in enumerate(sizes[:-1])), Const(0, sizes[-1])
+    )
 
 
 def spans(vpn: Value, free: Value, page: Value) -> Value:

@@ -204,7 +204,7 @@ class Datapath(wiring.Component):
             lookup.asid.eq(access.asid),
             lookup.vpn.eq(access.addr[PAGE_BITS:]),
             lookup.group.eq(self.group),
-            self.context_en.eq(intake.enter.valid & decide.advance),
+            self.context_en.eq(decide.advance),
             self.context_asid.eq(access.asid),
             decide.last.eq(pipeline.last),
             decide.row.eq(pipeline.last_row),
@@ -302,7 +302,7 @@ class Datapath(wiring.Component):
                 decide.output_free[at].eq(output.free),
                 output.load.eq(begins),
                 output.access.eq(decide.flight.access),
-                output.pa.eq(decide.pa),
+                output.entry.eq(decide.chosen),
                 getattr(self.memory, f"{channel}valid").eq(output.valid),
                 output.ready.eq(getattr(self.memory, f"{channel}ready")),
                 getattr(self.memory, f"{channel}addr").eq(output.held_pa),
@@ -404,9 +404,8 @@ class Datapath(wiring.Component):
             buffer.broken.eq(self.broken),
             buffer.busy_next.eq(self._uses.busy_next),
             buffer.puts_by.eq(
-                decision.valid
-                & decision.fresh
-                & decide.flight.write
+                decision.joins
+                & self._pipeline.last.flight.write
                 & (decision.source == Source.STASH)
             ),
             decide.stash_free.eq(buffer.stash_free),

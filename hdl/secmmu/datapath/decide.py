@@ -11,7 +11,6 @@ from secmmu.datapath.flight import (
     DecisionLayout,
     FlightLayout,
     Source,
-    Wait,
     stash_bits,
 )
 from secmmu.internals import (
@@ -21,8 +20,6 @@ from secmmu.internals import (
     Outcome,
     WalkAnswerLayout,
 )
-from secmmu.layouts import PA_BITS, PAGE_BITS, PPN_BITS
-from secmmu.page_numbers import span_mask
 
 __all__ = ["Decide"]
 
@@ -75,10 +72,10 @@ class Decide(wiring.Component):
         The access looked at.
     begin : Out(1)
         Its use begins.
-    chosen : Out(EntryLayout), pa : Out(56)
-        With it: its translation, its address.
+    chosen : Out(EntryLayout)
+        With it: its translation.
     decision : Out(DecisionLayout)
-        What becomes of a waiter.
+        What becomes of it.
     first_hit, first_miss : Out(1)
         The first lookup of an access ends in this cycle.
     """
@@ -108,7 +105,6 @@ class Decide(wiring.Component):
     flight: data.View
     begin: Signal
     chosen: data.View
-    pa: Signal
     decision: data.View
     first_hit: Signal
     first_miss: Signal
@@ -142,7 +138,6 @@ class Decide(wiring.Component):
                 "flight": Out(FlightLayout(config)),
                 "begin": Out(1),
                 "chosen": Out(EntryLayout(config)),
-                "pa": Out(PA_BITS),
                 "decision": Out(DecisionLayout(config)),
                 "first_hit": Out(1),
                 "first_miss": Out(1),
@@ -150,19 +145,16 @@ class Decide(wiring.Component):
         )
 
     def elaborate(self, platform: object) -> Module:
-        """Build the verdicts on both, and the choice between them."""
+        """Build the verdicts on both, side by side, and the choice between them."""
         m = Module()
         last, aside, decision = self.last, self.answered_place, self.decision
-        at_hand = Signal()
-        awaits = Signal()
-        stands = Signal()
-        last_stands, aside_stands = Signal(), Signal()
+        aside_stands, last_stands = Signal(), Signal()
+        aside_stays, last_stays = Signal(), Signal()
         patience = Signal(PATIENCE_BITS)
-        stays = Signal()
+        impatient = patience.all()
         m.d.comb += [
             self.flight.eq(Mux(aside.valid, aside.flight.as_value(), last.flight.as_value())),
             self.chosen.eq(Mux(aside.valid, self.answer.entry.as_value(), self.entry.as_value())),
-            at_hand.eq(aside.valid | last.valid),
             # Known early in the cycle, whatever the TLB says: also what will turn out to miss stands meanwhile.
             last_stands.eq(
                 ~(self.output_free.bit_select(last.flight.write, 1) & self.last_slot_free)
@@ -170,45 +162,53 @@ class Decide(wiring.Component):
             aside_stands.eq(
                 ~(self.output_free.bit_select(aside.flight.write, 1) & self.aside_slot_free)
             ),
-            stands.eq(Mux(aside.valid, aside_stands, last_stands)),
-            awaits.eq(aside.valid & self.killing),
-            stays.eq(awaits | (at_hand & stands & ~patience.all())),
-            # The same, without the detour through the waiter.
-            self.advance.eq(~aside.valid & ~(last.valid & last_stands & ~patience.all())),
-            aside.taken.eq(~stays),
+            last_stays.eq(last_stands & ~impatient),
+            aside_stays.eq(self.killing | (aside_stands & ~impatient)),
+            self.advance.eq(~aside.valid & ~(last.valid & last_stays)),
+            aside.taken.eq(~aside_stays),
         ]
-        m.d.sync += patience.eq(Mux(stays, patience + 1, 0))
-        judged = self._judge_last(m)
-        answered = self._judge_answer(m)
-        may_begin = Mux(aside.valid, answered, judged)
+        m.d.sync += patience.eq(
+            Mux(Mux(aside.valid, aside_stays, last.valid & last_stays), patience + 1, 0)
+        )
+        judged = self._judge_last(m, last_stands)
+        granted = self._judge_answer(m, aside_stands)
         m.d.comb += [
-            self.begin.eq(at_hand & may_begin & ~stands & ~awaits),
-            decision.starved.eq(may_begin & stands),
-            decision.slotless.eq(~Mux(aside.valid, self.aside_slot_free, self.last_slot_free)),
+            self.begin.eq(
+                Mux(
+                    aside.valid,
+                    granted & ~aside_stands & ~self.killing,
+                    last.valid & judged & ~last_stands,
+                )
+            ),
+            decision.begins.eq(self.begin),
+            decision.ends.eq(Mux(aside.valid, ~aside_stays, last.valid & ~last_stays)),
             decision.fresh.eq(~aside.valid & last.fresh),
-            decision.valid.eq(at_hand & ~stays & ~(decision.fresh & self.begin)),
+            decision.joins.eq(
+                ~aside.valid
+                & last.valid
+                & last.fresh
+                & ~last_stays
+                & (decision.parks | decision.wants | decision.reports)
+            ),
+            decision.starved.eq(Mux(aside.valid, granted & aside_stands, judged & last_stands)),
+            decision.slotless.eq(~Mux(aside.valid, self.aside_slot_free, self.last_slot_free)),
             decision.place.eq(
                 Mux(aside.valid, aside.place, Mux(last.fresh, self.place_free, last.place))
             ),
             decision.stash.eq(self.stash),
             decision.source.eq(Mux(self.stash_free & ~self.turns, Source.STASH, Source.TURN)),
         ]
-        mask = span_mask(self.chosen.translation.grain)
-        page = self.flight.access.addr[PAGE_BITS:] & mask
-        m.d.comb += self.pa.eq(
-            Cat(self.flight.access.addr[:PAGE_BITS], (self.chosen.ppn | page)[:PPN_BITS])
-        )
         return m
 
-    def _judge_last(self, m: Module) -> Value:
+    def _judge_last(self, m: Module, stands: Signal) -> Value:
         """Judge the last stage of the pipeline; return whether it may begin."""
         last, decision = self.last, self.decision
         access = last.flight.access
         modes = len(last.flight.canonical)
         known = Cat(self.row.mode == SV39_MODE + at for at in range(modes))
-        bad = Signal()
-        wild = Signal()
+        bad, wild, legal = Signal(), Signal(), Signal()
         usable = Signal()
+        waits = Signal()
         dies = Const(0) if self.config.mutant == "rtl-no-hit-kill" else self.dies
         m.d.comb += [
             bad.eq(
@@ -218,57 +218,53 @@ class Decide(wiring.Component):
                 | Array(self.fenced)[access.asid[: self.config.context_bits]]
             ),
             wild.eq(~(known & last.flight.canonical).any()),
+            legal.eq(~self.outdated & ~bad & ~wild),
             # An entry that does not permit the access is a miss: its PTE may have been upgraded since (I11).
             usable.eq(self.hit & ~dies & (self.entry.writable | ~last.flight.write)),
-            decision.final.eq(1),
-            decision.page_fault.eq(~bad),
+            # The data of writes that wait for their turn comes before that of a fresh one.
+            waits.eq(self.behind | (last.fresh & last.flight.write & self.turns)),
         ]
-        with m.If(self.outdated):
-            m.d.comb += decision.state.eq(Wait.PARKED)
-        with m.Elif(bad | wild):
-            m.d.comb += decision.state.eq(Wait.REPORT)
-        with m.Elif(~usable):
-            m.d.comb += decision.state.eq(Wait.WANT)
-        with m.Elif(self.begin):
-            m.d.comb += decision.state.eq(Wait.FREE)
-        with m.Else():
-            m.d.comb += decision.state.eq(Wait.PARKED)
-        leaves = self.advance & last.valid & last.fresh & ~self.outdated & ~bad & ~wild
+        with m.If(~self.answered_place.valid):
+            m.d.comb += [
+                decision.parks.eq(self.outdated | (legal & usable & (waits | stands))),
+                decision.wants.eq(legal & ~usable),
+                decision.reports.eq(~self.outdated & (bad | wild)),
+                decision.final.eq(1),
+                decision.page_fault.eq(~bad),
+            ]
+        leaves = self.advance & last.valid & last.fresh & legal
         m.d.comb += [
             self.first_hit.eq(leaves & usable),
             self.first_miss.eq(leaves & ~usable),
         ]
-        # The data of writes that wait for their turn comes before that of a fresh one.
-        waits = self.behind | (last.fresh & last.flight.write & self.turns)
-        return usable & ~self.outdated & ~bad & ~wild & ~waits
+        return legal & usable & ~waits
 
-    def _judge_answer(self, m: Module) -> Value:
+    def _judge_answer(self, m: Module, stands: Signal) -> Value:
         """Judge the waiter whose walk is answered; return whether it may begin."""
         decision, answer, outcome = self.decision, self.answer, self.answer.outcome
         write = self.answered_place.flight.write
-        granted = Signal()
+        granted, held, refused = Signal(), Signal(), Signal()
         page_fault = outcome == Outcome.PAGE_FAULT
-        m.d.comb += granted.eq(
-            self.answered
-            & (outcome == Outcome.GRANTED)
-            & (answer.entry.writable | ~write)
-            & ~self.barred
-        )
-        with m.If(self.answered_place.valid):
-            m.d.comb += [
-                decision.state.eq(Wait.PARKED),
-                decision.final.eq(0),
-                decision.page_fault.eq(page_fault),
-            ]
-            with m.If(granted & self.begin):
-                m.d.comb += decision.state.eq(Wait.FREE)
-            with m.Elif(self.answered & (outcome == Outcome.HELD) & ~self.released):
-                m.d.comb += decision.state.eq(Wait.HELD)
-            with m.Elif(
+        m.d.comb += [
+            granted.eq(
+                self.answered
+                & (outcome == Outcome.GRANTED)
+                & (answer.entry.writable | ~write)
+                & ~self.barred
+            ),
+            held.eq(self.answered & (outcome == Outcome.HELD) & ~self.released),
+            refused.eq(
                 self.answered
                 & (page_fault | (outcome == Outcome.ACCESS_FAULT))
                 # Where a write is refused a read may still be granted.
                 & (write | ~answer.write)
-            ):
-                m.d.comb += decision.state.eq(Wait.REPORT)
+            ),
+        ]
+        with m.If(self.answered_place.valid):
+            m.d.comb += [
+                decision.parks.eq(~held & ~refused & (~granted | stands)),
+                decision.holds.eq(held),
+                decision.reports.eq(refused),
+                decision.page_fault.eq(page_fault),
+            ]
         return granted

@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
 from secmmu.datapath.flight import CandidateLayout, Source, Wait, place_bits
-from secmmu.datapath.waiting import READ, WRITE, PlaceLayout, WriteRefusalLayout, waiting
+from secmmu.datapath.waiting import READ, WRITE, PlaceLayout, WriteRefusalLayout, is_in, waiting
 from secmmu.internals import RefusalLayout
 from secmmu.layouts import EPOCH_BITS, VA_BITS, FaultLayout, ResumeLayout
 from secmmu.picks import chosen, encoded, lowest
@@ -185,11 +185,11 @@ class Exits(wiring.Component):
         )
 
     def _due_reports(self) -> Value:
-        return Cat((place.state == Wait.REPORT) & ~place.behind_valid for place in self._each())
+        return Cat(is_in(place, Wait.REPORT) & ~place.behind.any() for place in self._each())
 
     def _due_refusals(self, at: int) -> Value:
         return Cat(
-            (place.state == Wait.REFUSE)
+            is_in(place, Wait.REFUSE)
             & (place.write == at)
             # Data that comes from the device is dropped in its turn.
             & (place.supplied | (place.source != Source.TURN))
@@ -240,7 +240,7 @@ class Exits(wiring.Component):
     def _refuse(self, m: Module, pick: Signal, picked: Signal, told: data.View, at: int) -> None:
         """Offer the refusal of a read or a write."""
         out = self.write_refusal if at == WRITE else self.read_refusal
-        m.d.comb += self.refused[at].eq(out.valid & out.ready)
+        m.d.sync += self.refused[at].eq(out.valid & out.ready)
         if at == WRITE:
             with m.If(pick.any()):
                 m.d.sync += [

@@ -21,7 +21,7 @@ __all__ = [
 
 
 class Wait(enum.Enum, shape=4):
-    """What a waiter waits for.
+    """What a waiter waits for: the number of its bit in :class:`~secmmu.datapath.waiting.PlaceLayout`.
 
     ``FREE``       none is here
     ``PARKED``     to be looked up again: after an older one of its id, or for an output, a slot or its W data
@@ -107,11 +107,17 @@ class CandidateLayout(data.StructLayout):
 
 
 class DecisionLayout(data.StructLayout):
-    """What stage D makes of a waiter, or of a fresh access that becomes one.
+    """What stage D makes of the access that it looks at: of the waiter ``place``, which a ``fresh`` one may become.
 
-    ``state`` is its next one. ``starved``: it could have begun but for the output (or, with ``slotless``, for a use
-    slot). ``page_fault`` and ``final`` go with ``REPORT``: the kind of fault, and whether no resume can mend it.
-    ``source``, ``stash`` and ``turn`` say of a fresh write where its data goes.
+    ``ends``      it leaves stage D in this cycle
+    ``begins``    its use begins
+    ``joins``     it is fresh and becomes a waiter
+    ``parks``, ``wants``, ``holds``, ``reports``
+                  the next state of a waiter that ``ends`` and does not begin: PARKED, WANT, HELD or REPORT
+    ``starved``   it could have begun but for the output or, with ``slotless``, for a use slot
+
+    ``page_fault`` and ``final`` go with ``reports``: the kind of fault, and whether no resume can mend it. ``source``
+    and ``stash`` say of a fresh write where its data goes.
 
     Parameters
     ----------
@@ -122,10 +128,15 @@ class DecisionLayout(data.StructLayout):
     def __init__(self, config: SecmmuConfig) -> None:
         super().__init__(
             {
-                "valid": 1,
-                "fresh": 1,
                 "place": place_bits(config),
-                "state": Wait,
+                "fresh": 1,
+                "ends": 1,
+                "begins": 1,
+                "joins": 1,
+                "parks": 1,
+                "wants": 1,
+                "holds": 1,
+                "reports": 1,
                 "starved": 1,
                 "slotless": 1,
                 "page_fault": 1,

@@ -101,23 +101,25 @@ class Intake(wiring.Component):
         """Build the reservations and the choice."""
         m = Module()
         doors = (self.read, self.write)
-        may = self._reserve(m)
         asks = Signal(2)
         chosen = Signal(2)
         # Whose turn it is, and whose page is looked at: known early in the cycle, whatever may be taken.
         turn = Signal()
         side = Signal()
+        goes = Signal()
+        may, room = self._reserve(m, Cat(goes & ~side, goes & side))
         m.d.comb += [
-            asks.eq(Cat(door.valid & may[at] for at, door in enumerate(doors))),
+            asks.eq(Cat(door.valid & may[at] & room[at] for at, door in enumerate(doors))),
             side.eq(Mux(turn, self.write.valid, ~self.read.valid)),
             chosen[READ].eq(asks[READ] & ~side),
             chosen[WRITE].eq(asks[WRITE] & side),
+            goes.eq(self.advance & ~self.again.valid),
             self.again.ready.eq(self.advance),
         ]
         for at, door in enumerate(doors):
-            m.d.comb += door.ready.eq(chosen[at] & self.advance & ~self.again.valid)
+            m.d.comb += door.ready.eq(chosen[at] & goes)
         mine, other = Mux(side, asks[WRITE], asks[READ]), Mux(side, asks[READ], asks[WRITE])
-        with m.If(other & (~mine | self.read.ready | self.write.ready)):
+        with m.If(other & (~mine | goes)):
             m.d.sync += turn.eq(~side)
         with m.Elif(mine):
             m.d.sync += turn.eq(side)
@@ -156,34 +158,36 @@ class Intake(wiring.Component):
         )
         return Cat(sign.all() | ~sign.any() for sign in signs)
 
-    def _reserve(self, m: Module) -> Signal:
-        """Count what is inside; return, for each direction, whether its port's access may be taken."""
+    def _reserve(self, m: Module, goes: Value) -> tuple[Signal, Value]:
+        """Count what is inside.
+
+        ``goes`` says for each direction that its port's access enters if it may. Return for each whether there is a
+        place, and whether there is room among the bursts of its id.
+        """
         config = self.config
         may = Signal(2)
         places = [Signal(range(config.waiters + 1), name=f"places{at}") for at in (READ, WRITE)]
         left = [Signal(2, name=f"left{at}") for at in (READ, WRITE)]
         full = Signal()
+        rooms = []
         m.d.comb += full.eq(places[READ] + places[WRITE] >= config.waiters)
         for at, (door, done) in enumerate(
             ((self.read, self.read_done), (self.write, self.write_done))
         ):
-            taken = Signal(name=f"taken{at}")
-            m.d.comb += taken.eq(door.valid & door.ready)
+            m.d.comb += may[at].eq(~full & (places[at] < config.waiters - 1) & ~self.closed[at])
+            tries = door.valid & may[at] & goes[at]
+            room = self._count_ids(m, tries, door.payload.id, done, at)
+            rooms.append(room)
             m.d.sync += [
                 left[at].eq(self.begun[at] + self.refused[at]),
-                places[at].eq(places[at] + taken - left[at]),
+                places[at].eq(places[at] + (tries & room) - left[at]),
             ]
-            room, none = self._count_ids(m, taken, door.payload.id, done, at)
-            m.d.comb += [
-                may[at].eq(room & ~full & (places[at] < config.waiters - 1) & ~self.closed[at]),
-                self.none[at].eq(none),
-            ]
-        return may
+        return may, Cat(rooms)
 
     def _count_ids(
-        self, m: Module, taken: Signal, taken_id: Value, done: data.View, at: int
-    ) -> tuple[Value, Value]:
-        """Count the bursts of each id; return whether one more of ``taken_id`` has room, and whether none is left."""
+        self, m: Module, tries: Value, tried_id: Value, done: data.View, at: int
+    ) -> Value:
+        """Count the bursts of each id; return whether one more of ``tried_id`` has room."""
         config = self.config
         full = Signal(1 << config.id_bits, name=f"full{at}")
         some = Signal(1 << config.id_bits, name=f"some{at}")
@@ -191,14 +195,15 @@ class Intake(wiring.Component):
         m.d.sync += ended.eq(done)
         for number in range(1 << config.id_bits):
             count = Signal(range(config.outstanding_per_id + 1), name=f"count{at}_{number}")
-            gains = taken & (taken_id == number)
+            gains = tries & (tried_id == number) & ~full[number]
             loses = ended.valid & (ended.id == number)
             m.d.comb += [
                 full[number].eq(count == config.outstanding_per_id),
                 some[number].eq(count != 0),
             ]
             m.d.sync += count.eq(count + gains - loses)
-        return ~Array(full)[taken_id], ~some.any() & ~ended.valid
+        m.d.comb += self.none[at].eq(~some.any() & ~ended.valid)
+        return ~Array(full)[tried_id]
 
 
 def _crosses(access: data.View) -> Value:

@@ -1,12 +1,13 @@
 """The output register of one direction: the only place where a translated access waits."""
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import AccessLayout
-from secmmu.layouts import PA_BITS
+from secmmu.internals import AccessLayout, EntryLayout
+from secmmu.layouts import PA_BITS, PAGE_BITS, PPN_BITS
+from secmmu.page_numbers import free_mask, free_pieces
 
 __all__ = ["Output"]
 
@@ -23,8 +24,8 @@ class Output(wiring.Component):
     -------
     free : Out(1)
         It is empty, or becomes so in this cycle.
-    load : In(1), access : In(AccessLayout), pa : In(56)
-        Take this; only while ``free``.
+    load : In(1), access : In(AccessLayout), entry : In(EntryLayout)
+        Take this and its translation; only while ``free``.
     valid : Out(1), held : Out(AccessLayout), held_pa : Out(56), ready : In(1)
         What is presented; ``held.addr`` is the virtual address.
     first : Out(1)
@@ -34,7 +35,7 @@ class Output(wiring.Component):
     free: Signal
     load: Signal
     access: data.View
-    pa: Signal
+    entry: data.View
     valid: Signal
     held: data.View
     held_pa: Signal
@@ -42,12 +43,13 @@ class Output(wiring.Component):
     first: Signal
 
     def __init__(self, config: SecmmuConfig) -> None:
+        self.config = config
         super().__init__(
             {
                 "free": Out(1),
                 "load": In(1),
                 "access": In(AccessLayout(config)),
-                "pa": In(PA_BITS),
+                "entry": In(EntryLayout(config)),
                 "valid": Out(1),
                 "held": Out(AccessLayout(config)),
                 "held_pa": Out(PA_BITS),
@@ -59,10 +61,22 @@ class Output(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the register."""
         m = Module()
-        m.d.comb += self.free.eq(~self.valid | self.ready)
+        width = self.config.vpn_bits
+        ppn = Signal(PPN_BITS)
+        free = free_pieces(self.entry.translation.grain, width)
+        kept_free = Signal.like(free)
+        inside = self.held.addr[PAGE_BITS:][:width] & free_mask(kept_free, width)
+        m.d.comb += [
+            self.free.eq(~self.valid | self.ready),
+            self.held_pa.eq(Cat(self.held.addr[:PAGE_BITS], ppn | inside)),
+        ]
         m.d.sync += self.first.eq(self.load)
-        with m.If(self.load):
-            m.d.sync += [self.valid.eq(1), self.held.eq(self.access), self.held_pa.eq(self.pa)]
-        with m.Elif(self.ready):
-            m.d.sync += self.valid.eq(0)
+        with m.If(self.free):
+            # Whatever stands in stage D: whether it begins is known later than what it is.
+            m.d.sync += [
+                self.valid.eq(self.load),
+                self.held.eq(self.access),
+                ppn.eq(self.entry.ppn),
+                kept_free.eq(free),
+            ]
         return m

@@ -52,7 +52,9 @@ class ReadReturn(wiring.Component):
         source, sink = self.memory, self.device
         inside = Signal()
         inside_next = Signal()
-        beats_sent = Signal(8)
+        # Beats to come after this one; whether there are none is known a cycle ahead.
+        rest = Signal(8)
+        ends = Signal()
         due = self.refusal.valid & ~self.outstanding.bit_select(self.refusal.payload.id, 1)
         with m.FSM():
             with m.State("Pass"):
@@ -63,17 +65,21 @@ class ReadReturn(wiring.Component):
                 # A beat that is offered must stay: change over only when none is, or when it goes.
                 with m.If(due & ~inside_next & (~source.valid | sink.ready)):
                     m.next = "Refuse"
-                m.d.sync += [inside.eq(inside_next), beats_sent.eq(0)]
+                m.d.sync += [
+                    inside.eq(inside_next),
+                    rest.eq(self.refusal.payload.len),
+                    ends.eq(self.refusal.payload.len == 0),
+                ]
             with m.State("Refuse"):
                 m.d.comb += [
                     sink.valid.eq(1),
                     sink.payload.id.eq(self.refusal.payload.id),
                     sink.payload.resp.eq(Response.SLVERR),
-                    sink.payload.last.eq(beats_sent == self.refusal.payload.len),
-                    self.refusal.ready.eq(sink.ready & sink.payload.last),
+                    sink.payload.last.eq(ends),
+                    self.refusal.ready.eq(sink.ready & ends),
                 ]
                 with m.If(sink.ready):
-                    m.d.sync += beats_sent.eq(beats_sent + 1)
-                    with m.If(sink.payload.last):
+                    m.d.sync += [rest.eq(rest - 1), ends.eq(rest == 1)]
+                    with m.If(ends):
                         m.next = "Pass"
         return m

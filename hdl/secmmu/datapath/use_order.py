@@ -48,7 +48,7 @@ class UseOrder(wiring.Component):
     end_position : Out
         What names the oldest burst of the id that ``end`` names now.
     outstanding : Out
-        For each id, whether a burst is outstanding; from two cycles after ``begin`` to the cycle after the end.
+        For each id, whether a burst is outstanding; from two cycles after ``begin`` to the cycle of the end.
     """
 
     begin: Signal
@@ -87,13 +87,13 @@ class UseOrder(wiring.Component):
         begins_id = Signal(config.id_bits)
         burst = Signal(BurstLayout(config))
         ends = Signal()
-        ends_id = Signal(config.id_bits)
+        ends_position = Signal.like(self.end_position)
         m.d.sync += [
             self.begun.eq(self.begin),
             begins_id.eq(self.begin_id),
             burst.eq(self.burst),
             ends.eq(self.end.valid),
-            ends_id.eq(self.end.id),
+            ends_position.eq(self.end_position),
             self.ended.eq(ends),
         ]
         heads, tails = [], []
@@ -104,7 +104,7 @@ class UseOrder(wiring.Component):
             m.d.comb += self.outstanding[number].eq(head != tail)
             with m.If(self.begun & (begins_id == number)):
                 m.d.sync += tail.eq(tail + 1)
-            with m.If(ends & (ends_id == number)):
+            with m.If(self.end.valid & (self.end.id == number)):
                 m.d.sync += head.eq(head + 1)
             heads.append(head)
             tails.append(tail)
@@ -113,16 +113,13 @@ class UseOrder(wiring.Component):
         )
         write = bursts.write_port()
         read = bursts.read_port(domain="comb")
-        head = Signal.like(heads[0], name="head_now")
         m.d.comb += [
             self.position.eq(Cat(Array(tail[:-1] for tail in tails)[begins_id], begins_id)),
             write.en.eq(self.begun),
             write.addr.eq(self.position),
             write.data.eq(burst),
-            read.addr.eq(Cat(Array(head[:-1] for head in heads)[ends_id], ends_id)),
-            # The head moves in the cycle after an end only.
-            head.eq(Array(heads)[self.end.id] + (ends & (ends_id == self.end.id))),
-            self.end_position.eq(Cat(head[:-1], self.end.id)),
+            self.end_position.eq(Cat(Array(head[:-1] for head in heads)[self.end.id], self.end.id)),
+            read.addr.eq(ends_position),
         ]
         m.d.sync += self.ended_slot.eq(read.data.slot)
         if config.observe:

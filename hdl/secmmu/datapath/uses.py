@@ -6,10 +6,10 @@ from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
 from secmmu.datapath.use_order import UseOrder, position_bits, slot_bits
-from secmmu.internals import EndSignature, KillLayout, TranslationLayout
+from secmmu.internals import GROUP_BITS, EndSignature, KillLayout, TranslationLayout
 from secmmu.kills import killed_asid
-from secmmu.page_numbers import below, free_pieces, span_last, span_mask, spans
-from secmmu.picks import encoded, lowest
+from secmmu.page_numbers import below, free_mask, free_pieces, pieces, spans
+from secmmu.picks import chosen, encoded, lowest
 from secmmu.registers.registers import FenceLayout
 
 __all__ = ["PageLayout", "Uses"]
@@ -26,6 +26,27 @@ class PageLayout(data.StructLayout):
 
     def __init__(self, config: SecmmuConfig) -> None:
         super().__init__({"vpn": config.vpn_bits, "asid": config.asid_bits, "write": 1})
+
+
+class KeyLayout(data.StructLayout):
+    """The span of a use slot: its pages, the pieces of the page number that it leaves free, and whose it is.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``levels``, ``asid_bits``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        super().__init__(
+            {
+                "vpn": config.vpn_bits,
+                "last": config.vpn_bits,
+                "free": len(pieces(config.vpn_bits)) - 1,
+                "asid": config.asid_bits,
+                "group": GROUP_BITS,
+            }
+        )
 
 
 class Uses(wiring.Component):
@@ -156,31 +177,29 @@ class Uses(wiring.Component):
         slots = config.use_slots + 1
         m.submodules.reads = reads = UseOrder(config)
         m.submodules.writes = writes = UseOrder(config)
-        keys = [Signal(TranslationLayout(config), name=f"slot{i}") for i in range(slots)]
-        busy = Signal(slots)
-        closed = Signal(slots)
-        chosen = Signal(slots)
-        gains = Signal(slots)
-        taking = Signal(slots)
-        page, grain = self.page.vpn, self.translation.grain
-        self._first, self._last = Signal.like(page), Signal.like(page)
-        span = page if config.mutant == "rtl-no-span-compare" else span_last(page, grain)
+        keys = [Signal(KeyLayout(config), name=f"slot{i}") for i in range(slots)]
+        busy, closed = Signal(slots), Signal(slots)
+        picked, gains, joined = Signal(slots), Signal(slots), Signal(slots)
+        closed_next = (closed | self.closing) & self.busy_next
+        unfenced = self._fence(m, keys)
+        m.d.comb += gains.eq(Mux(self.begin, picked, 0))
+        free = self._choose_free(m, self.busy_next | unfenced, picked)
+        joinable = self._match(m, keys, (closed, closed_next), (picked, gains & ~joined))
         m.d.comb += [
-            gains.eq(Mux(self.begin, chosen, 0)),
-            # The span holds the page: neither the TLB nor the walker need say where it begins.
-            self._first.eq(page & ~span_mask(grain)),
-            self._last.eq(span),
+            picked.eq(Mux(joinable.any(), joinable, free)),
+            # A slot that nobody uses any more takes the new span, even where its old one was larger.
+            joined.eq(joinable & busy),
         ]
-        joined = self._choose(m, keys, busy, closed, chosen, gains, taking)
+        new = self._span(m, keys, joined)
         for i, key in enumerate(keys):
             self._count(m, i, gains[i], reads, writes)
-            self._keep_key(m, i, key, gains[i], joined[i])
+            self._keep_key(m, i, (key, new), gains[i], joined[i])
         m.d.sync += [
-            closed.eq((closed | self.closing) & self.busy_next),
-            busy.eq(self.busy_next | gains | self._fence(m, keys)),
+            closed.eq(closed_next),
+            busy.eq(self.busy_next | gains | unfenced),
         ]
         m.d.comb += [
-            self.slot.eq(encoded(chosen)),
+            self.slot.eq(encoded(picked)),
             self.none.eq(~busy.any()),
             self.write_begun.eq(writes.begun),
             self.write_position.eq(writes.position),
@@ -204,68 +223,92 @@ class Uses(wiring.Component):
                 m.d.comb += [order.burst.asid.eq(self.page.asid), order.burst.len.eq(self.len)]
         return m
 
-    def _choose(
+    def _choose_free(self, m: Module, busy: Value, picked: Value) -> Signal:
+        """Choose the slot of the next span a cycle ahead; ``busy`` are those in use, but for what begins in ``picked``.
+
+        The one for reads alone comes last, so it is chosen only where writes have no room.
+        """
+        free = Signal(len(picked), name="next_free", init=1)
+        open_ = Signal(len(picked), name="open")
+        writes = slice(self.config.use_slots)
+        room = Signal(2, init=-1)
+        rest = open_ & ~picked
+        m.d.comb += [open_.eq(~busy), self.room.eq(room)]
+        m.d.sync += [
+            free.eq(Mux(self.begin, lowest(m, rest), lowest(m, open_))),
+            room.eq(
+                Mux(
+                    self.begin,
+                    Cat(rest.any(), rest[writes].any()),
+                    Cat(open_.any(), open_[writes].any()),
+                )
+            ),
+        ]
+        return free
+
+    def _match(
         self,
         m: Module,
         keys: list[data.View],
-        busy: Signal,
-        closed: Signal,
-        chosen: Signal,
-        gains: Signal,
-        taking: Signal,
+        closed: tuple[Value, Value],
+        beginning: tuple[Value, Value],
     ) -> Signal:
-        """Choose the slot for stage D; return, for each slot, whether it would be joined rather than taken."""
-        config = self.config
+        """Return the slot that stage D may join.
+
+        ``closed`` are the slots that are, and will be in the next cycle; ``beginning`` the one for what begins, if
+        anything does, and the one that takes a new span.
+        """
+        picked, taking = beginning
         slots = len(keys)
-        spare = 1 << config.use_slots
+        spare = 1 << self.config.use_slots
         spanning = Signal(slots)
         for i, key in enumerate(keys):
             m.d.comb += spanning[i].eq(
-                spans(key.vpn, free_pieces(key.grain, config.vpn_bits), self.ahead.vpn)
+                spans(key.vpn, key.free, self.ahead.vpn)
                 & (key.asid == self.ahead.asid)
-                & ~closed[i]
+                & ~closed[0][i]
             )
         matched = Signal(slots)
-        follows = Signal()
-        matching, following = Signal(slots), Signal(slots)
+        following = Signal(slots)
         joinable = Signal(slots)
-        joined = Signal(slots)
-        free = Signal(slots)
+        repeats = Signal()
+        fitting = lowest(m, spanning & ~Mux(self.ahead.write, spare, 0))
         m.d.comb += [
             # The page in stage D is not among the keys before the end of this cycle.
-            follows.eq(
+            repeats.eq(
                 (self.ahead.vpn == self.page.vpn)
                 & (self.ahead.asid == self.page.asid)
                 & (self.ahead.write == self.page.write)
             ),
-            matching.eq(matched & ~closed),
-            following.eq(self._of_same_walk(m, taking, gains) & ~closed),
-            joinable.eq(Mux(self.aside, following, matching)),
-            free.eq(lowest(m, ~busy & ~Mux(self.page.write, spare, 0))),
-            chosen.eq(Mux(joinable.any(), joinable, free)),
-            # A slot that nobody uses any more takes the new span, even where its old one was larger.
-            joined.eq(joinable & busy),
-            taking.eq(gains & ~joined),
-            self.matches.eq(matching.any()),
+            following.eq(self._of_same_walk(m, beginning, closed[1])),
+            joinable.eq(Mux(self.aside, following, matched)),
+            self.matches.eq(matched.any()),
             self.follows.eq(following.any()),
-            self.room.eq(Cat(~busy.all(), ~busy[: config.use_slots].all())),
         ]
-        fitting = spanning & ~Mux(self.ahead.write, spare, 0)
         with m.If(self.advance):
-            m.d.sync += matched.eq(Mux(follows & self.begin, chosen, lowest(m, fitting) & ~taking))
+            m.d.sync += matched.eq(
+                Mux(repeats & self.begin, picked, fitting & ~taking) & ~closed[1]
+            )
         with m.Else():
-            m.d.sync += matched.eq(matched & ~taking)
-        return joined
+            m.d.sync += matched.eq(matched & ~taking & ~closed[1])
+        return joinable
 
-    def _of_same_walk(self, m: Module, taking: Signal, gains: Signal) -> Value:
+    def _of_same_walk(self, m: Module, beginning: tuple[Value, Value], closed_next: Value) -> Value:
         """Return the slot of the waiter that began last, where this one waited for the same walk to the same end."""
+        picked, taking = beginning
         slot = Signal(len(taking), name="walk_slot")
         number = Signal(self.config.walk_bits, name="walk_number")
         write = Signal(name="walk_write")
         with m.If(self.begin & self.aside):
-            m.d.sync += [slot.eq(gains), number.eq(self.walk), write.eq(self.page.write)]
-        with m.Elif((taking & slot).any() | (self.given & (self.given_walk == number))):
+            m.d.sync += [
+                slot.eq(picked & ~closed_next),
+                number.eq(self.walk),
+                write.eq(self.page.write),
+            ]
+        with m.Elif(self.given & (self.given_walk == number)):
             m.d.sync += slot.eq(0)
+        with m.Else():
+            m.d.sync += slot.eq(slot & ~taking & ~closed_next)
         return Mux((number == self.walk) & (write == self.page.write), slot, 0)
 
     def _fence(self, m: Module, keys: list[data.View]) -> Value:
@@ -284,32 +327,49 @@ class Uses(wiring.Component):
         config = self.config
         most = 2 * (config.outstanding_per_id << config.id_bits)
         count = Signal(range(most + 1), name=f"count{i}")
-        left = Signal.like(count, name=f"left{i}")
-        lost = [order.ended & (order.ended_slot == i) for order in (reads, writes)]
-        m.d.comb += [
-            left.eq(count - lost[0] - lost[1]),
-            self.busy_next[i].eq(left != 0),
-        ]
+        lost = Cat(order.ended & (order.ended_slot == i) for order in (reads, writes))
+        none_left = ~count[2:].any() & Mux(count[1], ~count[0] & lost.all(), ~count[0] | lost.any())
+        m.d.comb += self.busy_next[i].eq(~none_left)
         if config.mutant == "rtl-no-burst-count":
             gain &= ~self.busy_next[i]
-        m.d.sync += count.eq(left + gain)
+        # -2 to 1.
+        falls = Mux(gain, lost.all(), lost.any())
+        m.d.sync += count.eq(count + Cat(gain ^ lost.xor(), falls.replicate(len(count) - 1)))
 
-    def _keep_key(self, m: Module, i: int, key: data.View, gain: Value, joined: Value) -> None:
+    def _span(self, m: Module, keys: list[data.View], joined: Value) -> data.View:
+        """Return the key of the slot that stage D gets: the larger of its span and that of the slot it joins."""
+        config, page, translation = self.config, self.page, self.translation
+        new = Signal(KeyLayout(config), name="new")
+        free = free_pieces(translation.grain, config.vpn_bits)
+        mask = free_mask(new.free, config.vpn_bits)
+        m.d.comb += [
+            new.free.eq(
+                free
+                | Cat(chosen(joined, Cat(key.free[at] for key in keys)) for at in range(len(free)))
+            ),
+            # The span holds the page: neither the TLB nor the walker need say where it begins.
+            new.vpn.eq(page.vpn & ~mask),
+            new.last.eq(page.vpn if config.mutant == "rtl-no-span-compare" else page.vpn | mask),
+            # The use is the access's own even where the entry is another asid's, shared.
+            new.asid.eq(page.asid),
+            new.group.eq(translation.group),
+        ]
+        return new
+
+    def _keep_key(
+        self, m: Module, i: int, keys: tuple[data.View, data.View], gain: Value, joined: Value
+    ) -> None:
         """Keep the span that covers all bursts of a slot; say when an invalidation overlaps it."""
-        new = self.translation
-        kill = self.kill
+        key, new = keys
+        kill, is_shared = self.kill, self.translation.shared
         # A slot may hold bursts of both kinds when the G bit has changed between them.
         shared = Signal(name=f"shared{i}")
         private = Signal(name=f"private{i}")
-        last = Signal.like(key.vpn, name=f"last{i}")
         with m.If(gain):
-            with m.If(~joined | (new.grain >= key.grain)):
-                m.d.sync += [key.eq(new), key.vpn.eq(self._first), last.eq(self._last)]
             m.d.sync += [
-                # The use is the access's own even where the entry is another asid's, shared.
-                key.asid.eq(self.page.asid),
-                shared.eq(new.shared | (joined & shared)),
-                private.eq(~new.shared | (joined & private)),
+                key.eq(new),
+                shared.eq(is_shared | (joined & shared)),
+                private.eq(~is_shared | (joined & private)),
             ]
         named = [
             killed_asid(kill, asid=key.asid, group=key.group, shared=Const(kind, 1))
@@ -319,5 +379,5 @@ class Uses(wiring.Component):
             self.busy_next[i]
             & ((named[0] & private) | (named[1] & shared))
             & ~below(kill.last, key.vpn)
-            & ~below(last, kill.first)
+            & ~below(key.last, kill.first)
         )

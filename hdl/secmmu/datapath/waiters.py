@@ -1,6 +1,9 @@
 """The waiters: accesses that cannot leave yet, and what each of them waits for."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+from functools import reduce
+from operator import or_
+
+from amaranth.hdl import Array, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -19,9 +22,11 @@ from secmmu.datapath.flight import (
 from secmmu.datapath.waiting import (
     READ,
     WRITE,
+    Moves,
     PlaceLayout,
     StashedLayout,
     WriteRefusalLayout,
+    is_in,
     waiting,
 )
 from secmmu.datapath.walk_asker import WalkAsker
@@ -161,34 +166,29 @@ class Waiters(wiring.Component):
         m = Module()
         config = self.config
         count = config.waiters
-        self._places = [Signal(PlaceLayout(config), name=f"place{i}") for i in range(count)]
+        self._places = [
+            Signal(PlaceLayout(config), name=f"place{i}", init={"waits": 1 << Wait.FREE.value})
+            for i in range(count)
+        ]
+        self._moves = [Moves() for _ in range(count)]
         self._exits = Exits(config)
-        self._freed = Signal(count)
         self._gone = Signal(count)
-        self._taken = Signal(count)
-        m.d.comb += self.none.eq(waiting(self._places, Wait.FREE).all())
-        for at in (READ, WRITE):
-            starving = [
-                place.starved
-                & (place.write == at)
-                & ((place.state == Wait.PARKED) | (place.state == Wait.GOING))
-                for place in self._places
-            ]
-            slotless = [
-                bit & place.slotless for bit, place in zip(starving, self._places, strict=True)
-            ]
-            m.d.comb += [
-                self.starved[at].eq(Cat(starving).any()),
-                self.slotless[at].eq(Cat(slotless).any()),
-            ]
+        free = waiting(self._places, Wait.FREE)
+        m.d.comb += [
+            self.none.eq(free.all()),
+            # A cycle ahead: what is reserved is free for longer than that.
+            self.place_free.eq(encoded(chosen_ahead(m, free, self.decision.joins))),
+        ]
+        self._throttle(m)
         self._keep(m)
-        self._choose_free(m)
         self._decide(m)
         self._line_up(m)
         self._await_data(m)
         self._go(m)
         self._ask(m)
         self._leave(m)
+        for moves, place in zip(self._moves, self._places, strict=True):
+            moves.make(m, place.waits)
         return m
 
     def _of(self, place: Value, field: str) -> Value:
@@ -213,89 +213,95 @@ class Waiters(wiring.Component):
             port.data.eq(self.last.flight),
         ]
 
-    def _choose_free(self, m: Module) -> None:
-        """Choose the next free place a cycle ahead: what is reserved is free for longer than that."""
-        free = waiting(self._places, Wait.FREE)
-        m.d.comb += self.place_free.eq(encoded(chosen_ahead(m, free, self._taken.any())))
+    def _throttle(self, m: Module) -> None:
+        """Say who could begin but for the output or a slot."""
+        for at in (READ, WRITE):
+            starving = Cat(
+                place.starved & (place.write == at) & is_in(place, Wait.PARKED, Wait.GOING)
+                for place in self._places
+            )
+            slotless = Cat(place.slotless for place in self._places)
+            m.d.comb += [
+                self.starved[at].eq(starving.any()),
+                self.slotless[at].eq((starving & slotless).any()),
+            ]
 
     def _decide(self, m: Module) -> None:
-        """Take over what stage D decides."""
-        decision = self.decision
-        for i, place in enumerate(self._places):
-            mine = decision.valid & (decision.place == i)
-            m.d.comb += [
-                self._freed[i].eq(mine & (decision.state == Wait.FREE)),
-                self._taken[i].eq(mine & decision.fresh),
-            ]
-            with m.If(mine):
+        """Take over what stage D decides. What depends on the decision least is taken as long as none is made."""
+        decision, last = self.decision, self.last.flight
+        self._here = [decision.place == i for i in range(self.config.waiters)]
+        for place, here, moves in zip(self._places, self._here, self._moves, strict=True):
+            ends = here & decision.ends
+            for source in (Wait.FREE, Wait.GOING):
+                moves.add(source, ends & decision.parks, Wait.PARKED)
+                moves.add(source, ends & decision.reports, Wait.REPORT)
+            moves.add(Wait.GOING, ends & decision.holds, Wait.HELD)
+            moves.add(Wait.GOING, here & decision.begins, Wait.FREE)
+            with m.If(is_in(place, Wait.FREE)):
                 m.d.sync += [
-                    place.state.eq(decision.state),
-                    place.starved.eq(decision.starved),
-                    place.slotless.eq(decision.slotless),
-                    place.page_fault.eq(decision.page_fault),
-                    place.final.eq(decision.final),
-                    place.refers.eq(0),
-                ]
-                with m.If(~self.aside):
-                    m.d.sync += place.may_stall.eq(self.row.stall)
-            with m.If(self._taken[i]):
-                m.d.sync += [
-                    place.write.eq(self.last.flight.write),
-                    place.id.eq(self.last.flight.access.id),
+                    place.write.eq(last.write),
+                    place.id.eq(last.access.id),
                     place.source.eq(decision.source),
                     place.stash.eq(decision.stash),
                 ]
+            with m.If(is_in(place, Wait.FREE, Wait.GOING)):
+                m.d.sync += [
+                    place.page_fault.eq(decision.page_fault),
+                    place.final.eq(decision.final),
+                ]
+            looked_up = is_in(place, Wait.FREE, Wait.GOING) & ~self.aside
+            with m.If(looked_up):
+                m.d.sync += place.may_stall.eq(self.row.stall)
             with m.If(self.fences):
                 m.d.sync += place.barred.eq(1)
-            with m.Elif(mine):
+            with m.Elif(looked_up):
                 m.d.sync += place.barred.eq(0)
-            with m.If((place.state == Wait.HELD) & self.release):
-                m.d.sync += place.state.eq(Wait.PARKED)
-            with m.Elif((place.state == Wait.HELD) & self.stop):
+            with m.If(ends):
                 m.d.sync += [
-                    place.state.eq(Wait.REPORT),
-                    place.page_fault.eq(0),
-                    place.final.eq(1),
+                    place.starved.eq(decision.starved),
+                    place.slotless.eq(decision.slotless),
                 ]
+            stops = self.stop & ~self.release
+            moves.add(Wait.HELD, self.release, Wait.PARKED)
+            moves.add(Wait.HELD, stops, Wait.REPORT)
+            with m.If(is_in(place, Wait.HELD) & stops):
+                m.d.sync += [place.page_fault.eq(0), place.final.eq(1)]
 
     def _line_up(self, m: Module) -> None:
         """Keep the order of each id: who waits behind whom."""
-        access = self.last.flight
+        access, gone = self.last.flight, self._gone
         refused = self._exits.refused
-        self._answered = waiting(self._places, Wait.REFUSING) & Cat(
-            Mux(place.write, refused[WRITE], refused[READ]) for place in self._places
-        )
         ahead = Signal(self.config.waiters)
-        gone = self._gone
-        before = Signal(place_bits(self.config))
-        fresh = Signal()
-        waits = Signal()
         m.d.comb += [
-            before.eq(encoded(ahead)),
-            fresh.eq(self.decision.valid & self.decision.fresh),
-            waits.eq((ahead & ~gone).any()),
             ahead.eq(
                 Cat(
                     place.youngest & (place.write == access.write) & (place.id == access.access.id)
                     for place in self._places
                 )
             ),
-            gone.eq(self._freed | self._answered),
             self.behind.eq(
-                Mux(self.last.fresh, ahead.any(), self._of(self.last.place, "behind_valid"))
+                Mux(
+                    self.last.fresh,
+                    ahead.any(),
+                    Array(place.behind.any() for place in self._places)[self.last.place],
+                )
             ),
         ]
-        for i, place in enumerate(self._places):
-            with m.If(gone.bit_select(place.behind, 1)):
-                m.d.sync += place.behind_valid.eq(0)
-            with m.If(self._taken[i]):
-                m.d.sync += [
-                    place.behind_valid.eq(waits),
-                    place.behind.eq(before),
-                ]
-            with m.If(self._taken[i]):
-                m.d.sync += place.youngest.eq(1)
-            with m.Elif(gone[i] | (ahead[i] & fresh)):
+        for i, (place, here) in enumerate(zip(self._places, self._here, strict=True)):
+            answered = Mux(place.write, refused[WRITE], refused[READ])
+            self._moves[i].add(Wait.REFUSING, answered, Wait.FREE)
+            m.d.comb += gone[i].eq(
+                (is_in(place, Wait.REFUSING) & answered)
+                | (is_in(place, Wait.GOING) & here & self.decision.begins)
+            )
+            with m.If(is_in(place, Wait.FREE)):
+                m.d.sync += place.behind.eq(ahead & ~gone)
+            with m.Else():
+                m.d.sync += place.behind.eq(place.behind & ~gone)
+            joins = is_in(place, Wait.FREE) & here
+            with m.If(self.decision.joins & (joins | ahead[i])):
+                m.d.sync += place.youngest.eq(joins)
+            with m.If(gone[i]):
                 m.d.sync += place.youngest.eq(0)
 
     def _await_data(self, m: Module) -> None:
@@ -312,11 +318,11 @@ class Waiters(wiring.Component):
         waits = self.decision.source == Source.TURN
         with m.If(turn_taken):
             m.d.sync += head.eq(head + 1)
-        with m.If(self._taken.any() & self.last.flight.write & waits):
+        with m.If(self.decision.joins & self.last.flight.write & waits):
             m.d.sync += tail.eq(tail + 1)
         m.d.comb += self.turns.eq(head != tail)
-        for i, place in enumerate(self._places):
-            with m.If(self._taken[i]):
+        for place in self._places:
+            with m.If(is_in(place, Wait.FREE)):
                 m.d.sync += [place.supplied.eq(~self.last.flight.write), place.turn.eq(tail)]
             with m.Elif(
                 ((place.source == Source.TURN) & (place.turn == head))
@@ -337,19 +343,21 @@ class Waiters(wiring.Component):
         walk = Signal(config.walk_bits)
         written = Signal()
         going = waiting(self._places, Wait.GOING)
-        answered, again, let_go = [], [], []
-        for place in self._places:
+        answered, again = [], []
+        for place, moves in zip(self._places, self._moves, strict=True):
             output = self.output_free.bit_select(place.write, 1)
-            clear = ~place.behind_valid
-            walked = (place.state == Wait.WALK) & self.walk.answered.bit_select(place.walk, 1)
-            answered.append(walked & place.able & output)
-            let_go.append(walked & ~(place.able & output))
-            follows = clear | going.bit_select(place.behind, 1)
+            walked = (place.refers & self.walk.answered).any()
+            goes = place.able & output
+            answered.append(is_in(place, Wait.WALK) & walked & goes)
+            moves.add(Wait.WALK, walked & ~goes, Wait.PARKED)
+            with m.If(is_in(place, Wait.WALK) & walked & ~goes):
+                m.d.sync += place.refers.eq(0)
+            follows = ~(place.behind & ~going).any()
             slot = ~place.slotless | self.room.bit_select(place.write, 1)
-            again.append((place.state == Wait.PARKED) & follows & place.supplied & output & slot)
+            again.append(is_in(place, Wait.PARKED) & follows & place.supplied & output & slot)
             # One that joins an answer which stands already must go at once: the TLB may have lost the entry since.
-            walks = (place.state == Wait.ASKING) | (place.state == Wait.WALK)
-            m.d.sync += place.able.eq(walks & clear & place.supplied)
+            walks = is_in(place, Wait.ASKING, Wait.WALK)
+            m.d.sync += place.able.eq(walks & ~place.behind.any() & place.supplied)
         first = Signal(config.waiters)
         second = Signal(config.waiters)
         picks = Signal(config.waiters)
@@ -376,11 +384,9 @@ class Waiters(wiring.Component):
                     )
                 ),
             ]
-        for i, place in enumerate(self._places):
-            with m.If(picks[i]):
-                m.d.sync += place.state.eq(Wait.GOING)
-            with m.Elif(let_go[i]):
-                m.d.sync += [place.state.eq(Wait.PARKED), place.refers.eq(0)]
+        for i, moves in enumerate(self._moves):
+            moves.add(Wait.WALK, ~busy & first[i], Wait.GOING)
+            moves.add(Wait.PARKED, picks[i], Wait.GOING)
         port = self._flights.read_port(domain="comb")
         m.d.comb += [
             port.addr.eq(number),
@@ -410,39 +416,41 @@ class Waiters(wiring.Component):
         config, decision = self.config, self.decision
         m.submodules.asker = asker = WalkAsker(config)
         wiring.connect(m, asker.request, wiring.flipped(self.walk.request))
-        missed = decision.valid & (decision.state == Wait.WANT)
+        given = Signal()
         m.d.comb += [
             asker.last.eq(self.last),
             asker.row.eq(self.row),
             asker.looked_up.eq(self._looked_up),
             asker.place.eq(self._looked_up_place),
-            asker.missed.eq(missed),
+            asker.missed.eq(decision.ends & decision.wants),
             asker.wants.eq(waiting(self._places, Wait.WANT)),
             asker.kill.eq(self.kill),
+            given.eq(asker.request.valid & asker.request.ready),
+            self.walk.referred.eq(reduce(or_, (place.refers for place in self._places))),
         ]
-        referred: Value = Const(0)
-        for i, place in enumerate(self._places):
-            state = place.state
-            lost = (state == Wait.WANT) | (state == Wait.FETCHED) | (state == Wait.ASKING)
-            with m.If(asker.direct & missed & (decision.place == i)):
-                m.d.sync += state.eq(Wait.ASKING)
-            with m.If(lost & asker.changes):
-                m.d.sync += state.eq(Wait.PARKED)
-            with m.Elif(asker.fetches[i]):
-                m.d.sync += state.eq(Wait.FETCHED)
-            with m.Elif((state == Wait.FETCHED) & asker.asks & ~asker.direct):
-                m.d.sync += state.eq(Wait.ASKING)
-            with m.Elif((state == Wait.ASKING) & self.walk.request.ready):
+        changes = asker.changes
+        for i, (place, here, moves) in enumerate(
+            zip(self._places, self._here, self._moves, strict=True)
+        ):
+            misses = here & decision.ends & decision.wants
+            for source in (Wait.FREE, Wait.GOING):
+                moves.add(source, misses & asker.direct, Wait.ASKING)
+                moves.add(source, misses & ~asker.direct, Wait.WANT)
+            for source in (Wait.WANT, Wait.FETCHED, Wait.ASKING):
+                moves.add(source, changes, Wait.PARKED)
+            moves.add(Wait.WANT, asker.fetches[i], Wait.FETCHED)
+            moves.add(Wait.FETCHED, asker.asks & ~asker.direct & ~changes, Wait.ASKING)
+            moves.add(Wait.ASKING, given, Wait.WALK)
+            with m.If(is_in(place, Wait.ASKING) & given):
                 m.d.sync += [
-                    state.eq(Wait.WALK),
-                    place.refers.eq(1),
+                    place.refers.eq(1 << self.walk.number),
                     place.walk.eq(self.walk.number),
                     place.released.eq(self.release),
                 ]
-            with m.If(place.refers & self.release):
+            with m.Elif(self.release):
                 m.d.sync += place.released.eq(1)
-            referred = referred | Mux(place.refers, 1 << place.walk, 0)[: config.walks]
-        m.d.comb += self.walk.referred.eq(referred)
+            with m.If(is_in(place, Wait.GOING) & here & decision.ends):
+                m.d.sync += place.refers.eq(0)
 
     def _leave(self, m: Module) -> None:
         """Tell the host of faults; refuse."""
@@ -460,15 +468,12 @@ class Waiters(wiring.Component):
             exits.stop.eq(self.stop),
             self.refused.eq(exits.refused),
         ]
-        stays = Mux(self.fault.payload.stalled, Wait.STALLED, Wait.REFUSE)
-        for i, place in enumerate(self._places):
-            with m.If(exits.reports[i]):
-                m.d.sync += place.state.eq(Wait.REPORTING)
-            with m.If((place.state == Wait.REPORTING) & exits.reported):
-                m.d.sync += place.state.eq(stays)
-            with m.If(exits.leaves[i]):
-                m.d.sync += place.state.eq(Mux(exits.retries[i], Wait.PARKED, Wait.REFUSE))
-            with m.If(exits.refuses[i]):
-                m.d.sync += place.state.eq(Wait.REFUSING)
-            with m.If(self._answered[i]):
-                m.d.sync += place.state.eq(Wait.FREE)
+        stalled = self.fault.payload.stalled
+        for i, moves in enumerate(self._moves):
+            retries = exits.retries[i]
+            moves.add(Wait.REPORT, exits.reports[i], Wait.REPORTING)
+            moves.add(Wait.REPORTING, exits.reported & stalled, Wait.STALLED)
+            moves.add(Wait.REPORTING, exits.reported & ~stalled, Wait.REFUSE)
+            moves.add(Wait.STALLED, exits.leaves[i] & retries, Wait.PARKED)
+            moves.add(Wait.STALLED, exits.leaves[i] & ~retries, Wait.REFUSE)
+            moves.add(Wait.REFUSE, exits.refuses[i], Wait.REFUSING)

@@ -301,8 +301,9 @@ class WriteBuffer(wiring.Component):
     ) -> None:
         """Move beats: from the device to where its oldest burst goes, and to the memory what it is owed first."""
         device, out = self.device, self.memory
-        # Bursts that were ended and whose data the device has still to give.
-        late = Signal(range(owed.depth + 1))
+        # Bursts that were ended and whose data the device has still to give; whether there are any.
+        late, late_next = Signal(range(owed.depth + 1)), Signal(range(owed.depth + 1))
+        some_late = Signal()
         sent = Signal(8)
         cutting = Signal()
         marked = Signal()
@@ -314,7 +315,7 @@ class WriteBuffer(wiring.Component):
         ends, ended = Signal(), Signal()
         coming_way = coming.head.way
         m.d.comb += [
-            passes.eq(coming.valid & (coming_way == Way.PASS) & (late == 0) & ~ended),
+            passes.eq(coming.valid & (coming_way == Way.PASS) & ~some_late & ~ended),
             moves.eq(out.valid & out.ready),
             direct.eq(owed.valid & (owed.head.way == Way.PASS)),
             from_store.eq(owed.valid & (owed.head.way != Way.PASS)),
@@ -368,7 +369,7 @@ class WriteBuffer(wiring.Component):
             ]
         with m.Elif(coming.valid & (coming_way == Way.DROP)):
             m.d.comb += [device.ready.eq(1), coming.pop.eq(device.valid & device.payload.last)]
-        with m.Elif(coming.valid & (late != 0)):
+        with m.Elif(coming.valid & some_late):
             m.d.comb += [
                 self.swallowed.valid.eq(device.valid & device.payload.last),
                 device.ready.eq(~device.payload.last | self.swallowed.ready),
@@ -376,4 +377,5 @@ class WriteBuffer(wiring.Component):
             ]
         m.d.comb += self.swallowed.payload.eq(coming.head.id)
         swallowed = self.swallowed.valid & self.swallowed.ready
-        m.d.sync += late.eq(late + ended - swallowed)
+        m.d.comb += late_next.eq(late + ended - swallowed)
+        m.d.sync += [late.eq(late_next), some_late.eq(late_next != 0)]
