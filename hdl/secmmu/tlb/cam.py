@@ -247,7 +247,11 @@ class Cam(wiring.Component):
                     Mux(near.any(), (near & writable).any(), (far & writable).any())
                 ),
                 lookup.hit.eq(asked & (near.any() | far.any())),
-                lookup.dies.eq(Mux(near.any(), (near & killed).any(), (far & killed).any())),
+                # Who matched is known from the start; whether it is killed for it comes last.
+                lookup.dies.eq(
+                    self.kill.valid
+                    & Mux(near.any(), (near & self.named).any(), (far & self.named).any())
+                ),
             ]
         else:
             stages = [chosen]
