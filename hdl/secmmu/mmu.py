@@ -169,7 +169,6 @@ class Secmmu(wiring.Component):
         wiring.connect(m, self._datapath.walk, walker.walk)
         wiring.connect(m, walker.fill, tlb.fill)
         wiring.connect(m, dropin.fill, tlb.dropin)
-        wiring.connect(m, walker.page, holds.page)
         wiring.connect(m, walker.span, holds.span)
         wiring.connect(m, dropin.hold, holds.dropin)
 
@@ -238,14 +237,19 @@ class Secmmu(wiring.Component):
                 Mux(datapath.fence.valid, datapath.fence.asid, walker.fence.payload)
             ),
             datapath.fences.eq(registers.fence.valid),
-            registers.quiet.eq(datapath.none & walker.idle & invalidation.idle & dropin.idle),
-            self.idle.eq(
-                registers.quiet
-                & ~registers.busy
-                & ~(self.command.valid | self.dropin.valid | self.resume.valid)
-                & ~(self.device.arvalid | self.device.awvalid | self.device.wvalid)
-            ),
         ]
+        asked = Signal()
+        rests = Signal()
+        quiet = datapath.none & walker.idle & invalidation.idle & dropin.idle
+        m.d.comb += [
+            asked.eq(
+                (self.command.valid | self.dropin.valid | self.resume.valid)
+                | (self.device.arvalid | self.device.awvalid | self.device.wvalid)
+            ),
+            self.idle.eq(rests & ~registers.busy & ~asked),
+        ]
+        # What was quiet, and was asked for nothing, is quiet still.
+        m.d.sync += [registers.quiet.eq(quiet), rests.eq(quiet & ~asked)]
 
     def _count(self, m: Module) -> None:
         """Tell the counters and histograms what happens in this cycle."""

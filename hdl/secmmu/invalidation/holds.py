@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from secmmu.config import SecmmuConfig
 from secmmu.internals import GROUP_BITS, HoldCheckSignature, HoldLayout
 from secmmu.page_numbers import below
+from secmmu.picks import lowest
 
 __all__ = ["Holds"]
 
@@ -38,8 +39,8 @@ class FilterLayout(data.StructLayout):
 class Holds(wiring.Component):
     """Which spans no walk may serve until they are released.
 
-    A hold counts up the filter of its exact span, or takes a free filter. When there is none the whole asid is
-    held, by counting; so is every global page, since its group is not known then. Asids without a context row are not
+    A hold counts up the filter of its exact span, or takes one that was free in the cycle before. When there is none the
+    whole asid is held, by counting; so is every global page, since its group is not known then. Asids without a context row are not
     held. A release counts down the
     filter of its exact span, else the counter of its asid; one that matches neither does nothing. A change
     made in one cycle is seen by the checks of the next. Up to 65535 holds of one asid may overflow.
@@ -52,20 +53,19 @@ class Holds(wiring.Component):
     Members
     -------
     hold : In(HoldLayout)
-        What to place or release in this cycle.
+        What to place or release in the next cycle: it is compared ahead.
     clear : In(1)
         Forget everything.
-    page, span, dropin : In(HoldCheckSignature)
-        The questions of a walk that is to begin, of one that has found its leaf, and of a drop-in.
+    span, dropin : In(HoldCheckSignature)
+        The questions of a walk, when it begins and when it has found its leaf, and of a drop-in.
     released : Out(1)
         Something was released in the cycle before; the checks show it in the next.
     overflowed : Out(1)
-        A hold takes its whole asid in this cycle.
+        The hold placed in this cycle takes its whole asid.
     """
 
     hold: data.View
     clear: Signal
-    page: wiring.PureInterface
     span: wiring.PureInterface
     dropin: wiring.PureInterface
     released: Signal
@@ -77,7 +77,6 @@ class Holds(wiring.Component):
             {
                 "hold": In(HoldLayout(config)),
                 "clear": In(1),
-                "page": In(HoldCheckSignature(config)),
                 "span": In(HoldCheckSignature(config)),
                 "dropin": In(HoldCheckSignature(config)),
                 "released": Out(1),
@@ -88,33 +87,35 @@ class Holds(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the filters, the overflow counters and the three checks."""
         m = Module()
-        config, hold = self.config, self.hold
+        config, coming = self.config, self.hold
+        hold = Signal(HoldLayout(config))
         filters = [Signal(FilterLayout(config), name=f"filter{i}") for i in range(config.filters)]
-        same = Signal(config.filters)
-        growing = Signal(config.filters)
-        free = Signal(config.filters)
+        # Of the hold of this cycle: its filters; the one that it may take, which has its span already.
+        alike, offered = Signal(config.filters), Signal(config.filters)
+        same, growing, taken = (Signal(config.filters) for _ in range(3))
+        used = Cat(row.count.any() for row in filters)
+        full = Cat(row.count.all() for row in filters)
+        next_offered = lowest(m, ~(used | taken))
+        m.d.sync += [hold.eq(coming), offered.eq(next_offered)]
+        m.d.comb += [
+            same.eq(alike & used),
+            growing.eq(same & ~full),
+            taken.eq(Mux(hold.place & ~growing.any(), offered, 0)),
+            self.overflowed.eq(hold.place & ~growing.any() & ~offered.any()),
+        ]
+        grows, shrinks = lowest(m, growing), lowest(m, same)
         for i, row in enumerate(filters):
-            span = (row.asid == hold.asid) & (row.first == hold.first) & (row.last == hold.last)
-            m.d.comb += [
-                same[i].eq((row.count != 0) & span),
-                growing[i].eq(same[i] & ~row.count.all()),
-                free[i].eq(row.count == 0),
-            ]
-        for i, row in enumerate(filters):
-            grows = growing[i] & ~growing[:i].any()
-            taken = free[i] & ~free[:i].any() & ~growing.any()
-            with m.If(hold.place & grows):
+            span = (row.first == coming.first) & (row.last == coming.last)
+            m.d.sync += alike[i].eq(span & (row.asid == coming.asid))
+            with m.If(next_offered[i]):
+                m.d.sync += [row.asid.eq(coming.asid), row.group.eq(coming.group)]
+                m.d.sync += [row.first.eq(coming.first), row.last.eq(coming.last)]
+            with m.If((hold.place & grows[i]) | taken[i]):
                 m.d.sync += row.count.eq(row.count + 1)
-            with m.Elif(hold.place & taken):
-                m.d.sync += [row.count.eq(1), row.asid.eq(hold.asid), row.group.eq(hold.group)]
-                m.d.sync += [row.first.eq(hold.first), row.last.eq(hold.last)]
-            with m.Elif(hold.release & same[i] & ~same[:i].any()):
+            with m.Elif(hold.release & shrinks[i]):
                 m.d.sync += row.count.eq(row.count - 1)
             with m.If(self.clear):
                 m.d.sync += row.count.eq(0)
-        m.d.comb += [
-            self.overflowed.eq(hold.place & ~growing.any() & ~free.any()),
-        ]
         # It takes long to find that no filter will do, so that the counters follow in the next cycle.
         undo, overflow = Signal(), Signal()
         row = Signal(config.context_bits)
@@ -126,7 +127,7 @@ class Holds(wiring.Component):
         ]
         whole = self._count_overflows(m, row, overflow, undo)
         # With the mutant walks do not ask.
-        walks = () if config.mutant == "rtl-no-hold" else (self.page, self.span)
+        walks = () if config.mutant == "rtl-no-hold" else (self.span,)
         for check in (*walks, self.dropin):
             m.d.comb += check.held.eq(self._is_held(check, filters, whole, row, overflow))
         return m
@@ -151,7 +152,7 @@ class Holds(wiring.Component):
             # One adder: all ones is -1.
             writer.data.eq(count + Cat(1, undone.replicate(OVERFLOW_BITS - 1))),
         ]
-        with m.If(overflow | (undone & (count == 1))):
+        with m.If(overflow | (undone & (reader.data == 1))):
             m.d.sync += held.eq(overflow)
         with m.If(self.clear):
             m.d.sync += whole.eq(0)

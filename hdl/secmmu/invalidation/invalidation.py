@@ -9,7 +9,6 @@ from secmmu.config import SecmmuConfig
 from secmmu.internals import GROUP_BITS, HoldLayout, KillLayout, YoungSignature
 from secmmu.layouts import (
     EPOCH_BITS,
-    VPN_BITS,
     CommandKind,
     CommandLayout,
     CompletionLayout,
@@ -104,7 +103,9 @@ class Invalidation(wiring.Component):
         The context table: the group of ``context_asid``, one cycle after ``context_en``.
     coming : Out(KillLayout), asks : Out(1)
         What ``kill`` is in the next cycle; the next ``young`` asks, about the first page of that.
-    kill : Out(KillLayout), hold : Out(HoldLayout), young : Out(YoungSignature)
+    hold : Out(HoldLayout)
+        What is placed or released in the next cycle.
+    kill : Out(KillLayout), young : Out(YoungSignature)
         What is applied in this cycle.
     applied : Out(1), epoch : Out(64)
         A command, of any kind, or the end of a soft reset is applied in this cycle; how many there were before this
@@ -112,13 +113,13 @@ class Invalidation(wiring.Component):
     closing, busy_next : In(use_slots + 1)
         Slots that the kill of this cycle overlaps and that are in use after it; slots in use after this cycle.
     owed, settled : In(walks)
-        Walks for whose end the kill of this cycle must wait; walks that end in this cycle.
+        Walks for whose end the kill of this cycle must wait; walks that end in this cycle, whether owed or not.
     now : In(AGE_BITS), latency : Out(LatencyLayout)
         The clock that latencies are measured with; a command is answered DRAINED or TIMED_OUT in this cycle.
     timed_out : Out(1)
         It is TIMED_OUT.
     timeout : In(32)
-        Cycles after its handshake at which a command is given up; 0 means never.
+        Cycles after its handshake at which a command is overdue, to be given up in the next; 0 means never.
     broken : Out(use_slots + 1), stuck : Out(walks)
         Slots, and walks, for which a command gave up waiting in this cycle.
     stop, clear : In(1)
@@ -249,54 +250,58 @@ class Invalidation(wiring.Component):
         return m
 
     def _apply(self, m: Module) -> data.View:
-        """Register the accepted command, show it, then apply it; return what is to be answered first."""
+        """Register the accepted command, show it, then apply it; return what is to be answered first.
+
+        Whether there is anything to do takes long to see: it joins what the command would do a cycle later.
+        """
         config, command, coming = self.config, self.command.payload, self.coming
-        kind, first, last = command.kind, *self._span()
-        kinds = CommandKind
+        kind, kinds = command.kind, CommandKind
         named = (kind == kinds.PAGE) | (kind == kinds.RANGE) | (kind == kinds.ASID)
         everything, context = kind == kinds.ALL, kind == kinds.CONTEXT
-        known = command.asid < config.contexts
         spans = (kind == kinds.RANGE) | ((kind == kinds.RELEASE) & ~command.whole_asid)
-        refuses = spans & below(command.last, command.first)
         target = Signal(config.asid_bits)
         m.d.comb += target.eq(command.asid)
         if config.mutant == "rtl-no-asid-compare":
             with m.If(named):
                 m.d.comb += target.eq(0)
-        exists = is_canonical(first, config) | is_canonical(last, config)
-        works = self.accepted & ~refuses & known & exists
-        queued, refused = Signal(QueuedLayout(config)), Signal()
-        killing, holding = Signal(KillLayout(config)), Signal(HoldLayout(config))
-        held = Signal(HoldLayout(config))
+        first, last, exists = self._span()
+        queued, refused, known = Signal(QueuedLayout(config)), Signal(), Signal()
+        works, there = Signal(), Signal()
+        killing, held = Signal(KillLayout(config)), Signal(HoldLayout(config))
         m.d.sync += [
-            killing.valid.eq((works & (named | context)) | (self.accepted & everything)),
+            refused.eq(spans & below(command.last, command.first)),
+            known.eq(there),
+            killing.valid.eq(self.accepted & (named | context | everything)),
             killing.everything.eq(everything),
             killing.keep_global.eq(command.keep_global & named),
             killing.context.eq(context),
             killing.leaf_only.eq(command.leaf_only & ~context),
             killing.page.eq(kind == kinds.PAGE),
             killing.asid.eq(target),
-            killing.first.eq(_clipped(first, config, outside=1 << (config.vpn_bits - 1))),
-            killing.last.eq(_clipped(last, config, outside=(1 << (config.vpn_bits - 1)) - 1)),
-            held.place.eq(works & named & command.hold),
-            held.release.eq(works & (kind == kinds.RELEASE)),
+            killing.first.eq(first),
+            killing.last.eq(last),
+            held.place.eq(self.accepted & named & command.hold),
+            held.release.eq(self.accepted & (kind == kinds.RELEASE)),
             held.asid.eq(command.asid),
-            refused.eq(refuses),
-            self.asks.eq(works & (kind == kinds.YOUNG)),
+            self.asks.eq(self.accepted & (kind == kinds.YOUNG) & there),
             self.kill.eq(coming),
-            self.hold.eq(holding),
             self.young.ask.eq(self.asks),
             queued.refused.eq(refused),
         ]
         m.d.comb += [
             self.context_asid.eq(target),
             self.context_en.eq(self.accepted),
+            there.eq(exists & (command.asid < config.contexts)),
+            works.eq(known & ~refused),
             coming.eq(killing),
+            coming.valid.eq(killing.valid & (killing.everything | works)),
             coming.group.eq(self.group),
-            holding.eq(held),
-            holding.group.eq(self.group),
-            holding.first.eq(killing.first),
-            holding.last.eq(killing.last),
+            self.hold.eq(held),
+            self.hold.place.eq(held.place & works),
+            self.hold.release.eq(held.release & works),
+            self.hold.group.eq(self.group),
+            self.hold.first.eq(killing.first),
+            self.hold.last.eq(killing.last),
             queued.asks.eq(self.young.ask),
         ]
         with m.If(self.clear):
@@ -304,9 +309,12 @@ class Invalidation(wiring.Component):
             m.d.sync += [killing.keep_global.eq(0), killing.first.eq(0), killing.last.eq(-1)]
         return queued
 
-    def _span(self) -> tuple[Value, Value]:
-        """Return the first and last page that the command on the port speaks of, 52 bits each."""
-        command = self.command.payload
+    def _span(self) -> tuple[Value, Value, Value]:
+        """Return the first and last page that the command on the port speaks of, and whether there is any.
+
+        The span is clipped to the canonical pages; of a span without any the last is just below the first.
+        """
+        config, command = self.config, self.command.payload
         kind, kinds = command.kind, CommandKind
         single = (kind == kinds.PAGE) | (kind == kinds.YOUNG)
         whole = (
@@ -315,8 +323,14 @@ class Invalidation(wiring.Component):
             | (kind == kinds.CONTEXT)
             | ((kind == kinds.RELEASE) & command.whole_asid)
         )
-        last = Mux(single, command.first, command.last)
-        return Mux(whole, 0, command.first), Mux(whole, Const((1 << VPN_BITS) - 1), last)
+        bits = config.vpn_bits
+        lowest_negative = 1 << (bits - 1)
+        low, high = is_canonical(command.first, config), is_canonical(command.last, config)
+        end = Mux(single, command.first[:bits], command.last[:bits])
+        ends = Mux(single, low, high)
+        first = Mux(low, command.first[:bits], lowest_negative)
+        last = Mux(ends, end, lowest_negative - 1)
+        return Mux(whole, 0, first), Mux(whole, (1 << bits) - 1, last), whole | low | ends
 
     def _note(self, m: Module, free: Signal) -> tuple[memory.Memory, memory.Memory]:
         """Keep the tags of the pending commands, and when they were accepted."""
@@ -382,9 +396,10 @@ class Invalidation(wiring.Component):
             row.behind.eq(behind),
             row.quiet.eq(quiet),
         ]
-        overdue = row.overdue | (row.limited & (row.deadline == self._clock))
-        expires = row.active & overdue & ~row.quiet & ~row.expired
-        m.d.sync += row.overdue.eq(overdue)
+        m.d.sync += row.overdue.eq(
+            row.overdue | (row.limited & (row.deadline == self._clock)),
+        )
+        expires = row.active & row.overdue & ~row.quiet & ~row.expired
         with m.If(expires):
             m.d.sync += row.expired.eq(1)
         return Mux(expires, Cat(slots, walks), 0)
@@ -424,8 +439,3 @@ class Invalidation(wiring.Component):
 
 def _row_bits(config: SecmmuConfig) -> int:
     return max(1, ceil_log2(config.commands))
-
-
-def _clipped(vpn: Value, config: SecmmuConfig, *, outside: int) -> Value:
-    """Return the low bits of a canonical 52-bit page number, and ``outside`` for one that is not canonical."""
-    return Mux(is_canonical(vpn, config), vpn[: config.vpn_bits], outside)

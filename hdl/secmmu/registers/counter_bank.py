@@ -56,7 +56,7 @@ class CounterBank(wiring.Component):
     busy : Out(1)
         The pointer does not rest. In the first round after a reset the words become zero.
     happening : Out(1)
-        Something is on its way into a code.
+        Something, other than a latency of this very cycle, is on its way into a code.
     """
 
     events: data.View

@@ -87,7 +87,7 @@ class Histogram(wiring.Component):
     bucket : In, code : Out
         Reads a code, in the same cycle.
     busy : Out(1)
-        Something is being counted.
+        What ended in an earlier cycle is being counted.
     """
 
     now: Signal
@@ -129,7 +129,7 @@ class Histogram(wiring.Component):
             with m.If(age[bit]):
                 m.d.sync += found.eq(min(bit, BUCKETS - 1))
         m.d.comb += [
-            self.busy.eq(self.latency.valid | aged | counting),
+            self.busy.eq(aged | counting),
             counter.addr.eq(found),
             writer.addr.eq(Mux(self.clear, self.bucket, found)),
             writer.data.eq(Mux(self.clear, 0, following(counter.data))),

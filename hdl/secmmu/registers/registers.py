@@ -131,13 +131,14 @@ class Registers(wiring.Component):
         The asid that software wants unfenced, and whether a use of it is left, in the same cycle; read in the cycle
         after ``unfence`` has changed.
     quiet : In(1)
-        Nothing is in flight, walked or waited for.
+        Nothing was in flight, walked or waited for in the cycle before.
     stop : Out(1)
         A soft reset is going on: nothing new may begin.
     clear : Out(1)
         Its last cycle, everything having been quiet: clear.
     busy : Out(1)
-        A register access is going on, or the counters are being cleared after a reset.
+        A register access is going on, something of an earlier cycle is being counted, or the counters are being cleared
+        after a reset.
     """
 
     csr: wiring.PureInterface
@@ -184,10 +185,13 @@ class Registers(wiring.Component):
         m.submodules.bank = self._bank = CounterBank(
             [_field(name) for name in COUNTERS], [_last(name) for name in HISTOGRAMS]
         )
+        stopped = Signal()
         m.d.sync += [
             self.now.eq(self.now + 1),
             self._bank.events.eq(self.events),
-            self.clear.eq(self.stop & self.quiet & ~self.clear),
+            # Quiet is what was while nothing more could begin.
+            stopped.eq(self.stop),
+            self.clear.eq(self.stop & stopped & self.quiet & ~self.clear),
         ]
         m.d.comb += [
             self._bank.now.eq(self.now),
@@ -207,8 +211,6 @@ class Registers(wiring.Component):
             | ar_valid
             | self.stop
             | self._bank.busy
-            # What happens now is counted in the cycles that follow.
-            | self.events.as_value().any()
             | self._bank.happening
         )
         with m.FSM():

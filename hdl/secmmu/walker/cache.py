@@ -89,9 +89,7 @@ class WalkCache(wiring.Component):
     key : In(PointerKeyLayout)
         The page whose pointers are looked for.
     found : Out(1), place : Out(PlaceLayout)
-        In the same cycle: there is one; where the deepest stands.
-    dies : Out(1)
-        The invalidation of this cycle takes one of them: what was found must not be used.
+        In the same cycle: there is one; where the deepest stands. Not to be used where an invalidation is applied.
     read : In(PlaceLayout), pointer : Out(CachedPointerLayout)
         What stands at a place found one cycle ago.
     insert : In(InsertLayout)
@@ -105,7 +103,6 @@ class WalkCache(wiring.Component):
     key: data.View
     found: Signal
     place: data.View
-    dies: Signal
     read: data.View
     pointer: data.View
     insert: data.View
@@ -119,7 +116,6 @@ class WalkCache(wiring.Component):
                 "key": In(PointerKeyLayout(config)),
                 "found": Out(1),
                 "place": Out(PlaceLayout(config)),
-                "dies": Out(1),
                 "read": In(PlaceLayout(config)),
                 "pointer": Out(CachedPointerLayout()),
                 "insert": In(InsertLayout(config)),
@@ -199,6 +195,4 @@ class WalkCache(wiring.Component):
             m.d.sync += turn.eq(Mux(turn == count - 1, 0, turn + 1))
         index = encoded(same)
         m.d.comb += slot.eq(Mux(same.any(), index, turn))
-        with m.If((same & dying).any()):
-            m.d.comb += self.dies.eq(1)
         return same.any(), index, slot

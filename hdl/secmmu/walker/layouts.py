@@ -3,8 +3,8 @@
 from amaranth.lib import data
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import GRAIN_BITS, GROUP_BITS, Outcome
-from secmmu.layouts import PPN_BITS, WORD_BITS, PteLayout, Response
+from secmmu.internals import GRAIN_BITS, GROUP_BITS, EntryLayout, Outcome
+from secmmu.layouts import PPN_BITS, WORD_BITS, PteLayout
 from secmmu.registers.counters import AGE_BITS
 from secmmu.walker.cache import CachedPointerLayout, PlaceLayout
 
@@ -87,24 +87,30 @@ class ProgressLayout(data.StructLayout):
 
 
 class LeafLayout(data.StructLayout):
-    """What a walk found; ``pte`` is there with ``observe``.
+    """What a walk found, and whether it was for a write; ``pte`` is there with ``observe``.
 
     Parameters
     ----------
     config : SecmmuConfig
-        ``observe``.
+        All widths, ``observe``.
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
-        fields = {"ppn": PPN_BITS, "grain": GRAIN_BITS, "shared": 1, "writable": 1}
+        fields = {"entry": EntryLayout(config), "write": 1}
         super().__init__(fields | ({"pte": WORD_BITS} if config.observe else {}))
 
 
 class StepLayout(data.StructLayout):
-    """One step of a walk: its start, with the root in place of the PTE, or an entry that was read.
+    """One step of a walk: its start, with the root in place of the PTE, or an entry that was read and judged.
 
-    A start is ``misled`` where the invalidation of the cycle before takes the page, or the pointer ``found`` in the walk
-    cache; that of a walk for a page which is ``held`` is its end.
+    ``at``        the walk, one-hot; none where no step is made
+    ``found``     the pointer at ``place`` of the walk cache goes before ``ppn``
+    ``next``      the level of the table to be read next, if the walk ``goes`` on
+    ``repeats``   the leaf is to be read once more, exclusively
+    ``stores``    it was: it is to be replaced by ``pte``
+    ``over``      none of these: the walk ends with ``outcome``
+    ``exclusive`` an exclusive access of this walk is going on
+    ``first``     and ``last``: the pages of the leaf, those of a start the page itself
 
     Parameters
     ----------
@@ -113,23 +119,24 @@ class StepLayout(data.StructLayout):
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
+        flags = ("valid", "start", "goes", "repeats", "stores", "over", "found", "exclusive")
         super().__init__(
-            {
-                "valid": 1,
-                "start": 1,
+            dict.fromkeys(flags, 1)
+            | {
                 "walk": config.walk_bits,
                 "at": config.walks,
                 "owner": OwnerLayout(config),
-                "progress": ProgressLayout(config),
                 "next": range(config.levels),
+                "shared": 1,
                 "began": AGE_BITS,
-                "found": 1,
-                "misled": 1,
-                "held": 1,
                 "place": PlaceLayout(config),
-                "exclusive": 1,
+                "ppn": PPN_BITS,
+                "grain": GRAIN_BITS,
+                "writable": 1,
+                "first": config.vpn_bits,
+                "last": config.vpn_bits,
+                "outcome": Outcome,
                 "pte": PteLayout(),
-                "response": Response,
             }
         )
 

@@ -7,25 +7,10 @@ from amaranth.lib.wiring import In, Out
 from secmmu.config import SecmmuConfig
 from secmmu.internals import EntryLayout
 from secmmu.layouts import WORD_BITS
-from secmmu.page_numbers import span_mask
 from secmmu.registers.counters import AGE_BITS
 from secmmu.walker.layouts import LeafLayout, OwnerLayout, ProgressLayout
 
 __all__ = ["WalkNotes"]
-
-
-class FoundLayout(data.StructLayout):
-    """The answer of a walk, and whether it was for a write; ``pte`` is there with ``observe``.
-
-    Parameters
-    ----------
-    config : SecmmuConfig
-        All widths, ``observe``.
-    """
-
-    def __init__(self, config: SecmmuConfig) -> None:
-        fields = {"entry": EntryLayout(config), "write": 1}
-        super().__init__(fields | ({"pte": WORD_BITS} if config.observe else {}))
 
 
 class WalkNotes(wiring.Component):
@@ -40,8 +25,8 @@ class WalkNotes(wiring.Component):
     -------
     begins : In(1), beginner : In, owner : In(OwnerLayout), now : In
         This walk begins, for this, now.
-    moves, finds : In(1), mover : In, progress : In(ProgressLayout), mover_owner : In(OwnerLayout), leaf : In(LeafLayout)
-        This walk has come so far, or has found this, for this.
+    moves, finds : In(1), mover : In, progress : In(ProgressLayout), leaf : In(LeafLayout)
+        This walk has come so far, or has found this.
     reader : In, reader_owner : Out(OwnerLayout), reader_began : Out, reader_progress : Out(ProgressLayout)
         What is noted of the walk whose data comes.
     select : In, write : Out(1), entry : Out(EntryLayout)
@@ -61,7 +46,6 @@ class WalkNotes(wiring.Component):
     mover: Signal
     progress: data.View
     leaf: data.View
-    mover_owner: data.View
     reader: Signal
     reader_owner: data.View
     reader_began: Signal
@@ -83,7 +67,6 @@ class WalkNotes(wiring.Component):
             "finds": In(1),
             "progress": In(ProgressLayout(config)),
             "leaf": In(LeafLayout(config)),
-            "mover_owner": In(OwnerLayout(config)),
             "reader_owner": Out(OwnerLayout(config)),
             "reader_began": Out(AGE_BITS),
             "reader_progress": Out(ProgressLayout(config)),
@@ -110,15 +93,13 @@ class WalkNotes(wiring.Component):
             shape=ProgressLayout(config), depth=depth, init=[]
         )
         m.submodules.answers = answers = memory.Memory(
-            shape=FoundLayout(config), depth=depth, init=[]
+            shape=LeafLayout(config), depth=depth, init=[]
         )
-        found = Signal(FoundLayout(config))
-        self._compose(m, found)
         for notes, en, number, word in (
             (owners, self.begins, self.beginner, self.owner),
             (begins, self.begins, self.beginner, self.now),
             (steps, self.moves, self.mover, self.progress),
-            (answers, self.finds, self.mover, found),
+            (answers, self.finds, self.mover, self.leaf),
         ):
             writer = notes.write_port()
             m.d.comb += [writer.en.eq(en), writer.addr.eq(number), writer.data.eq(word)]
@@ -137,20 +118,3 @@ class WalkNotes(wiring.Component):
             elif config.observe:
                 m.d.comb += self.pte.eq(reader.data.pte)
         return m
-
-    def _compose(self, m: Module, found: data.View) -> None:
-        """Make a TLB entry of what is found; before it is kept, since it is needed early."""
-        owner, leaf, entry = self.mover_owner, self.leaf, found.entry
-        translation = entry.translation
-        m.d.comb += [
-            found.write.eq(owner.write),
-            entry.ppn.eq(leaf.ppn),
-            entry.writable.eq(leaf.writable),
-            translation.vpn.eq(owner.vpn & ~span_mask(leaf.grain)),
-            translation.grain.eq(leaf.grain),
-            translation.shared.eq(leaf.shared),
-            translation.asid.eq(owner.asid),
-            translation.group.eq(owner.group),
-        ]
-        if self.config.observe:
-            m.d.comb += found.pte.eq(leaf.pte)

@@ -34,9 +34,9 @@ class WalkSlot(wiring.Component):
     request : In(WalkRequestLayout), begin : In(1)
         The request on offer; it becomes this walk, which goes on from the next cycle.
     joinable : Out(1)
-        The request on offer may share this walk.
+        The request on offer may share this walk, or its answer, as they were in the cycle before.
     kill : In(KillLayout)
-        The invalidation applied in this cycle.
+        The invalidation applied in this cycle, in which no walk begins.
     step : In(1), level : In
         A table of ``level`` is read next.
     updating : In(1)
@@ -58,15 +58,18 @@ class WalkSlot(wiring.Component):
     doomed : Out(1)
         An earlier invalidation touched the page.
     owed : Out(1)
-        The invalidation of this cycle must wait for the end of this walk.
+        The invalidation of this cycle must wait for the end of this walk, which may be in this cycle.
     pure : Out(1)
-        No table on the way may have been unlinked, by this cycle's invalidation neither.
+        No table on the way may have been unlinked before this cycle.
     answered : Out(1), result : Out(Outcome)
-        The answer stands. One that an invalidation overlaps is ``AGAIN`` from the next cycle on.
+        The answer stands: not in the cycle after an invalidation, nor at once if one touched the walk. One that an
+        invalidation overlapped is ``AGAIN``.
     lost : Out(1)
         It is, or from the next cycle on will be, ``AGAIN`` or ``HELD``.
     filling : Out(1)
-        The answer is good and not yet in the TLB; whoever fills compares it with this cycle's invalidation.
+        The answer stands, is good and not yet in the TLB.
+    settled : Out(1)
+        Nothing goes on: neither a walk, nor is an answer left for the TLB.
     """
 
     request: data.View
@@ -96,13 +99,14 @@ class WalkSlot(wiring.Component):
     result: "EnumView[Outcome]"
     lost: Signal
     filling: Signal
+    settled: Signal
 
     def __init__(self, config: SecmmuConfig) -> None:
         self.config = config
         told = ("begin", "step", "updating", "leaf", "writable", "reaches", "end")
         asked = ("referred", "young", "clear", "filled")
         shown = ("joinable", "running", "free", "doomed", "owed", "pure")
-        kept = ("answered", "lost", "filling")
+        kept = ("answered", "lost", "filling", "settled")
         super().__init__(
             {
                 "request": In(WalkRequestLayout(config)),
@@ -124,7 +128,6 @@ class WalkSlot(wiring.Component):
         walk = Signal(WalkRequestLayout(config))
         before = Signal(config.levels + 1)
         grain = Signal(config.levels + 1)
-        sharing = Signal()
         writable = Signal()
         touched = Signal(config.levels + 1)
         touching = self._touching(m, walk.vpn)
@@ -136,38 +139,49 @@ class WalkSlot(wiring.Component):
             self.doomed.eq(before[0]),
             self.asid.eq(walk.asid),
         ]
-        m.d.sync += before.eq(touched)
+        # Of what touches an answer one cycle is enough to be AGAIN: so it begins with nothing.
+        m.d.sync += before.eq(
+            Mux(self.running, before, 0) | Mux(space & noticed, touching, 0),
+        )
         with m.If(self.leaf):
             m.d.sync += writable.eq(self.writable)
             m.d.sync += [grain[i].eq(self.grain == i) for i in range(len(grain))]
         with m.If(self.end):
-            m.d.sync += [self.running.eq(0), sharing.eq(1)]
-        with m.Elif(self.young & ~self.running):
-            m.d.sync += sharing.eq(0)
+            m.d.sync += self.running.eq(0)
         with m.If(self.begin):
-            m.d.sync += [self.running.eq(1), walk.eq(self.request), before.eq(0)]
-        reaches = self._answer(m, (touched & grain).any(), (before & grain).any())
-        self._join(m, walk, before, writable, sharing, reaches)
+            m.d.sync += [self.running.eq(1), walk.eq(self.request)]
+        dead = ~self.running & (before & grain).any()
+        reaches = self._answer(m, before, dead, (touched & grain).any())
+        self._join(m, walk, before, writable, dead, reaches)
         self._owe(m, space, touching)
         return m
 
-    def _answer(self, m: Module, touched: Value, touched_before: Value) -> Value:
-        """Keep the answer, until an invalidation takes it or a hold is found to keep it back; return whether one is."""
+    def _answer(self, m: Module, before: Signal, dead: Value, touched: Value) -> Value:
+        """Keep the answer, until an invalidation takes it or a hold is found to keep it back; return whether one is.
+
+        It stands when it is over for a cycle in which nothing could take it, so that it is known early in the next.
+        """
         unfilled = Signal()
         noted = Signal()
         held = Signal()
-        dead, kept_back = Signal(), Signal()
+        stands = Signal()
+        kept_back = Signal()
         again = self.result == Outcome.AGAIN
         reaches = held | (noted & self.reaches)
         m.d.comb += [
-            dead.eq(~self.running & touched),
             kept_back.eq(~self.running & (self.result == Outcome.GRANTED) & reaches),
-            self.answered.eq(~self.running & (again | ~(touched_before | kept_back))),
-            self.lost.eq(dead | kept_back | (~self.running & again)),
-            self.filling.eq(unfilled & ~touched_before & ~kept_back),
-            self.free.eq(~self.running & ~self.referred & ~unfilled),
+            self.answered.eq(stands & ~self.running & ~(noted & self.reaches)),
+            self.lost.eq(kept_back | (~self.running & (again | touched))),
+            self.filling.eq(self.answered & unfilled),
+            self.settled.eq(~(self.running | unfilled)),
+            self.free.eq(self.settled & ~self.referred),
         ]
-        m.d.sync += [noted.eq(self.leaf), held.eq(reaches & ~self.leaf)]
+        untouched = self.end & ~before.any() & ~reaches
+        m.d.sync += [
+            noted.eq(self.leaf),
+            held.eq(reaches & ~self.leaf & self.running),
+            stands.eq(~self.kill.valid & (untouched | ~self.running)),
+        ]
         with m.If(self.end):
             m.d.sync += [
                 self.result.eq(self.outcome),
@@ -179,8 +193,6 @@ class WalkSlot(wiring.Component):
             m.d.sync += [self.result.eq(Outcome.HELD), unfilled.eq(0)]
         with m.Elif(self.filled):
             m.d.sync += unfilled.eq(0)
-        with m.If(self.begin):
-            m.d.sync += held.eq(0)
         return reaches
 
     def _touching(self, m: Module, vpn: Value) -> Signal:
@@ -205,22 +217,34 @@ class WalkSlot(wiring.Component):
         walk: data.View,
         before: Signal,
         writable: Signal,
-        sharing: Signal,
+        dead: Value,
         reaches: Value,
     ) -> None:
         """Say whether the request on offer may share this walk: a write only one that lets it write."""
         request = self.request
         same = (walk.vpn == request.vpn) & (walk.asid == request.asid)
-        # One that is touched in this very cycle may be joined: it will end as AGAIN.
-        going_on = ~before[0] & (walk.write | ~request.write)
-        stands = sharing & (self.result == Outcome.GRANTED) & (writable | ~request.write)
+        sharing = Signal()
+        reads, writes = Signal(), Signal()
+        with m.If(self.end):
+            m.d.sync += sharing.eq(1)
+        with m.Elif(self.young & ~self.running):
+            m.d.sync += sharing.eq(0)
+        refuses = self.end & (self.outcome != Outcome.GRANTED)
+        # One that was touched only just may be joined: it will end as AGAIN.
+        going_on = self.running & ~before[0] & ~refuses
+        granted = sharing & (self.result == Outcome.GRANTED) & ~dead
+        stands = ~self.running & granted & ~reaches & ~self.young & ~self.kill.valid
+        m.d.sync += [
+            reads.eq(going_on | stands),
+            writes.eq((going_on & walk.write) | (stands & writable)),
+        ]
         # Who joins hears of later releases only: the one that undoes the hold found may have been before.
-        m.d.comb += self.joinable.eq(same & ~reaches & Mux(self.running, going_on, stands))
+        m.d.comb += self.joinable.eq(same & ~reaches & Mux(request.write, writes, reads))
 
     def _owe(self, m: Module, space: Signal, touching: Signal) -> None:
         """Follow the tables on the way."""
         config = self.config
-        level = Signal(range(config.levels))
+        level = Signal(range(config.levels), init=config.levels - 1)
         tainted = Signal()
         # The leaf's span of the level above is what the table being read, or about to be, maps.
         above = Signal()
@@ -229,12 +253,9 @@ class WalkSlot(wiring.Component):
                 m.d.comb += above.eq(touching[min(i + 2, config.levels)])
         table = space & above & (~self.kill.leaf_only | self.kill.context)
         reached = (touching[0] & space) | table | (above & space & self.updating)
-        m.d.comb += [
-            self.owed.eq(self.running & ~self.end & reached),
-            self.pure.eq(~tainted & ~table),
-        ]
-        m.d.sync += tainted.eq(~self.pure)
+        m.d.comb += [self.owed.eq(self.running & reached), self.pure.eq(~tainted)]
+        m.d.sync += tainted.eq(self.running & (tainted | table))
         with m.If(self.step):
             m.d.sync += level.eq(self.level)
-        with m.If(self.begin):
-            m.d.sync += [level.eq(config.levels - 1), tainted.eq(0)]
+        with m.Elif(~self.running):
+            m.d.sync += level.eq(config.levels - 1)

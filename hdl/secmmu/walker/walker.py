@@ -15,14 +15,12 @@ from secmmu.internals import (
     Outcome,
     WalkSignature,
 )
-from secmmu.kills import may_kill_asid
 from secmmu.layouts import PA_BITS, PAGE_BITS, PteLayout, Response
-from secmmu.page_numbers import below, span_last, span_mask
+from secmmu.page_numbers import span_last, span_mask
 from secmmu.picks import chosen, encoded, in_turn, lowest
 from secmmu.registers.counters import AGE_BITS, LatencyLayout
 from secmmu.walker.cache import WalkCache
 from secmmu.walker.layouts import (
-    LeafLayout,
     PointerLayout,
     StepLayout,
     WalkEventsLayout,
@@ -44,8 +42,9 @@ WORD_SIZE = PAGE_BITS - INDEX_BITS
 class Walker(wiring.Component):
     """Walks page tables, ``walks`` at once.
 
-    A request taken in cycle t has its first read offered in t + 2, with the walk cache's help that of the last level.
-    The data that comes in cycle r is judged in r + 1; the next read is offered, or the answer stands, in r + 2. One
+    A request is taken every other cycle at most, and in none in which an invalidation is applied. One taken in cycle t
+    has its first read offered in t + 2, with the walk cache's help that of the last level.
+    The data that comes in cycle r is judged at once; the next read is offered, or the answer stands, in r + 2. One
     step, of whichever walk, is made in each cycle, and one read offered. An entry's data is taken at once, always.
 
     A step that ends a walk makes it an answer that stands until nothing refers to it, its slot is needed and the TLB
@@ -71,10 +70,10 @@ class Walker(wiring.Component):
         Forget everything; only while ``idle``.
     fill : Out(FillSignature)
         The TLB.
-    page, span : Out(HoldCheckSignature)
-        The questions whether the page of a request, and the span of a leaf found, are held.
+    span : Out(HoldCheckSignature)
+        The question whether the page of a walk that begins, or the span of a leaf found, is held.
     owed, settled : Out(walks)
-        Walks for whose end the invalidation of this cycle must wait; walks that end in this cycle.
+        Walks for whose end the invalidation of this cycle must wait; walks that end in this cycle, whether owed or not.
     stuck : In(walks), fence : Out(stream of an asid)
         Walks for which a command gave up waiting; their asids, one after the other.
     asked : In, left : Out(1)
@@ -93,7 +92,6 @@ class Walker(wiring.Component):
     young: Signal
     clear: Signal
     fill: wiring.PureInterface
-    page: wiring.PureInterface
     span: wiring.PureInterface
     owed: Signal
     settled: Signal
@@ -123,7 +121,6 @@ class Walker(wiring.Component):
             "young": In(1),
             "clear": In(1),
             "fill": Out(FillSignature(config)),
-            "page": Out(HoldCheckSignature(config)),
             "span": Out(HoldCheckSignature(config)),
             "owed": Out(config.walks),
             "settled": Out(config.walks),
@@ -175,7 +172,7 @@ class Walker(wiring.Component):
         self._answer(m)
         self._drive_bus(m)
         self._fence(m)
-        m.d.comb += self.idle.eq(~Cat([slot.running | slot.filling for slot in self._slots]).any())
+        m.d.comb += self.idle.eq(self._of("settled").all())
         return m
 
     def _of(self, member: str) -> Value:
@@ -184,20 +181,22 @@ class Walker(wiring.Component):
 
     def _take(self, m: Module, pointer: data.View) -> Signal:
         """Take a request: it joins a walk, or begins one, which the returned one-hot names."""
-        walk, cache, notes, page = self.walk, self._cache, self._notes, self.page
+        walk, cache, notes = self.walk, self._cache, self._notes
         request = walk.request.payload
         joined = lowest(m, self._of("joinable"))
         begin = Signal(self.config.walks)
         able = Signal()
         begins = Signal()
-        free = self._choose_free(m, begins, joined)
+        # What was taken shows in the slots a cycle later.
+        taken = Signal()
+        free = self._choose_free(m, begins)
+        m.d.sync += taken.eq(walk.request.valid & walk.request.ready)
         m.d.comb += [
-            page.asid.eq(request.asid),
-            page.group.eq(request.group),
-            page.first.eq(request.vpn),
-            page.last.eq(request.vpn),
             # The step goes to data that comes, the comparators to a pointer to be kept, both before a request.
-            able.eq(~self.bus.rvalid & ~pointer.valid & ~self._update.answered),
+            able.eq(
+                ~(self.bus.rvalid | pointer.valid)
+                & ~(self._update.answered | self.kill.valid | taken)
+            ),
             walk.request.ready.eq(able & (joined.any() | free.any())),
             walk.number.eq(encoded(Mux(joined.any(), joined, free))),
             begins.eq(walk.request.valid & able & ~joined.any() & free.any()),
@@ -205,7 +204,7 @@ class Walker(wiring.Component):
             cache.key.vpn.eq(Mux(pointer.valid, pointer.owner.vpn, request.vpn)),
             cache.key.asid.eq(Mux(pointer.valid, pointer.owner.asid, request.asid)),
             cache.insert.valid.eq(pointer.valid),
-            cache.insert.pure.eq(chosen(pointer.at, self._of("pure"))),
+            cache.insert.pure.eq(chosen(pointer.at, self._of("pure")) & ~self.kill.valid),
             cache.insert.level.eq(pointer.level),
             cache.insert.group.eq(pointer.owner.group),
             cache.insert.pointer.eq(pointer.pointer),
@@ -222,97 +221,121 @@ class Walker(wiring.Component):
         m.d.comb += [slot.begin.eq(begin[i]) for i, slot in enumerate(self._slots)]
         return begin
 
-    def _is_killed(self, request: data.View) -> Value:
-        """Return whether the invalidation of this cycle names the page: a hold that it places shows only in the next."""
-        kill = self.kill
-        named = ~below(request.vpn, kill.first) & ~below(kill.last, request.vpn)
-        return named & may_kill_asid(kill, asid=request.asid, group=request.group)
-
-    def _choose_free(self, m: Module, begins: Value, joined: Value) -> Value:
-        """Choose the slot of the next walk a cycle ahead, unless the last request has just taken or joined it."""
-        last = Signal(self.config.walks)
+    def _choose_free(self, m: Module, begins: Value) -> Signal:
+        """Choose the slot of the next walk a cycle ahead: the next after the one that began last."""
         free = Signal(self.config.walks)
-        m.d.sync += [
-            last.eq(Mux(self.walk.request.valid & self.walk.request.ready, joined, 0)),
-            free.eq(in_turn(m, self._of("free"), begins, name="next_free")),
-        ]
-        return free & ~(last | self._of("running"))
+        m.d.sync += free.eq(in_turn(m, self._of("free"), begins, name="next_free"))
+        return free
 
     def _load(self, m: Module, step: data.View, begin: Signal) -> None:
         """Choose the step of the next cycle: data that comes now, or else the start of a walk."""
-        bus, request, cache, notes = self.bus, self.walk.request.payload, self._cache, self._notes
-        root = Signal(PteLayout())
-        m.d.comb += [notes.reader.eq(bus.rid), root.ppn.eq(request.root_ppn)]
-        m.d.sync += step.valid.eq(bus.rvalid | begin.any())
+        bus, request, notes, cache = self.bus, self.walk.request.payload, self._notes, self._cache
+        m.d.comb += notes.reader.eq(bus.rid)
+        m.d.sync += [
+            step.valid.eq(bus.rvalid | begin.any()),
+            step.start.eq(~bus.rvalid),
+            step.place.eq(cache.place),
+        ]
         with m.If(bus.rvalid):
+            self._judge(m, step)
             m.d.sync += [
-                step.start.eq(0),
                 step.walk.eq(bus.rid),
                 step.at.eq(Cat(bus.rid == i for i in range(self.config.walks))),
                 step.owner.eq(notes.reader_owner),
-                step.progress.eq(notes.reader_progress),
                 step.next.eq(notes.reader_progress.level - 1),
                 step.began.eq(notes.reader_began),
                 step.found.eq(0),
-                step.misled.eq(0),
-                step.held.eq(0),
-                step.exclusive.eq(self._update.locked & (self._update.walk == bus.rid)),
-                step.pte.eq(bus.rdata),
-                step.response.eq(bus.rresp),
             ]
         with m.Else():
             m.d.sync += [
-                step.start.eq(1),
                 step.walk.eq(encoded(begin)),
                 step.at.eq(begin),
                 step.owner.eq(notes.owner),
-                step.progress.shared.eq(0),
                 # Sv39, Sv48 and Sv57 are modes 8, 9 and 10, their root tables of level 2, 3 and 4.
                 step.next.eq(Mux(cache.found, cache.place.level, request.mode[:2] + 2)),
                 step.began.eq(self.now),
                 step.found.eq(cache.found),
-                step.misled.eq(cache.dies | self._is_killed(request)),
-                step.held.eq(self.page.held),
-                step.place.eq(cache.place),
+                step.goes.eq(1),
+                step.repeats.eq(0),
+                step.stores.eq(0),
+                step.over.eq(0),
                 step.exclusive.eq(0),
-                step.pte.eq(root),
+                step.shared.eq(0),
+                step.ppn.eq(request.root_ppn),
+                step.first.eq(request.vpn),
+                step.last.eq(request.vpn),
             ]
+
+    def _judge(self, m: Module, step: data.View) -> None:
+        """Judge the entry that comes; it becomes the step of the next cycle."""
+        bus, judge, notes, update = self.bus, self.judge, self._notes, self._update
+        vpn, progress = notes.reader_owner.vpn, notes.reader_progress
+        pte, updated = Signal(PteLayout()), Signal(PteLayout())
+        exclusive, failed, updates = Signal(), Signal(), Signal()
+        outcome = Signal(Outcome)
+        m.d.comb += [
+            pte.eq(bus.rdata),
+            updated.eq(pte),
+            judge.pte.eq(pte),
+            judge.level.eq(progress.level),
+            judge.write.eq(notes.reader_owner.write),
+            exclusive.eq(update.locked & (update.walk == bus.rid)),
+            failed.eq(_failed(bus.rresp) | (exclusive & (bus.rresp == Response.OKAY))),
+            updates.eq(~failed & (judge.verdict == PteVerdict.UPDATE)),
+        ]
+        if self.config.svadu:
+            m.d.comb += [updated.a.eq(1), updated.d.eq(pte.d | notes.reader_owner.write)]
+        with m.If(failed):
+            m.d.comb += outcome.eq(Outcome.ACCESS_FAULT)
+        with m.Elif(judge.verdict == PteVerdict.REFUSED):
+            m.d.comb += outcome.eq(Outcome.PAGE_FAULT)
+        granted = judge.verdict == PteVerdict.GRANTED
+        m.d.sync += [
+            step.goes.eq(~failed & (judge.verdict == PteVerdict.POINTER)),
+            step.repeats.eq(updates & ~exclusive),
+            step.stores.eq(updates & exclusive),
+            step.over.eq(failed | granted | (judge.verdict == PteVerdict.REFUSED)),
+            step.outcome.eq(outcome),
+            step.exclusive.eq(exclusive),
+            step.shared.eq(progress.shared | pte.g),
+            step.ppn.eq(judge.ppn),
+            step.grain.eq(judge.grain),
+            step.writable.eq(updated.w & updated.d),
+            step.first.eq(vpn & ~span_mask(judge.grain)[: len(vpn)]),
+            step.last.eq(span_last(vpn, judge.grain)),
+            step.pte.eq(updated),
+        ]
 
     def _make(self, m: Module, step: data.View, pointer: data.View) -> None:
         """Make a step, or close an update when there is none: read on, update the leaf, or end the walk."""
-        judge, update, reads, cache = self.judge, self._update, self._reads, self._cache
-        notes = self._notes
-        doomed, failed, moves, updates = Signal(), Signal(), Signal(), Signal()
+        update, reads, cache, notes = self._update, self._reads, self._cache, self._notes
+        doomed, barred, going, moves = Signal(), Signal(), Signal(), Signal()
         closes, lost = Signal(), Signal()
-        going = step.valid & ~doomed & ~step.held
-        came = ~step.start & ~failed
-        shared = step.progress.shared | step.pte.g | (step.found & cache.pointer.shared)
+        shared = step.shared | (step.found & cache.pointer.shared)
         m.d.comb += [
-            judge.pte.eq(step.pte),
-            judge.level.eq(step.progress.level),
-            judge.write.eq(step.owner.write),
-            doomed.eq(step.misled | chosen(step.at, self._of("doomed"))),
-            failed.eq(_failed(step.response) | (step.exclusive & (step.response == Response.OKAY))),
-            moves.eq(going & (step.start | (came & (judge.verdict == PteVerdict.POINTER)))),
-            updates.eq(going & came & (judge.verdict == PteVerdict.UPDATE)),
+            doomed.eq(chosen(step.at, self._of("doomed"))),
+            barred.eq(step.start & self.span.held),
+            going.eq(step.valid & ~doomed),
+            moves.eq(going & step.goes & ~barred),
             closes.eq(update.answered & ~step.valid),
             lost.eq(closes & (update.response == Response.OKAY)),
             cache.read.eq(step.place),
             reads.walk.eq(Mux(step.valid, step.walk, update.walk)),
             reads.want.eq(moves),
             reads.word.index.eq(step.owner.vpn.word_select(step.next, INDEX_BITS)),
-            reads.word.ppn.eq(Mux(step.found, cache.pointer.ppn, step.pte.ppn)),
+            reads.word.ppn.eq(Mux(step.found, cache.pointer.ppn, step.ppn)),
             reads.word.asid.eq(step.owner.asid),
-            reads.retry.eq((updates & ~step.exclusive) | lost),
+            reads.retry.eq((going & step.repeats) | lost),
             reads.locked.eq(update.locked),
             update.locking.eq(reads.locking),
             update.locker.eq(reads.locker),
             update.word.eq(reads.locked_word),
-            update.store.eq(updates & step.exclusive),
-            update.release.eq((step.valid & step.exclusive & ~updates) | closes),
-            notes.moves.eq(moves),
+            update.pte.eq(step.pte),
+            update.store.eq(going & step.stores),
+            update.release.eq((step.valid & step.exclusive & ~update.store) | closes),
+            # What a walk that is over has come to says nothing.
+            notes.moves.eq(step.valid & step.goes),
             notes.mover.eq(step.walk),
-            notes.mover_owner.eq(step.owner),
             notes.progress.level.eq(step.next),
             notes.progress.shared.eq(shared),
         ]
@@ -321,67 +344,61 @@ class Walker(wiring.Component):
             pointer.at.eq(step.at),
             pointer.owner.eq(step.owner),
             pointer.level.eq(step.next),
-            pointer.pointer.ppn.eq(step.pte.ppn),
+            pointer.pointer.ppn.eq(step.ppn),
             pointer.pointer.shared.eq(shared),
         ]
-        leaf = self._note(m, step, step.valid & ~moves, failed, shared)
-        outcome = self._outcome(m, step, doomed, failed)
-        ends = step.valid & ~moves & ~updates
+        outcome = self._outcome(m, step, doomed, barred)
         ending = Signal(self.config.walks)
-        closing = Cat((update.walk == i) & closes & ~lost for i in range(self.config.walks))
-        m.d.comb += ending.eq(Mux(ends, step.at, closing))
         for i, slot in enumerate(self._slots):
+            over = step.at[i] & (step.over | slot.doomed | barred)
             m.d.comb += [
-                slot.step.eq(moves & step.at[i]),
+                ending[i].eq(over | ((update.walk == i) & closes & ~lost)),
+                slot.step.eq(step.at[i] & step.goes),
                 slot.level.eq(step.next),
                 slot.updating.eq(update.locked & (update.walk == i)),
                 slot.end.eq(ending[i]),
                 slot.outcome.eq(outcome),
             ]
         m.d.comb += [self._report.ending.eq(ending), self._report.outcome.eq(outcome)]
-        self._tell(m, step, leaf, lost)
+        self._note(m, step, shared)
+        self._tell(m, step, lost)
 
-    def _note(
-        self, m: Module, step: data.View, found: Value, failed: Value, shared: Value
-    ) -> data.View:
-        """Note the leaf that a step found, or an entry that refuses."""
-        judge, span, update, notes = self.judge, self.span, self._update, self._notes
-        vpn = step.owner.vpn
-        leaf = Signal(LeafLayout(self.config))
+    def _note(self, m: Module, step: data.View, shared: Value) -> None:
+        """Note the leaf that a step found, or an entry that refuses; ask whether it is held."""
+        span, notes = self.span, self._notes
+        owner, entry = step.owner, notes.leaf.entry
+        found = step.valid & ~step.goes
         reaches = Signal()
         m.d.sync += reaches.eq(span.held)
-        updated = Signal(PteLayout())
         m.d.comb += [
-            updated.eq(step.pte),
-            leaf.ppn.eq(judge.ppn),
-            leaf.grain.eq(judge.grain),
-            leaf.shared.eq(shared),
-            leaf.writable.eq(updated.w & updated.d),
             notes.finds.eq(found),
-            notes.leaf.eq(leaf),
-            update.pte.eq(updated),
-            span.asid.eq(step.owner.asid),
-            span.group.eq(step.owner.group),
-            span.shared.eq(shared),
-            span.first.eq(vpn & ~span_mask(judge.grain)[: len(vpn)]),
-            span.last.eq(span_last(vpn, judge.grain)),
+            notes.leaf.write.eq(owner.write),
+            entry.ppn.eq(step.ppn),
+            entry.writable.eq(step.writable),
+            entry.translation.vpn.eq(step.first),
+            entry.translation.grain.eq(step.grain),
+            entry.translation.shared.eq(shared),
+            entry.translation.asid.eq(owner.asid),
+            entry.translation.group.eq(owner.group),
+            span.asid.eq(owner.asid),
+            span.group.eq(owner.group),
+            span.shared.eq(step.shared),
+            span.first.eq(step.first),
+            span.last.eq(step.last),
         ]
-        if self.config.svadu:
-            m.d.comb += [updated.a.eq(1), updated.d.eq(step.pte.d | step.owner.write)]
         if self.config.observe:
-            m.d.comb += leaf.pte.eq(updated)
-        refused = failed | (judge.verdict == PteVerdict.REFUSED)
+            m.d.comb += notes.leaf.pte.eq(step.pte)
+        granted = step.outcome == Outcome.GRANTED
         for i, slot in enumerate(self._slots):
             m.d.comb += [
-                slot.leaf.eq(found & step.at[i]),
-                slot.grain.eq(Mux(refused, 0, judge.grain)),
-                slot.writable.eq(leaf.writable),
+                slot.leaf.eq(step.at[i] & ~step.goes),
+                slot.grain.eq(Mux(granted, step.grain, 0)),
+                slot.writable.eq(step.writable),
                 slot.reaches.eq(reaches),
             ]
-        return leaf
 
     def _outcome(
-        self, m: Module, step: data.View, doomed: Value, failed: Value
+        self, m: Module, step: data.View, doomed: Value, barred: Value
     ) -> "EnumView[Outcome]":
         """Return how the walk ends if it ends now."""
         outcome = Signal(Outcome)
@@ -389,12 +406,10 @@ class Walker(wiring.Component):
             m.d.comb += outcome.eq(Outcome.ACCESS_FAULT)
         with m.Elif(doomed):
             m.d.comb += outcome.eq(Outcome.AGAIN)
-        with m.Elif(step.held):
+        with m.Elif(barred):
             m.d.comb += outcome.eq(Outcome.HELD)
-        with m.Elif(failed):
-            m.d.comb += outcome.eq(Outcome.ACCESS_FAULT)
-        with m.Elif(self.judge.verdict == PteVerdict.REFUSED):
-            m.d.comb += outcome.eq(Outcome.PAGE_FAULT)
+        with m.Else():
+            m.d.comb += outcome.eq(step.outcome)
         return outcome
 
     def _answer(self, m: Module) -> None:
@@ -464,7 +479,7 @@ class Walker(wiring.Component):
                 bus.bready.eq(update.reply.ready),
             ]
 
-    def _tell(self, m: Module, step: data.View, leaf: data.View, lost: Value) -> None:
+    def _tell(self, m: Module, step: data.View, lost: Value) -> None:
         """Tell the counters and the observer."""
         walk, update, report, events = self.walk, self._update, self._report, self.events
         request = walk.request.payload
@@ -486,7 +501,7 @@ class Walker(wiring.Component):
         ]
         if self.config.observe:
             m.d.comb += [
-                report.step.pte.eq(leaf.pte),
+                report.step.pte.eq(step.pte),
                 self.ended.eq(report.ended),
                 self.began.valid.eq(events.walks),
                 self.began.walk.eq(walk.number),

@@ -28,8 +28,9 @@ async def apply(
 ) -> bool:
     """Place or release a hold; return whether it took its whole asid."""
     ctx.set(holds.hold, {what: 1, "asid": asid, "group": 5, "first": first, "last": last})
-    _, _, overflowed = await ctx.tick().sample(holds.overflowed)
+    await ctx.tick()
     ctx.set(holds.hold, {})
+    _, _, overflowed = await ctx.tick().sample(holds.overflowed)
     return bool(overflowed)
 
 

@@ -172,7 +172,6 @@ class WalkerBench:
                 "write": int(new.write),
             },
         )
-        ctx.set(self.walker.page.held, int(self.held(new.vpn, new.vpn)))
         if not ctx.get(door.request.ready):
             return
         walk, cycle = ctx.get(door.number), self.cycle
@@ -216,7 +215,6 @@ class WalkerBench:
 
     def _follow_owed(self) -> None:
         owed, settled = self.ctx.get(self.walker.owed), self.ctx.get(self.walker.settled)
-        assert owed & settled == 0
         for i in range(self.config.walks):
             if owed >> i & 1:
                 self.owed.add(i)
