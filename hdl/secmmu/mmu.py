@@ -176,10 +176,11 @@ class Secmmu(wiring.Component):
         """Apply commands everywhere; tell them what they must wait for."""
         invalidation, datapath, walker = self._invalidation, self._datapath, self._walker
         wiring.connect(m, invalidation.young, self._tlb.young)
-        for block in (self._tlb, walker, datapath, self._dropin):
+        for block in (self._tlb, datapath, self._dropin):
             m.d.comb += block.kill.eq(invalidation.kill)
+        for block in (self._tlb, walker):
+            m.d.comb += block.coming.eq(invalidation.coming)
         m.d.comb += [
-            self._tlb.coming.eq(invalidation.coming),
             self._tlb.asks.eq(invalidation.asks),
             walker.young.eq(invalidation.young.ask),
             self._holds.hold.eq(invalidation.hold),

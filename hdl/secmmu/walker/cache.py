@@ -89,13 +89,14 @@ class WalkCache(wiring.Component):
     key : In(PointerKeyLayout)
         The page whose pointers are looked for.
     found : Out(1), place : Out(PlaceLayout)
-        In the same cycle: there is one; where the deepest stands. Not to be used where an invalidation is applied.
+        In the same cycle: there is one; where the deepest stands. Not to be used beside ``coming``.
     read : In(PlaceLayout), pointer : Out(CachedPointerLayout)
         What stands at a place found one cycle ago.
     insert : In(InsertLayout)
-        Keep a pointer of ``key`` from the next cycle on: ``pure`` says that no invalidation so far has taken it.
-    kill : In(KillLayout)
-        The invalidation applied in this cycle.
+        Keep a pointer of ``key`` from the next cycle on: ``pure`` says that no invalidation so far has taken it. One
+        beside ``coming`` is not kept.
+    coming : In(KillLayout)
+        The invalidation applied in the next cycle: it is compared ahead.
     clear : In(1)
         Forget everything.
     """
@@ -106,7 +107,7 @@ class WalkCache(wiring.Component):
     read: data.View
     pointer: data.View
     insert: data.View
-    kill: data.View
+    coming: data.View
     clear: Signal
 
     def __init__(self, config: SecmmuConfig) -> None:
@@ -119,7 +120,7 @@ class WalkCache(wiring.Component):
                 "read": In(PlaceLayout(config)),
                 "pointer": Out(CachedPointerLayout()),
                 "insert": In(InsertLayout(config)),
-                "kill": In(KillLayout(config)),
+                "coming": In(KillLayout(config)),
                 "clear": In(1),
             }
         )
@@ -158,7 +159,7 @@ class WalkCache(wiring.Component):
 
     def _level(self, m: Module, level: int, here: Value) -> tuple[Value, Value, Value]:
         """Build the pointers to tables of ``level``; return whether and where one is found, and where to insert."""
-        config, kill, key = self.config, self.kill, self.key
+        config, kill, key = self.config, self.coming, self.key
         bits = INDEX_BITS * (level + 1)
         count = config.walk_cache
         shape = data.StructLayout(
@@ -176,13 +177,12 @@ class WalkCache(wiring.Component):
             takes = ~kill.leaf_only | kill.context
             if config.mutant == "rtl-no-table-kill":
                 takes = kill.context
-            m.d.comb += [
-                dying[i].eq(overlaps & spoken_of & takes),
-                same[i].eq(kept[i] & (row.asid == key.asid) & (row.vpn == key.vpn[bits:])),
-            ]
+            alike = (row.asid == key.asid) & (row.vpn == key.vpn[bits:])
+            m.d.sync += dying[i].eq(overlaps & spoken_of & takes)
+            m.d.comb += same[i].eq(kept[i] & ~dying[i] & alike)
             with m.If(here & (slot == i)):
                 m.d.sync += [
-                    kept[i].eq(self.insert.pure),
+                    kept[i].eq(self.insert.pure & ~kill.valid),
                     row.vpn.eq(key.vpn[bits:]),
                     row.asid.eq(key.asid),
                     row.group.eq(self.insert.group),

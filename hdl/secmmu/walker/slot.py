@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.enum import EnumView
 from amaranth.lib.wiring import In, Out
@@ -35,8 +35,8 @@ class WalkSlot(wiring.Component):
         The request on offer; it becomes this walk, which goes on from the next cycle.
     joinable : Out(1)
         The request on offer may share this walk, or its answer, as they were in the cycle before.
-    kill : In(KillLayout)
-        The invalidation applied in this cycle, in which no walk begins.
+    coming : In(KillLayout), tables : In(1)
+        The invalidation applied in the next cycle: no walk begins beside it. That of this cycle takes table pointers.
     step : In(1), level : In
         A table of ``level`` is read next.
     updating : In(1)
@@ -47,6 +47,8 @@ class WalkSlot(wiring.Component):
         What was noted one cycle ago reaches into a hold.
     end : In(1), outcome : In(Outcome)
         The walk is over; what is noted in this cycle counts.
+    barred : In(1)
+        The walk is over with its start, since its page is held.
     referred : In(1)
         The answer is awaited.
     young : In(1), clear : In(1)
@@ -60,10 +62,9 @@ class WalkSlot(wiring.Component):
     owed : Out(1)
         The invalidation of this cycle must wait for the end of this walk, which may be in this cycle.
     pure : Out(1)
-        No table on the way may have been unlinked before this cycle.
+        No table on the way may have been unlinked, by this cycle's invalidation neither.
     answered : Out(1), result : Out(Outcome)
-        The answer stands: not in the cycle after an invalidation, nor at once if one touched the walk. One that an
-        invalidation overlapped is ``AGAIN``.
+        The answer stands. One that an invalidation overlaps is ``AGAIN`` from the next cycle on.
     lost : Out(1)
         It is, or from the next cycle on will be, ``AGAIN`` or ``HELD``.
     filling : Out(1)
@@ -75,7 +76,8 @@ class WalkSlot(wiring.Component):
     request: data.View
     begin: Signal
     joinable: Signal
-    kill: data.View
+    coming: data.View
+    tables: Signal
     step: Signal
     level: Signal
     updating: Signal
@@ -85,6 +87,7 @@ class WalkSlot(wiring.Component):
     reaches: Signal
     end: Signal
     outcome: "EnumView[Outcome]"
+    barred: Signal
     referred: Signal
     young: Signal
     clear: Signal
@@ -103,14 +106,14 @@ class WalkSlot(wiring.Component):
 
     def __init__(self, config: SecmmuConfig) -> None:
         self.config = config
-        told = ("begin", "step", "updating", "leaf", "writable", "reaches", "end")
-        asked = ("referred", "young", "clear", "filled")
+        told = ("tables", "begin", "step", "updating", "leaf", "writable", "reaches", "end")
+        asked = ("barred", "referred", "young", "clear", "filled")
         shown = ("joinable", "running", "free", "doomed", "owed", "pure")
         kept = ("answered", "lost", "filling", "settled")
         super().__init__(
             {
                 "request": In(WalkRequestLayout(config)),
-                "kill": In(KillLayout(config)),
+                "coming": In(KillLayout(config)),
                 "level": In(range(config.levels)),
                 "grain": In(GRAIN_BITS),
                 "outcome": In(Outcome),
@@ -129,37 +132,28 @@ class WalkSlot(wiring.Component):
         before = Signal(config.levels + 1)
         grain = Signal(config.levels + 1)
         writable = Signal()
-        touched = Signal(config.levels + 1)
-        touching = self._touching(m, walk.vpn)
-        space = Signal()
-        noticed = Const(config.mutant != "rtl-no-walk-kill")
-        m.d.comb += [
-            space.eq(may_kill_asid(self.kill, asid=walk.asid, group=walk.group)),
-            touched.eq(before | Mux(space & noticed, touching, 0)),
-            self.doomed.eq(before[0]),
-            self.asid.eq(walk.asid),
-        ]
-        # Of what touches an answer one cycle is enough to be AGAIN: so it begins with nothing.
-        m.d.sync += before.eq(
-            Mux(self.running, before, 0) | Mux(space & noticed, touching, 0),
-        )
+        touching = self._touching(m, walk)
+        touched = before | Mux(config.mutant != "rtl-no-walk-kill", touching, 0)
+        m.d.comb += [self.doomed.eq(before[0]), self.asid.eq(walk.asid)]
+        # An answer that is touched is AGAIN from the next cycle on, and a walk begins with nothing.
+        m.d.sync += before.eq(Mux(self.running, touched, 0))
         with m.If(self.leaf):
             m.d.sync += writable.eq(self.writable)
             m.d.sync += [grain[i].eq(self.grain == i) for i in range(len(grain))]
-        with m.If(self.end):
+        with m.If(self.end | self.barred):
             m.d.sync += self.running.eq(0)
         with m.If(self.begin):
             m.d.sync += [self.running.eq(1), walk.eq(self.request)]
-        dead = ~self.running & (before & grain).any()
-        reaches = self._answer(m, before, dead, (touched & grain).any())
-        self._join(m, walk, before, writable, dead, reaches)
-        self._owe(m, space, touching)
+        dead = ~self.running & (touched & grain).any()
+        reaches = self._answer(m, touched, dead)
+        self._join(m, walk, touched[0], writable, dead, reaches)
+        self._owe(m, touching)
         return m
 
-    def _answer(self, m: Module, before: Signal, dead: Value, touched: Value) -> Value:
+    def _answer(self, m: Module, touched: Value, dead: Value) -> Value:
         """Keep the answer, until an invalidation takes it or a hold is found to keep it back; return whether one is.
 
-        It stands when it is over for a cycle in which nothing could take it, so that it is known early in the next.
+        Whether it stands is known a cycle ahead, so that of a walk that was touched it does so a cycle later.
         """
         unfilled = Signal()
         noted = Signal()
@@ -171,16 +165,16 @@ class WalkSlot(wiring.Component):
         m.d.comb += [
             kept_back.eq(~self.running & (self.result == Outcome.GRANTED) & reaches),
             self.answered.eq(stands & ~self.running & ~(noted & self.reaches)),
-            self.lost.eq(kept_back | (~self.running & (again | touched))),
+            self.lost.eq(dead | kept_back | (~self.running & again)),
             self.filling.eq(self.answered & unfilled),
             self.settled.eq(~(self.running | unfilled)),
             self.free.eq(self.settled & ~self.referred),
         ]
-        untouched = self.end & ~before.any() & ~reaches
+        untouched = self.end & ~touched.any() & ~reaches
         m.d.sync += [
             noted.eq(self.leaf),
             held.eq(reaches & ~self.leaf & self.running),
-            stands.eq(~self.kill.valid & (untouched | ~self.running)),
+            stands.eq(untouched | ~self.running),
         ]
         with m.If(self.end):
             m.d.sync += [
@@ -189,33 +183,40 @@ class WalkSlot(wiring.Component):
             ]
         with m.Elif(dead | self.clear):
             m.d.sync += [self.result.eq(Outcome.AGAIN), unfilled.eq(0)]
-        with m.Elif(kept_back):
+        with m.Elif(kept_back | self.barred):
             m.d.sync += [self.result.eq(Outcome.HELD), unfilled.eq(0)]
         with m.Elif(self.filled):
             m.d.sync += unfilled.eq(0)
         return reaches
 
-    def _touching(self, m: Module, vpn: Value) -> Signal:
-        """Return, for each grain, whether the invalidation's pages overlap the leaf of that grain that holds ``vpn``."""
-        kill = self.kill
+    def _touching(self, m: Module, walk: data.View) -> Signal:
+        """Return, for each grain, whether this cycle's invalidation may take the leaf of that grain that holds the page.
+
+        It was compared a cycle ahead.
+        """
+        vpn, kill = walk.vpn, self.coming
         shifts = GRAIN_SHIFTS[: self.config.levels + 1]
         pieces = [slice(low, high) for low, high in pairwise([*shifts, len(vpn)])]
         same_first = Cat(kill.first[piece] == vpn[piece] for piece in pieces)
         same_last = Cat(kill.last[piece] == vpn[piece] for piece in pieces)
         touching = Signal(len(shifts))
-        not_before = Signal()
-        not_after = Signal()
-        m.d.comb += [not_before.eq(~below(vpn, kill.first)), not_after.eq(~below(kill.last, vpn))]
+        space, not_before, not_after = Signal(), Signal(), Signal()
+        m.d.comb += [
+            space.eq(may_kill_asid(kill, asid=walk.asid, group=walk.group)),
+            not_before.eq(~below(vpn, kill.first)),
+            not_after.eq(~below(kill.last, vpn)),
+        ]
         for grain in range(len(shifts)):
             reaches = not_before | same_first[grain:].all()
-            m.d.comb += touching[grain].eq(reaches & (not_after | same_last[grain:].all()))
+            ends = not_after | same_last[grain:].all()
+            m.d.sync += touching[grain].eq(space & reaches & ends)
         return touching
 
     def _join(
         self,
         m: Module,
         walk: data.View,
-        before: Signal,
+        doomed: Value,
         writable: Signal,
         dead: Value,
         reaches: Value,
@@ -229,11 +230,10 @@ class WalkSlot(wiring.Component):
             m.d.sync += sharing.eq(1)
         with m.Elif(self.young & ~self.running):
             m.d.sync += sharing.eq(0)
-        refuses = self.end & (self.outcome != Outcome.GRANTED)
-        # One that was touched only just may be joined: it will end as AGAIN.
-        going_on = self.running & ~before[0] & ~refuses
+        refuses = self.barred | (self.end & (self.outcome != Outcome.GRANTED))
+        going_on = self.running & ~doomed & ~refuses
         granted = sharing & (self.result == Outcome.GRANTED) & ~dead
-        stands = ~self.running & granted & ~reaches & ~self.young & ~self.kill.valid
+        stands = ~self.running & granted & ~reaches & ~self.young
         m.d.sync += [
             reads.eq(going_on | stands),
             writes.eq((going_on & walk.write) | (stands & writable)),
@@ -241,7 +241,7 @@ class WalkSlot(wiring.Component):
         # Who joins hears of later releases only: the one that undoes the hold found may have been before.
         m.d.comb += self.joinable.eq(same & ~reaches & Mux(request.write, writes, reads))
 
-    def _owe(self, m: Module, space: Signal, touching: Signal) -> None:
+    def _owe(self, m: Module, touching: Signal) -> None:
         """Follow the tables on the way."""
         config = self.config
         level = Signal(range(config.levels), init=config.levels - 1)
@@ -251,9 +251,9 @@ class WalkSlot(wiring.Component):
         for i in range(config.levels):
             with m.If(level == i):
                 m.d.comb += above.eq(touching[min(i + 2, config.levels)])
-        table = space & above & (~self.kill.leaf_only | self.kill.context)
-        reached = (touching[0] & space) | table | (above & space & self.updating)
-        m.d.comb += [self.owed.eq(self.running & reached), self.pure.eq(~tainted)]
+        table = above & self.tables
+        reached = touching[0] | table | (above & self.updating)
+        m.d.comb += [self.owed.eq(self.running & reached), self.pure.eq(~tainted & ~table)]
         m.d.sync += tainted.eq(self.running & (tainted | table))
         with m.If(self.step):
             m.d.sync += level.eq(self.level)

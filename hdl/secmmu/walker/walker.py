@@ -17,7 +17,7 @@ from secmmu.internals import (
 )
 from secmmu.layouts import PA_BITS, PAGE_BITS, PteLayout, Response
 from secmmu.page_numbers import span_last, span_mask
-from secmmu.picks import chosen, encoded, in_turn, lowest
+from secmmu.picks import chosen, encoded, lowest
 from secmmu.registers.counters import AGE_BITS, LatencyLayout
 from secmmu.walker.cache import WalkCache
 from secmmu.walker.layouts import (
@@ -42,7 +42,7 @@ WORD_SIZE = PAGE_BITS - INDEX_BITS
 class Walker(wiring.Component):
     """Walks page tables, ``walks`` at once.
 
-    A request is taken every other cycle at most, and in none in which an invalidation is applied. One taken in cycle t
+    A request is taken every other cycle at most, and in none before that of an invalidation. One taken in cycle t
     has its first read offered in t + 2, with the walk cache's help that of the last level.
     The data that comes in cycle r is judged at once; the next read is offered, or the answer stands, in r + 2. One
     step, of whichever walk, is made in each cycle, and one read offered. An entry's data is taken at once, always.
@@ -62,8 +62,8 @@ class Walker(wiring.Component):
         The datapath's door.
     bus : Out(Axi4Signature)
         Page-table reads and A/D writes; the id is the number of the walk.
-    kill : In(KillLayout)
-        The invalidation applied in this cycle.
+    coming : In(KillLayout)
+        The invalidation applied in the next cycle: it is compared ahead.
     young : In(1)
         Whether pages were used is asked in this cycle: later accesses must go through the TLB.
     clear : In(1)
@@ -73,7 +73,7 @@ class Walker(wiring.Component):
     span : Out(HoldCheckSignature)
         The question whether the page of a walk that begins, or the span of a leaf found, is held.
     owed, settled : Out(walks)
-        Walks for whose end the invalidation of this cycle must wait; walks that end in this cycle, whether owed or not.
+        Walks for whose end the invalidation applied in this cycle must wait; walks that end in this cycle, whether owed or not.
     stuck : In(walks), fence : Out(stream of an asid)
         Walks for which a command gave up waiting; their asids, one after the other.
     asked : In, left : Out(1)
@@ -88,7 +88,7 @@ class Walker(wiring.Component):
 
     walk: wiring.PureInterface
     bus: wiring.PureInterface
-    kill: data.View
+    coming: data.View
     young: Signal
     clear: Signal
     fill: wiring.PureInterface
@@ -117,7 +117,7 @@ class Walker(wiring.Component):
         members = {
             "walk": In(WalkSignature(config)),
             "bus": Out(bus),
-            "kill": In(KillLayout(config)),
+            "coming": In(KillLayout(config)),
             "young": In(1),
             "clear": In(1),
             "fill": Out(FillSignature(config)),
@@ -153,16 +153,19 @@ class Walker(wiring.Component):
         m.submodules.update = self._update
         m.submodules.notes = self._notes
         m.submodules.report = self._report
+        tables = Signal()
+        m.d.sync += tables.eq(~self.coming.leaf_only | self.coming.context)
         for i, slot in enumerate(self._slots):
             m.submodules[f"slot{i}"] = slot
             m.d.comb += [
                 slot.request.eq(self.walk.request.payload),
-                slot.kill.eq(self.kill),
+                slot.coming.eq(self.coming),
+                slot.tables.eq(tables),
                 slot.young.eq(self.young),
                 slot.clear.eq(self.clear),
                 slot.referred.eq(self.walk.referred[i]),
                 self.owed[i].eq(slot.owed),
-                self.settled[i].eq(slot.end),
+                self.settled[i].eq(slot.end | slot.barred),
             ]
         step = Signal(StepLayout(self.config))
         pointer = Signal(PointerLayout(self.config))
@@ -195,7 +198,7 @@ class Walker(wiring.Component):
             # The step goes to data that comes, the comparators to a pointer to be kept, both before a request.
             able.eq(
                 ~(self.bus.rvalid | pointer.valid)
-                & ~(self._update.answered | self.kill.valid | taken)
+                & ~(self._update.answered | self.coming.valid | taken)
             ),
             walk.request.ready.eq(able & (joined.any() | free.any())),
             walk.number.eq(encoded(Mux(joined.any(), joined, free))),
@@ -204,11 +207,11 @@ class Walker(wiring.Component):
             cache.key.vpn.eq(Mux(pointer.valid, pointer.owner.vpn, request.vpn)),
             cache.key.asid.eq(Mux(pointer.valid, pointer.owner.asid, request.asid)),
             cache.insert.valid.eq(pointer.valid),
-            cache.insert.pure.eq(chosen(pointer.at, self._of("pure")) & ~self.kill.valid),
+            cache.insert.pure.eq(chosen(pointer.at, self._of("pure"))),
             cache.insert.level.eq(pointer.level),
             cache.insert.group.eq(pointer.owner.group),
             cache.insert.pointer.eq(pointer.pointer),
-            cache.kill.eq(self.kill),
+            cache.coming.eq(self.coming),
             cache.clear.eq(self.clear),
             notes.begins.eq(begins),
             notes.beginner.eq(encoded(free)),
@@ -224,7 +227,12 @@ class Walker(wiring.Component):
     def _choose_free(self, m: Module, begins: Value) -> Signal:
         """Choose the slot of the next walk a cycle ahead: the next after the one that began last."""
         free = Signal(self.config.walks)
-        m.d.sync += free.eq(in_turn(m, self._of("free"), begins, name="next_free"))
+        later = Signal(self.config.walks)
+        left = self._of("free")
+        rest = left & later
+        m.d.sync += free.eq(Mux(rest.any(), lowest(m, rest), lowest(m, left)))
+        with m.If(begins):
+            m.d.sync += later.eq(Cat(free[:i].any() for i in range(len(free))))
         return free
 
     def _load(self, m: Module, step: data.View, begin: Signal) -> None:
@@ -347,19 +355,22 @@ class Walker(wiring.Component):
             pointer.pointer.ppn.eq(step.ppn),
             pointer.pointer.shared.eq(shared),
         ]
-        outcome = self._outcome(m, step, doomed, barred)
-        ending = Signal(self.config.walks)
+        outcome = self._outcome(m, step, doomed)
         for i, slot in enumerate(self._slots):
-            over = step.at[i] & (step.over | slot.doomed | barred)
             m.d.comb += [
-                ending[i].eq(over | ((update.walk == i) & closes & ~lost)),
                 slot.step.eq(step.at[i] & step.goes),
                 slot.level.eq(step.next),
                 slot.updating.eq(update.locked & (update.walk == i)),
-                slot.end.eq(ending[i]),
+                slot.end.eq(
+                    (step.at[i] & (step.over | slot.doomed)) | ((update.walk == i) & closes & ~lost)
+                ),
                 slot.outcome.eq(outcome),
+                slot.barred.eq(step.at[i] & barred),
             ]
-        m.d.comb += [self._report.ending.eq(ending), self._report.outcome.eq(outcome)]
+        m.d.comb += [
+            self._report.ending.eq(self._of("end") | self._of("barred")),
+            self._report.outcome.eq(Mux(barred, Outcome.HELD, outcome)),
+        ]
         self._note(m, step, shared)
         self._tell(m, step, lost)
 
@@ -397,17 +408,14 @@ class Walker(wiring.Component):
                 slot.reaches.eq(reaches),
             ]
 
-    def _outcome(
-        self, m: Module, step: data.View, doomed: Value, barred: Value
-    ) -> "EnumView[Outcome]":
+    def _outcome(self, m: Module, step: data.View, doomed: Value) -> "EnumView[Outcome]":
         """Return how the walk ends if it ends now."""
         outcome = Signal(Outcome)
-        with m.If(~step.valid), m.If(_failed(self._update.response)):
-            m.d.comb += outcome.eq(Outcome.ACCESS_FAULT)
+        with m.If(~step.valid):
+            refused = _failed(self._update.response)
+            m.d.comb += outcome.eq(Mux(refused, Outcome.ACCESS_FAULT, Outcome.GRANTED))
         with m.Elif(doomed):
             m.d.comb += outcome.eq(Outcome.AGAIN)
-        with m.Elif(barred):
-            m.d.comb += outcome.eq(Outcome.HELD)
         with m.Else():
             m.d.comb += outcome.eq(step.outcome)
         return outcome

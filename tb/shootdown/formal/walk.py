@@ -64,7 +64,7 @@ class _HastyWalker(Walker):
 
     def _drive_bus(self, m: Module) -> None:
         super()._drive_bus(m)
-        with m.If(self.kill.valid):
+        with m.If(self.coming.valid):
             m.d.comb += self.bus.arvalid.eq(0)
 
 
@@ -125,7 +125,7 @@ class WalkHarness(wiring.Component):
             walk.request.payload.mode.eq(SV39),
             walk.request.valid.eq(self.request_valid & ~referred),
             walk.referred.eq(referred),
-            walker.kill.eq(self.kill),
+            walker.coming.eq(self.kill),
             walker.fill.ready.eq(self.fill_ready),
             bus.arready.eq(self.arready),
             bus.rvalid.eq(self.rvalid),

@@ -47,10 +47,10 @@ class Cache:
         return level, ppn
 
     async def kill(self, **fields: int) -> None:
-        """Apply an invalidation."""
-        self.ctx.set(self.cache.kill, {"valid": 1, "group": 9, **fields})
+        """Announce an invalidation; it is applied in this cycle from then on."""
+        self.ctx.set(self.cache.coming, {"valid": 1, "group": 9, **fields})
         await self.ctx.tick()
-        self.ctx.set(self.cache.kill, {})
+        self.ctx.set(self.cache.coming, {})
 
 
 def run(scenario: Callable[[Cache], Any]) -> None:
@@ -121,7 +121,7 @@ def test_the_oldest_is_replaced_and_none_is_kept_twice() -> None:
     ],
 )
 def test_an_invalidation_takes_what_it_overlaps(fields: dict[str, int], left: list[int]) -> None:
-    """From the next cycle on; all other tables of the path are left."""
+    """In its very cycle already; all other tables of the path are left."""
 
     async def scenario(cache: Cache) -> None:
         for level in range(3):

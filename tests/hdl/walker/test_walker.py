@@ -211,7 +211,7 @@ def test_an_overlapping_invalidation_kills_the_walk_in_every_cycle(
                 await bench.step()
             bench.kill = touched_page(bench, level, distance, **fields)
             fills = len(bench.fills)
-            killed_at = bench.cycle
+            killed_at = bench.cycle + 1
             await bench.finish()
             frames = {entry.ppn for cycle, entry in bench.fills[fills:] if cycle > killed_at}
             assert frames <= {2 * FRAME}
@@ -364,7 +364,7 @@ def test_holds_are_asked_for_the_page_and_for_the_span(level: int) -> None:
 
 
 def test_a_hold_keeps_faults_back_too() -> None:
-    """Placed, with its invalidation, in each cycle of a walk; no request is taken beside that; the page is unmapped under it."""
+    """Placed, with its invalidation, in each cycle of a walk, beside whose announcement none begins; the page is unmapped under it."""
 
     async def scenario(bench: WalkerBench) -> None:
         bench.memory.latency = lambda: 2
@@ -378,9 +378,9 @@ def test_a_hold_keeps_faults_back_too() -> None:
                 await bench.step()
             bench.memory.words[SLOTS[2]] = 0
             bench.kill = page(VPN)
-            placed = bench.cycle
+            placed = bench.cycle + 1
             await bench.step()
-            assert access.asked != placed
+            assert access.asked != placed - 1
             bench.held = lambda first, last: first <= VPN <= last
             for _ in range(24):
                 await bench.step()

@@ -83,7 +83,8 @@ class Memory:
 class WalkerBench:
     """Steps a walker cycle by cycle; one is made for each test.
 
-    ``kill`` is what is applied in the next step, ``held`` says which (first, last) are held.
+    ``kill`` is what is announced in the next step, and applied in another behind it; ``held`` says which (first, last)
+    are held.
     """
 
     def __init__(self, ctx: SimulatorContext, walker: Walker, seed: int = 0) -> None:
@@ -128,16 +129,20 @@ class WalkerBench:
         await self.finish()
 
     async def step(self) -> None:
-        """Make one cycle."""
+        """Make one cycle, or two with an invalidation."""
+        kill, self.kill = self.kill, None
+        if kill:
+            await self._cycle({"valid": 1, "group": self.group, **kill}, applied=False)
+        await self._cycle({}, applied=bool(kill))
+
+    async def _cycle(self, coming: dict[str, int], *, applied: bool) -> None:
         ctx, walker = self.ctx, self.walker
-        kill = {"group": self.group, **self.kill} if self.kill else {}
-        ctx.set(walker.kill, {"valid": int(bool(kill)), **kill})
+        ctx.set(walker.coming, coming)
         ctx.set(walker.young, int(self.young))
-        ctx.set(walker.fill.ready, int(self.fill_ready()))
+        ctx.set(walker.fill.ready, int(self.fill_ready() and not applied))
         self._offer_replies()
-        if not kill:
+        if not applied:
             self._take_answer()
-        self.kill = None
         self._request()
         self._check_holds()
         self._take_fill()
