@@ -10,6 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
 from secmmu.layouts import PPN_BITS, VA_BITS, WORD_BITS
+from secmmu.page_numbers import pieces
 
 __all__ = [
     "GRAIN_BITS",
@@ -252,8 +253,9 @@ class LookupSignature(wiring.Signature):
     hit : In(1)
         Of the access that was taken LL advances ago, for as long as it stands there: an entry translates the page, and
         no invalidation applied in an earlier cycle took it.
-    entry : In(EntryLayout)
-        That entry; meaningless when there is none.
+    entry : In(EntryLayout), free : In
+        That entry, and which :func:`~secmmu.page_numbers.pieces` of the page number its span leaves free: the same as
+        its grain, but there earlier in the cycle. Meaningless when there is none.
     dies : In(1)
         The invalidation applied in this cycle takes ``entry``: it must not be used any more.
     """
@@ -268,6 +270,7 @@ class LookupSignature(wiring.Signature):
                 "group": Out(GROUP_BITS),
                 "hit": In(1),
                 "entry": In(EntryLayout(config)),
+                "free": In(len(pieces(config.vpn_bits)) - 1),
                 "dies": In(1),
             }
         )

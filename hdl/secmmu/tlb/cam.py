@@ -246,6 +246,7 @@ class Cam(wiring.Component):
                 lookup.entry.writable.eq(
                     Mux(near.any(), (near & writable).any(), (far & writable).any())
                 ),
+                lookup.free.eq(Mux(near.any(), self._freed(near), self._freed(far))),
                 lookup.hit.eq(asked & (near.any() | far.any())),
                 # Who matched is known from the start; whether it is killed for it comes last.
                 lookup.dies.eq(
@@ -260,8 +261,12 @@ class Cam(wiring.Component):
                 self._stage(m, chosen, stages[-1], gone)
                 stages.append(chosen)
             m.d.comb += reader.addr.eq(encoded(stages[-2]))
+            grain = reader.data.translation.grain
             with m.If(lookup.advance):
-                m.d.sync += lookup.entry.eq(reader.data)
+                m.d.sync += [
+                    lookup.entry.eq(reader.data),
+                    lookup.free.eq(free_pieces(grain, config.vpn_bits)),
+                ]
             m.d.comb += [
                 lookup.hit.eq(asked & chosen.any()),
                 lookup.dies.eq((chosen & killed).any()),
@@ -269,6 +274,13 @@ class Cam(wiring.Component):
         hit = Signal(config.large_entries)
         m.d.comb += hit.eq(Mux(lookup.advance & asked, chosen & ~killed, 0))
         return hit
+
+    def _freed(self, found: Signal) -> Value:
+        """Return the pieces that the span of an entry leaves free."""
+        return Cat(
+            (found & Cat(tag.free[piece] for tag in self.tags)).any()
+            for piece in range(len(self.lookup.free))
+        )
 
     def _owns(self, tag: data.View) -> Value:
         """Return whether an entry is of the asid that is looked up."""

@@ -141,6 +141,7 @@ class Tlb(wiring.Component):
             m.d.comb += [
                 lookup.hit.eq(cam.lookup.hit),
                 lookup.entry.eq(cam.lookup.entry),
+                lookup.free.eq(cam.lookup.free),
                 lookup.dies.eq(cam.lookup.dies),
                 young.answered.eq(cam.young.answered),
                 young.used.eq(cam.young.used),
@@ -150,6 +151,7 @@ class Tlb(wiring.Component):
         m.d.comb += [
             lookup.hit.eq(large | pages.lookup.hit),
             lookup.entry.eq(Mux(large, cam.lookup.entry.as_value(), pages.lookup.entry.as_value())),
+            lookup.free.eq(Mux(large, cam.lookup.free, pages.lookup.free)),
             lookup.dies.eq(Mux(large, cam.lookup.dies, pages.lookup.dies)),
         ]
         used = cam.young.used

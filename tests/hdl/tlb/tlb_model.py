@@ -180,6 +180,8 @@ class TlbBench:
         assert entry in self.live, f"{entry} answers {access} and is dead"
         assert entry.serves(*access), f"{entry} answers {access}"
         assert part.group == entry.group
+        # Pieces are numbered as grains are: one leaves free all the smaller ones.
+        assert self.ctx.get(lookup.free) == (1 << min(entry.grain, len(lookup.free))) - 1
         dies = bool(self.ctx.get(lookup.dies))
         if self.drives_kill:
             assert dies is (kill is not None and kill.takes(entry))
