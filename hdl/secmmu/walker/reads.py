@@ -1,6 +1,6 @@
 """The page-table reads of the walks: at once where the bus is free, else in turn."""
 
-from amaranth.hdl import Cat, Const, Module, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -60,6 +60,8 @@ class WalkReads(wiring.Component):
     -------
     want : In(1), walk : In, word : In(WordLayout)
         This walk needs this word.
+    barred : In(1)
+        It does not need the word after all, which takes long to see: nothing is offered of it.
     retry : In(1)
         It needs its last word, exclusively.
     locked : In(1)
@@ -73,6 +75,7 @@ class WalkReads(wiring.Component):
     want: Signal
     walk: Signal
     word: data.View
+    barred: Signal
     retry: Signal
     locked: Signal
     locking: Signal
@@ -87,6 +90,7 @@ class WalkReads(wiring.Component):
                 "want": In(1),
                 "walk": In(config.walk_bits),
                 "word": In(WordLayout(config)),
+                "barred": In(1),
                 "retry": In(1),
                 "locked": In(1),
                 "locking": Out(1),
@@ -106,23 +110,36 @@ class WalkReads(wiring.Component):
         writer, reader = words.write_port(), words.read_port(domain="comb")
         waiting = Signal(config.walks)
         exclusive = Signal(config.walks)
+        occupied, fresh = Signal(), Signal()
+        # Those whose word, asked for in the cycle before, is not needed.
+        dropped = Signal(config.walks)
         free = Signal()
-        may = waiting & ~(exclusive & self.locked.replicate(config.walks))
+        may = waiting & ~dropped & ~(exclusive & self.locked.replicate(config.walks))
         pick = in_turn(m, may, free, name="pick")
         at_once = Signal()
+        mine = Cat(self.walk == i for i in range(config.walks))
         m.d.comb += [
             writer.addr.eq(self.walk),
             writer.data.eq(self.word),
             writer.en.eq(self.want),
             reader.addr.eq(encoded(pick)),
+            read.valid.eq(occupied & ~(fresh & dropped.any())),
             free.eq(~read.valid | read.ready),
             at_once.eq(free & ~may.any()),
             self.locking.eq(free & (pick & exclusive).any()),
             self.locker.eq(reader.addr),
             self.locked_word.eq(reader.data),
         ]
+        m.d.sync += [
+            dropped.eq(Mux(self.barred, mine, 0)),
+            fresh.eq(at_once),
+            waiting.eq(
+                (waiting & ~dropped & ~Mux(free, pick, 0))
+                | Mux(self.retry | (self.want & ~at_once), mine, 0)
+            ),
+        ]
         with m.If(free):
-            m.d.sync += [read.valid.eq(may.any() | self.want), waiting.eq(waiting & ~pick)]
+            m.d.sync += occupied.eq(may.any() | self.want)
             with m.If(may.any()):
                 m.d.sync += [
                     read.payload.walk.eq(reader.addr),
@@ -135,12 +152,6 @@ class WalkReads(wiring.Component):
                     read.payload.word.eq(self.word),
                     read.payload.lock.eq(0),
                 ]
-        for i in range(config.walks):
-            with m.If(self.walk == i):
-                with m.If(self.want & ~at_once):
-                    m.d.sync += waiting[i].eq(1)
-                with m.If(self.want | self.retry):
-                    m.d.sync += exclusive[i].eq(self.retry)
-                with m.If(self.retry):
-                    m.d.sync += waiting[i].eq(1)
+        with m.If(self.want | self.retry):
+            m.d.sync += exclusive.eq((exclusive & ~mine) | Mux(self.retry, mine, 0))
         return m

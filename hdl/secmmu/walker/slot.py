@@ -34,7 +34,8 @@ class WalkSlot(wiring.Component):
     request : In(WalkRequestLayout), begin : In(1)
         The request on offer; it becomes this walk, which goes on from the next cycle.
     joinable : Out(1)
-        The request on offer may share this walk, or its answer, as they were in the cycle before.
+        The request on offer may share this walk, or its answer, as they were in the cycle before: not where what was
+        noted then reaches into a hold.
     coming : In(KillLayout), tables : In(1)
         The invalidation applied in the next cycle: no walk begins beside it. That of this cycle takes table pointers.
     step : In(1), level : In
@@ -146,7 +147,7 @@ class WalkSlot(wiring.Component):
             m.d.sync += [self.running.eq(1), walk.eq(self.request)]
         dead = ~self.running & (touched & grain).any()
         reaches = self._answer(m, touched, dead)
-        self._join(m, walk, touched[0], writable, dead, reaches)
+        self._join(m, walk, touched[0], writable, dead | reaches)
         self._owe(m, touching)
         return m
 
@@ -213,15 +214,13 @@ class WalkSlot(wiring.Component):
         return touching
 
     def _join(
-        self,
-        m: Module,
-        walk: data.View,
-        doomed: Value,
-        writable: Signal,
-        dead: Value,
-        reaches: Value,
+        self, m: Module, walk: data.View, doomed: Value, writable: Signal, lost: Value
     ) -> None:
-        """Say whether the request on offer may share this walk: a write only one that lets it write."""
+        """Say whether the request on offer may share this walk: a write only one that lets it write.
+
+        Not one that is found to be held: who joins hears of later releases only, and the one that undoes the hold may
+        have been before.
+        """
         request = self.request
         same = (walk.vpn == request.vpn) & (walk.asid == request.asid)
         sharing = Signal()
@@ -232,14 +231,12 @@ class WalkSlot(wiring.Component):
             m.d.sync += sharing.eq(0)
         refuses = self.barred | (self.end & (self.outcome != Outcome.GRANTED))
         going_on = self.running & ~doomed & ~refuses
-        granted = sharing & (self.result == Outcome.GRANTED) & ~dead
-        stands = ~self.running & granted & ~reaches & ~self.young
+        stands = ~self.running & sharing & (self.result == Outcome.GRANTED) & ~self.young
         m.d.sync += [
-            reads.eq(going_on | stands),
-            writes.eq((going_on & walk.write) | (stands & writable)),
+            reads.eq((going_on | stands) & ~lost),
+            writes.eq(((going_on & walk.write) | (stands & writable)) & ~lost),
         ]
-        # Who joins hears of later releases only: the one that undoes the hold found may have been before.
-        m.d.comb += self.joinable.eq(same & ~reaches & Mux(request.write, writes, reads))
+        m.d.comb += self.joinable.eq(same & Mux(request.write, writes, reads))
 
     def _owe(self, m: Module, touching: Signal) -> None:
         """Follow the tables on the way."""

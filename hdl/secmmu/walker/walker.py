@@ -44,8 +44,9 @@ class Walker(wiring.Component):
 
     A request is taken every other cycle at most, and in none before that of an invalidation. One taken in cycle t
     has its first read offered in t + 2, with the walk cache's help that of the last level.
-    The data that comes in cycle r is judged at once; the next read is offered, or the answer stands, in r + 2. One
-    step, of whichever walk, is made in each cycle, and one read offered. An entry's data is taken at once, always.
+    The data that comes in cycle r is judged at once; the next read is offered, or the answer stands, in r + 2, and
+    is offered to the TLB in r + 3. One step, of whichever walk, is made in each cycle, and one read offered. An entry's
+    data is taken at once, always.
 
     A step that ends a walk makes it an answer that stands until nothing refers to it, its slot is needed and the TLB
     has it. An invalidation that overlaps a walk, or its answer, makes it ``AGAIN``; a read that it still owes is
@@ -143,6 +144,8 @@ class Walker(wiring.Component):
         self._update = PteUpdate(config)
         self._notes = WalkNotes(config)
         self._report = WalkReport(config)
+        # What a step noted in the cycle before reaches into a hold.
+        self._reaches = Signal()
 
     def elaborate(self, platform: object) -> Module:
         """Build the slots around the one step that is made in a cycle."""
@@ -173,6 +176,7 @@ class Walker(wiring.Component):
         self._load(m, step, begin)
         self._make(m, step, pointer)
         self._answer(m)
+        self._offer(m)
         self._drive_bus(m)
         self._fence(m)
         m.d.comb += self.idle.eq(self._of("settled").all())
@@ -190,15 +194,15 @@ class Walker(wiring.Component):
         begin = Signal(self.config.walks)
         able = Signal()
         begins = Signal()
-        # What was taken shows in the slots a cycle later.
+        # What was taken shows in the slots a cycle later, and that a leaf noted reaches into a hold.
         taken = Signal()
         free = self._choose_free(m, begins)
         m.d.sync += taken.eq(walk.request.valid & walk.request.ready)
         m.d.comb += [
             # The step goes to data that comes, the comparators to a pointer to be kept, both before a request.
             able.eq(
-                ~(self.bus.rvalid | pointer.valid)
-                & ~(self._update.answered | self.coming.valid | taken)
+                ~(self.bus.rvalid | pointer.valid | self._update.answered)
+                & ~(self.coming.valid | taken | self._reaches)
             ),
             walk.request.ready.eq(able & (joined.any() | free.any())),
             walk.number.eq(encoded(Mux(joined.any(), joined, free))),
@@ -324,7 +328,7 @@ class Walker(wiring.Component):
             doomed.eq(chosen(step.at, self._of("doomed"))),
             barred.eq(step.start & self.span.held),
             going.eq(step.valid & ~doomed),
-            moves.eq(going & step.goes & ~barred),
+            moves.eq(going & step.goes),
             closes.eq(update.answered & ~step.valid),
             lost.eq(closes & (update.response == Response.OKAY)),
             cache.read.eq(step.place),
@@ -333,6 +337,7 @@ class Walker(wiring.Component):
             reads.word.index.eq(step.owner.vpn.word_select(step.next, INDEX_BITS)),
             reads.word.ppn.eq(Mux(step.found, cache.pointer.ppn, step.ppn)),
             reads.word.asid.eq(step.owner.asid),
+            reads.barred.eq(barred),
             reads.retry.eq((going & step.repeats) | lost),
             reads.locked.eq(update.locked),
             update.locking.eq(reads.locking),
@@ -379,8 +384,7 @@ class Walker(wiring.Component):
         span, notes = self.span, self._notes
         owner, entry = step.owner, notes.leaf.entry
         found = step.valid & ~step.goes
-        reaches = Signal()
-        m.d.sync += reaches.eq(span.held)
+        m.d.sync += self._reaches.eq(span.held & found)
         m.d.comb += [
             notes.finds.eq(found),
             notes.leaf.write.eq(owner.write),
@@ -405,7 +409,7 @@ class Walker(wiring.Component):
                 slot.leaf.eq(step.at[i] & ~step.goes),
                 slot.grain.eq(Mux(granted, step.grain, 0)),
                 slot.writable.eq(step.writable),
-                slot.reaches.eq(reaches),
+                slot.reaches.eq(self._reaches),
             ]
 
     def _outcome(self, m: Module, step: data.View, doomed: Value) -> "EnumView[Outcome]":
@@ -421,25 +425,32 @@ class Walker(wiring.Component):
         return outcome
 
     def _answer(self, m: Module) -> None:
-        """Show the answer asked for, and offer the TLB a good one that it does not have."""
-        walk, fill, notes = self.walk, self.fill, self._notes
-        pick = Signal(self.config.walks)
+        """Show the answer asked for."""
+        walk, notes = self.walk, self._notes
         m.d.comb += [
             notes.select.eq(walk.select),
             walk.answered.eq(self._of("answered")),
             walk.answer.write.eq(notes.write),
             walk.answer.entry.eq(notes.entry),
-            pick.eq(lowest(m, self._of("filling"))),
-            notes.filler.eq(encoded(pick)),
-            fill.en.eq(pick.any()),
-            fill.entry.eq(notes.fill),
         ]
         for i, slot in enumerate(self._slots):
-            m.d.comb += slot.filled.eq(pick[i] & fill.ready)
             with m.If(walk.select == i):
                 m.d.comb += walk.answer.outcome.eq(slot.result)
-        if self.config.observe:
-            m.d.comb += fill.pte.eq(notes.pte)
+
+    def _offer(self, m: Module) -> None:
+        """Offer the TLB a good answer that it does not have, for as long as it is one."""
+        fill, notes = self.fill, self._notes
+        filling = self._of("filling")
+        pick, offered = lowest(m, filling), Signal(self.config.walks)
+        m.d.comb += [notes.filler.eq(encoded(pick)), fill.en.eq((offered & filling).any())]
+        with m.If(offered.any()):
+            m.d.sync += offered.eq(Mux(fill.ready, 0, offered & filling))
+        with m.Else():
+            m.d.sync += [offered.eq(pick), fill.entry.eq(notes.fill)]
+            if self.config.observe:
+                m.d.sync += fill.pte.eq(notes.pte)
+        for i, slot in enumerate(self._slots):
+            m.d.comb += slot.filled.eq(offered[i] & fill.ready)
 
     def _fence(self, m: Module) -> None:
         """Name the asids of walks that are stuck; say whether one of the asid asked for is left."""

@@ -60,7 +60,7 @@ def test_cycles_of_a_walk(latency: int) -> None:
             (cycle, 0, slot) for cycle, slot in zip(offered, SLOTS, strict=True)
         ]
         assert cold.answered == offered[-1] + latency + 2
-        assert [cycle for cycle, _ in bench.fills] == [cold.answered]
+        assert [cycle for cycle, _ in bench.fills] == [cold.answered + 1]
         bench.memory.words[SLOTS[2] + 8] = leaf(FRAME + 1)
         await bench.run(warm)
         assert bench.offers[3:] == [(warm.asked + 2, 1, SLOTS[2] + 8)]
