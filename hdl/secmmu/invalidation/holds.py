@@ -16,7 +16,7 @@ OVERFLOW_BITS = 16
 
 
 class FilterLayout(data.StructLayout):
-    """One held span and how often it is held; free when ``count`` is 0.
+    """One held span and how often it is held; ``used`` and ``full`` say that ``count`` is not 0, and at its end.
 
     Parameters
     ----------
@@ -28,6 +28,8 @@ class FilterLayout(data.StructLayout):
         super().__init__(
             {
                 "count": COUNT_BITS,
+                "used": 1,
+                "full": 1,
                 "asid": config.asid_bits,
                 "group": GROUP_BITS,
                 "first": config.vpn_bits,
@@ -93,8 +95,8 @@ class Holds(wiring.Component):
         # Of the hold of this cycle: its filters; the one that it may take, which has its span already.
         alike, offered = Signal(config.filters), Signal(config.filters)
         same, growing, taken = (Signal(config.filters) for _ in range(3))
-        used = Cat(row.count.any() for row in filters)
-        full = Cat(row.count.all() for row in filters)
+        used = Cat(row.used for row in filters)
+        full = Cat(row.full for row in filters)
         next_offered = lowest(m, ~(used | taken))
         m.d.sync += [hold.eq(coming), offered.eq(next_offered)]
         m.d.comb += [
@@ -111,11 +113,19 @@ class Holds(wiring.Component):
                 m.d.sync += [row.asid.eq(coming.asid), row.group.eq(coming.group)]
                 m.d.sync += [row.first.eq(coming.first), row.last.eq(coming.last)]
             with m.If((hold.place & grows[i]) | taken[i]):
-                m.d.sync += row.count.eq(row.count + 1)
+                m.d.sync += [
+                    row.count.eq(row.count + 1),
+                    row.used.eq(1),
+                    row.full.eq(row.count == (1 << COUNT_BITS) - 2),
+                ]
             with m.Elif(hold.release & shrinks[i]):
-                m.d.sync += row.count.eq(row.count - 1)
+                m.d.sync += [
+                    row.count.eq(row.count - 1),
+                    row.used.eq(row.count != 1),
+                    row.full.eq(0),
+                ]
             with m.If(self.clear):
-                m.d.sync += row.count.eq(0)
+                m.d.sync += [row.count.eq(0), row.used.eq(0), row.full.eq(0)]
         # It takes long to find that no filter will do, so that the counters follow in the next cycle.
         undo, overflow = Signal(), Signal()
         row = Signal(config.context_bits)
@@ -168,7 +178,7 @@ class Holds(wiring.Component):
     ) -> Value:
         """Return whether a filter, or a hold of the whole asid, counted or not yet, overlaps the span asked about."""
         overlaps = [
-            (row.count != 0)
+            row.used
             & ((row.asid == check.asid) | (check.shared & (row.group == check.group)))
             & ~below(check.last, row.first)
             & ~below(row.last, check.first)
