@@ -128,9 +128,9 @@ PROOFS = {
             configuration="walker, 1 walk, Sv39",
             says="a walk is answered within 12 cycles when memory answers in the next one",
             harness=_walk("progress"),
-            depth=16,
+            depth=18,
             mutants=("endless",),
-            search=17,
+            search=19,
         ),
         Proof(
             name="walk-axi",
