@@ -178,7 +178,7 @@ class Secmmu(wiring.Component):
         wiring.connect(m, invalidation.young, self._tlb.young)
         for block in (self._tlb, datapath, self._dropin):
             m.d.comb += block.kill.eq(invalidation.kill)
-        for block in (self._tlb, walker):
+        for block in (self._tlb, walker, datapath):
             m.d.comb += block.coming.eq(invalidation.coming)
         m.d.comb += [
             self._tlb.asks.eq(invalidation.asks),

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from secmmu.axi import Axi4Signature
 from secmmu.config import SecmmuConfig
 from secmmu.datapath.decide import Decide
-from secmmu.datapath.flight import Source
+from secmmu.datapath.flight import Source, changes_context
 from secmmu.datapath.intake import Intake
 from secmmu.datapath.output import Output
 from secmmu.datapath.pipeline import Pipeline
@@ -78,8 +78,8 @@ class Datapath(wiring.Component):
         The TLB and the walker.
     context_en : Out(1), context_asid : Out, row : In(ContextLayout), group : In(8)
         Reads a context row; it is there from the next cycle until the next read, its global group in the same cycle.
-    kill : In(KillLayout), release : In(1), epoch : In(64)
-        The invalidation applied in this cycle; a hold is released; the count of commands.
+    coming, kill : In(KillLayout), release : In(1), epoch : In(64)
+        The invalidation applied in the next cycle, and in this one; a hold is released; the count of commands.
     closing, busy_next : Out(use_slots + 1)
         Uses that the invalidation waits for; uses left. See :class:`secmmu.datapath.uses.Uses`.
     broken : In(use_slots + 1), fence : Out(FenceLayout)
@@ -106,6 +106,7 @@ class Datapath(wiring.Component):
     context_asid: Signal
     row: data.View
     group: Signal
+    coming: data.View
     kill: data.View
     release: Signal
     epoch: Signal
@@ -137,6 +138,7 @@ class Datapath(wiring.Component):
             "context_asid": Out(config.asid_bits),
             "row": In(ContextLayout()),
             "group": In(GROUP_BITS),
+            "coming": In(KillLayout(config)),
             "kill": In(KillLayout(config)),
             "release": In(1),
             "epoch": In(EPOCH_BITS),
@@ -192,6 +194,8 @@ class Datapath(wiring.Component):
         """Join intake, pipeline, TLB and context table to stage D."""
         intake, pipeline, decide = self._intake, self._pipeline, self._decide
         lookup, access = self.lookup, self._intake.enter.flight.access
+        self._changes = Signal()
+        m.d.sync += self._changes.eq(changes_context(self.coming))
         m.d.comb += [
             intake.advance.eq(decide.advance),
             intake.now.eq(self.now),
@@ -199,6 +203,9 @@ class Datapath(wiring.Component):
             pipeline.advance.eq(decide.advance),
             pipeline.row.eq(self.row),
             pipeline.kill.eq(self.kill),
+            pipeline.changes.eq(self._changes),
+            pipeline.fenced.eq(self.fenced),
+            pipeline.fences.eq(self.fences),
             lookup.advance.eq(decide.advance),
             lookup.en.eq(intake.enter.valid),
             lookup.asid.eq(access.asid),
@@ -212,10 +219,11 @@ class Datapath(wiring.Component):
             decide.hit.eq(lookup.hit),
             decide.dies.eq(lookup.dies),
             decide.entry.eq(lookup.entry),
+            decide.entry_free.eq(lookup.free),
             decide.answered.eq(self.walk.answered.bit_select(self.walk.select, 1)),
             decide.answer.eq(self.walk.answer),
             decide.killing.eq(self.kill.valid),
-            decide.fenced.eq(self.fenced),
+            decide.fenced.eq(pipeline.last_fenced),
         ]
 
     def _join_waiters(self, m: Module) -> None:
@@ -240,8 +248,9 @@ class Datapath(wiring.Component):
             waiters.last.eq(self._pipeline.last),
             waiters.row.eq(self._pipeline.last_row),
             waiters.epoch.eq(self.epoch),
+            waiters.followed.eq(self._uses.followed),
             waiters.aside.eq(waiters.answered_place.valid),
-            waiters.kill.eq(self.kill),
+            waiters.changes.eq(self._changes),
             waiters.release.eq(self.release),
             waiters.fences.eq(self.fences),
             waiters.output_free.eq(decide.output_free),
@@ -271,12 +280,15 @@ class Datapath(wiring.Component):
         m.d.comb += [
             uses.kill.eq(self.kill),
             uses.advance.eq(decide.advance),
-            uses.aside.eq(self._waiters.answered_place.valid),
-            uses.walk.eq(self._waiters.answered_place.walk),
+            uses.aside.eq(aside.valid),
+            uses.walk.eq(aside.walk),
+            uses.same.eq(aside.same),
+            uses.walk_write.eq(aside.flight.write),
             uses.given.eq(self.walk.request.valid & self.walk.request.ready),
             uses.given_walk.eq(self.walk.number),
             uses.begin.eq(decide.begin),
             uses.translation.eq(decide.chosen.translation),
+            uses.free.eq(decide.free),
             uses.id.eq(flight.access.id),
             uses.len.eq(flight.access.len),
             uses.asked.eq(self.asked),
@@ -302,7 +314,8 @@ class Datapath(wiring.Component):
                 decide.output_free[at].eq(output.free),
                 output.load.eq(begins),
                 output.access.eq(decide.flight.access),
-                output.entry.eq(decide.chosen),
+                output.ppn.eq(decide.chosen.ppn),
+                output.span.eq(decide.free),
                 getattr(self.memory, f"{channel}valid").eq(output.valid),
                 output.ready.eq(getattr(self.memory, f"{channel}ready")),
                 getattr(self.memory, f"{channel}addr").eq(output.held_pa),
@@ -362,7 +375,7 @@ class Datapath(wiring.Component):
             back.begin.eq(uses.write_begun),
             back.position.eq(uses.write_position),
             buffer.position.eq(uses.write_position),
-            back.end_position.eq(uses.write_end_position),
+            back.oldest.eq(uses.write_oldest),
             back.outstanding.eq(uses.write_outstanding),
             back.spoiled.eq(buffer.spoiled),
             back.spoiled_position.eq(buffer.spoiled_position),

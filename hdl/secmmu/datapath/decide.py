@@ -1,6 +1,6 @@
 """Stage D: what becomes of the access whose translation is there, or is known not to be."""
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -20,6 +20,7 @@ from secmmu.internals import (
     Outcome,
     WalkAnswerLayout,
 )
+from secmmu.page_numbers import free_pieces, pieces
 
 __all__ = ["Decide"]
 
@@ -41,9 +42,9 @@ class Decide(wiring.Component):
 
     Members
     -------
-    last : In(CandidateLayout), row : In(ContextLayout), outdated : In(1)
-        The pipeline's last stage.
-    hit, dies : In(1), entry : In(EntryLayout)
+    last : In(CandidateLayout), row : In(ContextLayout), outdated, fenced : In(1)
+        The pipeline's last stage; its asid is fenced off.
+    hit, dies : In(1), entry : In(EntryLayout), entry_free : In
         What the TLB says of it; see :class:`~secmmu.internals.LookupSignature`.
     answered_place : In(AnswerSignature)
         A waiter whose walk is answered.
@@ -51,8 +52,6 @@ class Decide(wiring.Component):
         Its answer, in so far as it stood in the cycle before.
     killing : In(1)
         Invalidations are applied in this cycle: such a waiter is not decided, since its answer may just have died.
-    fenced : In(contexts)
-        Asids fenced off.
     behind : In(1)
         An older access of the id of ``last`` still waits.
     released, barred : In(1)
@@ -72,8 +71,8 @@ class Decide(wiring.Component):
         The access looked at.
     begin : Out(1)
         Its use begins.
-    chosen : Out(EntryLayout)
-        With it: its translation.
+    chosen : Out(EntryLayout), free : Out
+        With it: its translation; the pieces of the page number that this leaves free.
     decision : Out(DecisionLayout)
         What becomes of it.
     first_hit, first_miss : Out(1)
@@ -86,6 +85,7 @@ class Decide(wiring.Component):
     hit: Signal
     dies: Signal
     entry: data.View
+    entry_free: Signal
     answered_place: wiring.PureInterface
     answered: Signal
     answer: data.View
@@ -105,6 +105,7 @@ class Decide(wiring.Component):
     flight: data.View
     begin: Signal
     chosen: data.View
+    free: Signal
     decision: data.View
     first_hit: Signal
     first_miss: Signal
@@ -119,11 +120,12 @@ class Decide(wiring.Component):
                 "hit": In(1),
                 "dies": In(1),
                 "entry": In(EntryLayout(config)),
+                "entry_free": In(len(pieces(config.vpn_bits)) - 1),
                 "answered_place": In(AnswerSignature(config)),
                 "answered": In(1),
                 "answer": In(WalkAnswerLayout(config)),
                 "killing": In(1),
-                "fenced": In(config.contexts),
+                "fenced": In(1),
                 "behind": In(1),
                 "released": In(1),
                 "barred": In(1),
@@ -138,6 +140,7 @@ class Decide(wiring.Component):
                 "flight": Out(FlightLayout(config)),
                 "begin": Out(1),
                 "chosen": Out(EntryLayout(config)),
+                "free": Out(len(pieces(config.vpn_bits)) - 1),
                 "decision": Out(DecisionLayout(config)),
                 "first_hit": Out(1),
                 "first_miss": Out(1),
@@ -152,9 +155,11 @@ class Decide(wiring.Component):
         aside_stays, last_stays = Signal(), Signal()
         patience = Signal(PATIENCE_BITS)
         impatient = patience.all()
+        answer_free = free_pieces(self.answer.entry.translation.grain, self.config.vpn_bits)
         m.d.comb += [
             self.flight.eq(Mux(aside.valid, aside.flight.as_value(), last.flight.as_value())),
             self.chosen.eq(Mux(aside.valid, self.answer.entry.as_value(), self.entry.as_value())),
+            self.free.eq(Mux(aside.valid, answer_free, self.entry_free)),
             # Known early in the cycle, whatever the TLB says: also what will turn out to miss stands meanwhile.
             last_stands.eq(
                 ~(self.output_free.bit_select(last.flight.write, 1) & self.last_slot_free)
@@ -184,11 +189,7 @@ class Decide(wiring.Component):
             decision.ends.eq(Mux(aside.valid, ~aside_stays, last.valid & ~last_stays)),
             decision.fresh.eq(~aside.valid & last.fresh),
             decision.joins.eq(
-                ~aside.valid
-                & last.valid
-                & last.fresh
-                & ~last_stays
-                & (decision.parks | decision.wants | decision.reports)
+                ~aside.valid & last.valid & last.fresh & ~last_stays & ~(judged & ~last_stands)
             ),
             decision.starved.eq(Mux(aside.valid, granted & aside_stands, judged & last_stands)),
             decision.slotless.eq(~Mux(aside.valid, self.aside_slot_free, self.last_slot_free)),
@@ -215,7 +216,7 @@ class Decide(wiring.Component):
                 last.flight.crosses
                 | ~known.any()
                 | (access.asid >> self.config.context_bits).any()
-                | Array(self.fenced)[access.asid[: self.config.context_bits]]
+                | self.fenced
             ),
             wild.eq(~(known & last.flight.canonical).any()),
             legal.eq(~self.outdated & ~bad & ~wild),

@@ -1,9 +1,10 @@
 """The waiters that the host hears of, and those that are refused."""
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from secmmu.block_ram import BlockRam
 from secmmu.config import SecmmuConfig
 from secmmu.datapath.flight import CandidateLayout, Source, Wait, place_bits
 from secmmu.datapath.waiting import READ, WRITE, PlaceLayout, WriteRefusalLayout, is_in, waiting
@@ -116,7 +117,7 @@ class Exits(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the memory and the three ways out."""
         m = Module()
-        told, reader = self._tell(m)
+        told, memory = self._tell(m)
         # One sort has its turn in each cycle, so that none of them waits to know of another. Where nobody is due it is
         # always the first: what happens must not depend on how long nothing did.
         reports, refusals = self._due_reports(), [self._due_refusals(at) for at in (READ, WRITE)]
@@ -136,33 +137,28 @@ class Exits(wiring.Component):
             picks.append(pick)
         m.d.comb += [
             self.refuses.eq(picks[1] | picks[2]),
-            reader.addr.eq(encoded(picks[0] | picks[1] | picks[2])),
+            memory.read_place.eq(encoded(picks[0] | picks[1] | picks[2])),
         ]
         self._resume(m)
         return m
 
-    def _tell(self, m: Module) -> tuple[data.View, memory.ReadPort]:
+    def _tell(self, m: Module) -> tuple[data.View, BlockRam]:
         """Build the memory; return what it tells of whom was picked in the cycle before."""
-        m.submodules.told = told = memory.Memory(
-            shape=ToldLayout(self.config),
-            depth=self.config.waiters,
-            init=[],
-            attrs={"ram_style": "block"},
-        )
-        writer, reader = told.write_port(), told.read_port()
-        access = self.last.flight.access
+        m.submodules.told = told = BlockRam(ToldLayout(self.config), depth=self.config.waiters)
+        access, item = self.last.flight.access, told.item
         m.d.comb += [
             # Also where nobody comes to stay: the place is free then.
-            writer.en.eq(self.looked_up),
-            writer.addr.eq(self.place),
-            writer.data.va.eq(access.addr),
-            writer.data.asid.eq(access.asid),
-            writer.data.id.eq(access.id),
-            writer.data.len.eq(access.len),
-            writer.data.write.eq(self.last.flight.write),
-            writer.data.epoch.eq(self.epoch),
+            told.write.eq(self.looked_up),
+            told.write_place.eq(self.place),
+            told.read.eq(1),
+            item.va.eq(access.addr),
+            item.asid.eq(access.asid),
+            item.id.eq(access.id),
+            item.len.eq(access.len),
+            item.write.eq(self.last.flight.write),
+            item.epoch.eq(self.epoch),
         ]
-        return reader.data, reader
+        return told.shown, told
 
     def _pick(self, m: Module, name: str, due: Value, may: Value) -> tuple[Signal, Signal]:
         """Pick one of ``due`` if that ``may`` be; return who is picked, and whether somebody was in the cycle before."""

@@ -159,8 +159,8 @@ class AnswerSignature(wiring.Signature):
     -------
     valid : Out(1)
         It is at stage D until ``taken``; the pipeline stands still meanwhile.
-    place, walk, flight : Out
-        The waiter, the number of its walk, the access.
+    place, walk, flight : Out, same : Out(1)
+        The waiter, the number of its walk, the access; walk and direction are those of the one that began last.
     taken : In(1)
         It is decided in this cycle.
     """
@@ -171,6 +171,7 @@ class AnswerSignature(wiring.Signature):
                 "valid": Out(1),
                 "place": Out(place_bits(config)),
                 "walk": Out(config.walk_bits),
+                "same": Out(1),
                 "flight": Out(FlightLayout(config)),
                 "taken": In(1),
             }

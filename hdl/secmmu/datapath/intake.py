@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from secmmu.axi import Burst
 from secmmu.config import SecmmuConfig
-from secmmu.datapath.flight import CandidateLayout
+from secmmu.datapath.flight import CandidateLayout, FlightLayout
 from secmmu.internals import INDEX_BITS, AccessLayout
 from secmmu.layouts import PAGE_BITS
 from secmmu.registers.counters import AGE_BITS
@@ -123,32 +123,40 @@ class Intake(wiring.Component):
             m.d.sync += turn.eq(~side)
         with m.Elif(mine):
             m.d.sync += turn.eq(side)
-        with m.If(self.again.valid):
-            m.d.comb += self.enter.eq(self.again.payload)
-        with m.Else():
-            self._enter(m, chosen, side)
+        self._enter(m, chosen, side)
         return m
 
     def _enter(self, m: Module, chosen: Signal, side: Signal) -> None:
-        """Let the device's access in."""
-        flight = self.enter.flight
-        access = Signal(AccessLayout(self.config))
+        """Let a waiter in, or else the device's access."""
+        again, enter = self.again, self.enter
+        device = Signal(FlightLayout(self.config))
+        access: data.View = device.access
+        doors = [door.payload for door in (self.read, self.write)]
         m.d.comb += [
-            self.enter.valid.eq(chosen.any()),
-            self.enter.fresh.eq(1),
-            flight.write.eq(side),
-            flight.born.eq(self.now),
-            access.eq(
-                Mux(
-                    side,
-                    self.write.payload.as_value(),
-                    self.read.payload.as_value(),
-                )
-            ),
-            flight.access.eq(access),
-            flight.crosses.eq(_crosses(access)),
-            flight.canonical.eq(self._canonical(access)),
+            device.write.eq(side),
+            device.born.eq(self.now),
+            access.eq(Mux(side, doors[WRITE].as_value(), doors[READ].as_value())),
+            # Side by side: the sum takes as long as the choice.
+            device.crosses.eq(Mux(side, _crosses(doors[WRITE]), _crosses(doors[READ]))),
+            device.canonical.eq(self._canonical(access)),
+            enter.valid.eq(again.valid | chosen.any()),
+            enter.fresh.eq(~again.valid),
+            enter.place.eq(again.payload.place),
+            enter.flight.eq(Mux(again.valid, again.payload.flight.as_value(), device.as_value())),
         ]
+        # The side is known last, and most is done with the page.
+        looked_up = self._page(again.payload.flight.access)
+        pages = []
+        for name, door in zip(("read", "write"), doors, strict=True):
+            # Kept, lest synthesis asks for the side first to save a multiplexer.
+            page = Signal(len(looked_up), name=f"{name}_page", attrs={"keep": 1})
+            m.d.comb += page.eq(Mux(again.valid, looked_up, self._page(door)))
+            pages.append(page)
+        m.d.comb += self._page(enter.flight.access).eq(Mux(side, pages[WRITE], pages[READ]))
+
+    def _page(self, access: data.View) -> Value:
+        """Return what is looked up of an access."""
+        return Cat(access.addr[PAGE_BITS:][: self.config.vpn_bits], access.asid)
 
     def _canonical(self, access: data.View) -> Value:
         """Return, for each mode from Sv39 on, whether the address is canonical."""
@@ -178,9 +186,11 @@ class Intake(wiring.Component):
             tries = door.valid & may[at] & goes[at]
             room = self._count_ids(m, tries, door.payload.id, done, at)
             rooms.append(room)
+            others = Signal.like(places[at], name=f"others{at}")
+            m.d.comb += others.eq(places[at] - left[at])
             m.d.sync += [
                 left[at].eq(self.begun[at] + self.refused[at]),
-                places[at].eq(places[at] + (tries & room) - left[at]),
+                places[at].eq(Mux(tries & room, others + 1, others)),
             ]
         return may, Cat(rooms)
 

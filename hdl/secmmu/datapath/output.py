@@ -5,9 +5,9 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
-from secmmu.internals import AccessLayout, EntryLayout
+from secmmu.internals import AccessLayout
 from secmmu.layouts import PA_BITS, PAGE_BITS, PPN_BITS
-from secmmu.page_numbers import free_mask, free_pieces
+from secmmu.page_numbers import free_mask, pieces
 
 __all__ = ["Output"]
 
@@ -24,8 +24,9 @@ class Output(wiring.Component):
     -------
     free : Out(1)
         It is empty, or becomes so in this cycle.
-    load : In(1), access : In(AccessLayout), entry : In(EntryLayout)
-        Take this and its translation; only while ``free``.
+    load : In(1), access : In(AccessLayout), ppn : In(44), span : In
+        Take this and its translation; only while ``free``. ``span``: the pieces of the page number that come from the
+        address.
     valid : Out(1), held : Out(AccessLayout), held_pa : Out(56), ready : In(1)
         What is presented; ``held.addr`` is the virtual address.
     first : Out(1)
@@ -35,7 +36,8 @@ class Output(wiring.Component):
     free: Signal
     load: Signal
     access: data.View
-    entry: data.View
+    ppn: Signal
+    span: Signal
     valid: Signal
     held: data.View
     held_pa: Signal
@@ -49,7 +51,8 @@ class Output(wiring.Component):
                 "free": Out(1),
                 "load": In(1),
                 "access": In(AccessLayout(config)),
-                "entry": In(EntryLayout(config)),
+                "ppn": In(PPN_BITS),
+                "span": In(len(pieces(config.vpn_bits)) - 1),
                 "valid": Out(1),
                 "held": Out(AccessLayout(config)),
                 "held_pa": Out(PA_BITS),
@@ -63,9 +66,8 @@ class Output(wiring.Component):
         m = Module()
         width = self.config.vpn_bits
         ppn = Signal(PPN_BITS)
-        free = free_pieces(self.entry.translation.grain, width)
-        kept_free = Signal.like(free)
-        inside = self.held.addr[PAGE_BITS:][:width] & free_mask(kept_free, width)
+        span = Signal.like(self.span)
+        inside = self.held.addr[PAGE_BITS:][:width] & free_mask(span, width)
         m.d.comb += [
             self.free.eq(~self.valid | self.ready),
             self.held_pa.eq(Cat(self.held.addr[:PAGE_BITS], ppn | inside)),
@@ -76,7 +78,7 @@ class Output(wiring.Component):
             m.d.sync += [
                 self.valid.eq(self.load),
                 self.held.eq(self.access),
-                ppn.eq(self.entry.ppn),
-                kept_free.eq(free),
+                ppn.eq(self.ppn),
+                span.eq(self.span),
             ]
         return m

@@ -5,6 +5,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from secmmu.block_ram import BlockRam
 from secmmu.config import SecmmuConfig
 from secmmu.datapath.flight import stash_bits, stashes
 from secmmu.datapath.waiting import StashedLayout
@@ -93,12 +94,7 @@ class Stash(wiring.Component):
         place = Signal(exact_log2(config.write_beats))
         # A cycle ahead: what is reserved is free for longer than that.
         next_free = chosen_ahead(m, ~used, self.put)
-        m.submodules.beats = beats = memory.Memory(
-            shape=WriteBeatLayout(),
-            depth=config.write_beats,
-            init=[],
-            attrs={"ram_style": "block"},
-        )
+        m.submodules.beats = beats = BlockRam(WriteBeatLayout(), depth=config.write_beats)
         # Which beat is the last must be known sooner than block RAM tells.
         m.submodules.lasts = lasts = memory.Memory(shape=1, depth=config.write_beats, init=[])
         m.submodules.links = links = memory.Memory(
@@ -114,8 +110,8 @@ class Stash(wiring.Component):
         ]
         m.d.sync += room.eq(Mux(self.reserve, left + self.take, freed))
         starts = [Signal(len(place), name=f"start{i}") for i in range(stashes(config))]
-        self._put(m, place, (beats, lasts, links), starts)
-        at = self._take(m, (beats, lasts, links), starts)
+        self._put(m, place, beats, (lasts, links), starts)
+        at = self._take(m, beats, (lasts, links), starts)
         for i in range(config.write_beats):
             with m.If(self.put & next_free[i]):
                 m.d.sync += used[i].eq(1)
@@ -134,17 +130,18 @@ class Stash(wiring.Component):
         self,
         m: Module,
         place: Signal,
-        memories: tuple[memory.Memory, memory.Memory, memory.Memory],
+        beats: BlockRam,
+        memories: tuple[memory.Memory, memory.Memory],
         starts: list[Signal],
     ) -> None:
         """Store a beat in a free place and link it to the one before."""
         inside = Signal()
         before = Signal.like(place)
-        store, last, link = (each.write_port() for each in memories)
+        last, link = (each.write_port() for each in memories)
         m.d.comb += [
-            store.en.eq(self.put),
-            store.addr.eq(place),
-            store.data.eq(self.beat),
+            beats.write.eq(self.put),
+            beats.write_place.eq(place),
+            beats.item.eq(self.beat),
             last.en.eq(self.put),
             last.addr.eq(place),
             last.data.eq(self.beat.last),
@@ -162,26 +159,22 @@ class Stash(wiring.Component):
     def _take(
         self,
         m: Module,
-        memories: tuple[memory.Memory, memory.Memory, memory.Memory],
+        beats: BlockRam,
+        memories: tuple[memory.Memory, memory.Memory],
         starts: list[Signal],
     ) -> Signal:
         """Show the next beat of a chain; return its place."""
-        beats, lasts, links = memories
         at, follows = Signal.like(starts[0]), Signal.like(starts[0])
-        show, last, link = (
-            beats.read_port(),
-            lasts.read_port(domain="comb"),
-            links.read_port(domain="comb"),
-        )
+        last, link = (each.read_port(domain="comb") for each in memories)
         ends = Signal()
         moves = self.take | (self.wanted & ~self.shown)
         m.d.comb += [
             link.addr.eq(at),
             follows.eq(Mux(self.shown, link.data, Array(starts)[self.first])),
-            show.addr.eq(follows),
-            show.en.eq(moves),
+            beats.read_place.eq(follows),
+            beats.read.eq(moves),
             last.addr.eq(follows),
-            self.out.eq(show.data),
+            self.out.eq(beats.shown),
             self.out.last.eq(ends),
         ]
         with m.If(moves):

@@ -8,7 +8,7 @@ from amaranth.utils import exact_log2
 from secmmu.config import SecmmuConfig
 from secmmu.internals import EndSignature
 
-__all__ = ["BurstLayout", "UseOrder", "position_bits", "slot_bits"]
+__all__ = ["BurstLayout", "UseOrder", "oldest_layout", "position_bits", "slot_bits"]
 
 
 class BurstLayout(data.StructLayout):
@@ -45,8 +45,8 @@ class UseOrder(wiring.Component):
         A burst has ended, in the second cycle after its end; the slot that it used.
     begun : Out(1), position : Out
         A burst is presented first in this cycle; what names it while it is outstanding.
-    end_position : Out
-        What names the oldest burst of the id that ``end`` names now.
+    oldest : Out(ArrayLayout)
+        For each id, what names its oldest burst beside the id.
     outstanding : Out
         For each id, whether a burst is outstanding; from two cycles after ``begin`` to the cycle of the end.
     """
@@ -59,7 +59,7 @@ class UseOrder(wiring.Component):
     ended_slot: Signal
     begun: Signal
     position: Signal
-    end_position: Signal
+    oldest: data.View
     outstanding: Signal
 
     def __init__(self, config: SecmmuConfig) -> None:
@@ -74,7 +74,7 @@ class UseOrder(wiring.Component):
                 "ended_slot": Out(slot_bits(config)),
                 "begun": Out(1),
                 "position": Out(position_bits(config)),
-                "end_position": Out(position_bits(config)),
+                "oldest": Out(oldest_layout(config)),
                 "outstanding": Out(1 << config.id_bits),
             }
         )
@@ -87,13 +87,14 @@ class UseOrder(wiring.Component):
         begins_id = Signal(config.id_bits)
         burst = Signal(BurstLayout(config))
         ends = Signal()
-        ends_position = Signal.like(self.end_position)
+        ends_position = Signal.like(self.position)
+        end_position = Signal.like(self.position)
         m.d.sync += [
             self.begun.eq(self.begin),
             begins_id.eq(self.begin_id),
             burst.eq(self.burst),
             ends.eq(self.end.valid),
-            ends_position.eq(self.end_position),
+            ends_position.eq(end_position),
             self.ended.eq(ends),
         ]
         heads, tails = [], []
@@ -101,7 +102,10 @@ class UseOrder(wiring.Component):
             # Pointers run modulo twice the depth, so that full and empty differ.
             head = Signal(exact_log2(depth) + 1, name=f"head{number}")
             tail = Signal.like(head, name=f"tail{number}")
-            m.d.comb += self.outstanding[number].eq(head != tail)
+            m.d.comb += [
+                self.outstanding[number].eq(head != tail),
+                self.oldest[number].eq(head[:-1]),
+            ]
             with m.If(self.begun & (begins_id == number)):
                 m.d.sync += tail.eq(tail + 1)
             with m.If(self.end.valid & (self.end.id == number)):
@@ -118,14 +122,14 @@ class UseOrder(wiring.Component):
             write.en.eq(self.begun),
             write.addr.eq(self.position),
             write.data.eq(burst),
-            self.end_position.eq(Cat(Array(head[:-1] for head in heads)[self.end.id], self.end.id)),
+            end_position.eq(Cat(Array(head[:-1] for head in heads)[self.end.id], self.end.id)),
             read.addr.eq(ends_position),
         ]
         m.d.sync += self.ended_slot.eq(read.data.slot)
         if config.observe:
             look = bursts.read_port(domain="comb")
             m.d.comb += [
-                look.addr.eq(self.end_position),
+                look.addr.eq(end_position),
                 self.end.asid.eq(look.data.asid),
                 self.end.len.eq(look.data.len),
             ]
@@ -135,6 +139,11 @@ class UseOrder(wiring.Component):
 def position_bits(config: SecmmuConfig) -> int:
     """Return the width of what names an outstanding burst of one direction."""
     return config.id_bits + exact_log2(config.outstanding_per_id)
+
+
+def oldest_layout(config: SecmmuConfig) -> data.ArrayLayout:
+    """Return the layout of what names the oldest burst of each id."""
+    return data.ArrayLayout(exact_log2(config.outstanding_per_id), 1 << config.id_bits)
 
 
 def slot_bits(config: SecmmuConfig) -> int:

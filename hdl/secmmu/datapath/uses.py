@@ -5,14 +5,14 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
-from secmmu.datapath.use_order import UseOrder, position_bits, slot_bits
+from secmmu.datapath.use_order import UseOrder, oldest_layout, position_bits, slot_bits
 from secmmu.internals import GROUP_BITS, EndSignature, KillLayout, TranslationLayout
 from secmmu.kills import killed_asid
-from secmmu.page_numbers import below, free_mask, free_pieces, pieces, spans
+from secmmu.page_numbers import below, free_mask, pieces, spans
 from secmmu.picks import chosen, encoded, lowest
 from secmmu.registers.registers import FenceLayout
 
-__all__ = ["PageLayout", "Uses"]
+__all__ = ["FollowedLayout", "PageLayout", "Uses"]
 
 
 class PageLayout(data.StructLayout):
@@ -26,6 +26,19 @@ class PageLayout(data.StructLayout):
 
     def __init__(self, config: SecmmuConfig) -> None:
         super().__init__({"vpn": config.vpn_bits, "asid": config.asid_bits, "write": 1})
+
+
+class FollowedLayout(data.StructLayout):
+    """A walk, and whether a write waited for it.
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``walks``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        super().__init__({"walk": config.walk_bits, "write": 1})
 
 
 class KeyLayout(data.StructLayout):
@@ -70,15 +83,18 @@ class Uses(wiring.Component):
         The invalidation applied in this cycle. What it kills must not begin.
     ahead : In(PageLayout), advance : In(1)
         What stands in the pipeline's last stage in the next cycle, if it advances.
-    page : In(PageLayout), aside : In(1), walk : In
-        What stage D decides. ``aside``: not the pipeline's last stage, but a waiter of that walk.
+    page : In(PageLayout), aside, same : In(1), walk : In, walk_write : In(1)
+        What stage D decides. ``aside``: not the pipeline's last stage, but a waiter of that walk and direction.
+        ``same``: they are those that ``followed`` says, as they were a cycle before it came.
     given : In(1), given_walk : In
         A number is given to a walk in this cycle.
     matches, follows : Out(1)
         The pipeline's last stage may join an open slot; the waiter may join that of the one of its walk that began last.
-    begin : In(1), translation : In(TranslationLayout), id : In, len : In(8)
-        It is presented on the memory side in the next cycle: its use begins. Only
-        where it may join or there is ``room``.
+    followed : Out(FollowedLayout)
+        The walk and the direction of that.
+    begin : In(1), translation : In(TranslationLayout), free : In, id : In, len : In(8)
+        It is presented on the memory side in the next cycle: its use begins. Only where it may join or there is
+        ``room``. ``free``: the pieces of the page number that its span leaves free.
     slot : Out
         The slot it gets.
     read_end, write_end : In(EndSignature)
@@ -89,7 +105,7 @@ class Uses(wiring.Component):
         Slots still in use after this cycle, what begins in it left out. An end shows in it after two cycles.
     read_outstanding, write_outstanding : Out
         For each AXI id, whether it has something outstanding.
-    write_begun : Out(1), write_position, write_end_position : Out
+    write_begun : Out(1), write_position, write_oldest : Out
         What names writes while they are outstanding; see :class:`secmmu.datapath.use_order.UseOrder`.
     room : Out(2)
         For reads and for writes, whether a slot is free.
@@ -106,13 +122,17 @@ class Uses(wiring.Component):
     advance: Signal
     page: data.View
     aside: Signal
+    same: Signal
     walk: Signal
+    walk_write: Signal
     given: Signal
     given_walk: Signal
     matches: Signal
     follows: Signal
+    followed: data.View
     begin: Signal
     translation: data.View
+    free: Signal
     id: Signal
     len: Signal
     slot: Signal
@@ -124,7 +144,7 @@ class Uses(wiring.Component):
     write_outstanding: Signal
     write_begun: Signal
     write_position: Signal
-    write_end_position: Signal
+    write_oldest: data.View
     room: Signal
     asked: Signal
     left: Signal
@@ -142,13 +162,17 @@ class Uses(wiring.Component):
                 "advance": In(1),
                 "page": In(PageLayout(config)),
                 "aside": In(1),
+                "same": In(1),
                 "walk": In(config.walk_bits),
+                "walk_write": In(1),
                 "given": In(1),
                 "given_walk": In(config.walk_bits),
                 "matches": Out(1),
                 "follows": Out(1),
+                "followed": Out(FollowedLayout(config)),
                 "begin": In(1),
                 "translation": In(TranslationLayout(config)),
+                "free": In(len(pieces(config.vpn_bits)) - 1),
                 "id": In(config.id_bits),
                 "len": In(8),
                 "slot": Out(slot_bits(config)),
@@ -160,7 +184,7 @@ class Uses(wiring.Component):
                 "write_outstanding": Out(ids),
                 "write_begun": Out(1),
                 "write_position": Out(position_bits(config)),
-                "write_end_position": Out(position_bits(config)),
+                "write_oldest": Out(oldest_layout(config)),
                 "room": Out(2),
                 "asked": In(config.asid_bits),
                 "left": Out(1),
@@ -203,7 +227,7 @@ class Uses(wiring.Component):
             self.none.eq(~busy.any()),
             self.write_begun.eq(writes.begun),
             self.write_position.eq(writes.position),
-            self.write_end_position.eq(writes.end_position),
+            self.write_oldest.eq(writes.oldest),
             self.left.eq(
                 Cat(busy[i] & (key.asid == self.asked) for i, key in enumerate(keys)).any()
             ),
@@ -268,11 +292,12 @@ class Uses(wiring.Component):
                 & (key.asid == self.ahead.asid)
                 & ~closed[0][i]
             )
+        # Several may span it.
         matched = Signal(slots)
         following = Signal(slots)
         joinable = Signal(slots)
         repeats = Signal()
-        fitting = lowest(m, spanning & ~Mux(self.ahead.write, spare, 0))
+        fitting = spanning & ~Mux(self.ahead.write, spare, 0)
         m.d.comb += [
             # The page in stage D is not among the keys before the end of this cycle.
             repeats.eq(
@@ -281,7 +306,7 @@ class Uses(wiring.Component):
                 & (self.ahead.write == self.page.write)
             ),
             following.eq(self._of_same_walk(m, beginning, closed[1])),
-            joinable.eq(Mux(self.aside, following, matched)),
+            joinable.eq(Mux(self.aside, following, lowest(m, matched))),
             self.matches.eq(matched.any()),
             self.follows.eq(following.any()),
         ]
@@ -297,19 +322,18 @@ class Uses(wiring.Component):
         """Return the slot of the waiter that began last, where this one waited for the same walk to the same end."""
         picked, taking = beginning
         slot = Signal(len(taking), name="walk_slot")
-        number = Signal(self.config.walk_bits, name="walk_number")
-        write = Signal(name="walk_write")
+        followed = self.followed
         with m.If(self.begin & self.aside):
             m.d.sync += [
                 slot.eq(picked & ~closed_next),
-                number.eq(self.walk),
-                write.eq(self.page.write),
+                followed.walk.eq(self.walk),
+                followed.write.eq(self.walk_write),
             ]
-        with m.Elif(self.given & (self.given_walk == number)):
+        with m.Elif(self.given & (self.given_walk == followed.walk)):
             m.d.sync += slot.eq(0)
         with m.Else():
             m.d.sync += slot.eq(slot & ~taking & ~closed_next)
-        return Mux((number == self.walk) & (write == self.page.write), slot, 0)
+        return Mux(self.same, slot, 0)
 
     def _fence(self, m: Module, keys: list[data.View]) -> Value:
         """Name the asids of broken uses; return the slots that must not be taken before theirs is named."""
@@ -327,25 +351,32 @@ class Uses(wiring.Component):
         config = self.config
         most = 2 * (config.outstanding_per_id << config.id_bits)
         count = Signal(range(most + 1), name=f"count{i}")
+        # What began in the cycle before is counted in this one: it cannot end so soon.
+        grows = Signal(name=f"grows{i}")
         lost = Cat(order.ended & (order.ended_slot == i) for order in (reads, writes))
         none_left = ~count[2:].any() & Mux(count[1], ~count[0] & lost.all(), ~count[0] | lost.any())
-        m.d.comb += self.busy_next[i].eq(~none_left)
+        m.d.comb += self.busy_next[i].eq(grows | ~none_left)
         if config.mutant == "rtl-no-burst-count":
             gain &= ~self.busy_next[i]
         # -2 to 1.
-        falls = Mux(gain, lost.all(), lost.any())
-        m.d.sync += count.eq(count + Cat(gain ^ lost.xor(), falls.replicate(len(count) - 1)))
+        falls = Mux(grows, lost.all(), lost.any())
+        m.d.sync += [
+            grows.eq(gain),
+            count.eq(count + Cat(grows ^ lost.xor(), falls.replicate(len(count) - 1))),
+        ]
 
     def _span(self, m: Module, keys: list[data.View], joined: Value) -> data.View:
         """Return the key of the slot that stage D gets: the larger of its span and that of the slot it joins."""
         config, page, translation = self.config, self.page, self.translation
         new = Signal(KeyLayout(config), name="new")
-        free = free_pieces(translation.grain, config.vpn_bits)
         mask = free_mask(new.free, config.vpn_bits)
         m.d.comb += [
             new.free.eq(
-                free
-                | Cat(chosen(joined, Cat(key.free[at] for key in keys)) for at in range(len(free)))
+                self.free
+                | Cat(
+                    chosen(joined, Cat(key.free[at] for key in keys))
+                    for at in range(len(self.free))
+                )
             ),
             # The span holds the page: neither the TLB nor the walker need say where it begins.
             new.vpn.eq(page.vpn & ~mask),

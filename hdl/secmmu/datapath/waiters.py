@@ -19,6 +19,7 @@ from secmmu.datapath.flight import (
     place_bits,
     stash_bits,
 )
+from secmmu.datapath.uses import FollowedLayout
 from secmmu.datapath.waiting import (
     READ,
     WRITE,
@@ -30,7 +31,7 @@ from secmmu.datapath.waiting import (
     waiting,
 )
 from secmmu.datapath.walk_asker import WalkAsker
-from secmmu.internals import ContextLayout, KillLayout, RefusalLayout, WalkSignature
+from secmmu.internals import ContextLayout, RefusalLayout, WalkSignature
 from secmmu.layouts import EPOCH_BITS, FaultLayout, ResumeLayout
 from secmmu.picks import chosen, chosen_ahead, encoded, lowest
 
@@ -69,10 +70,13 @@ class Waiters(wiring.Component):
         A waiter to look up again.
     answered_place : Out(AnswerSignature)
         A waiter whose walk is answered.
+    followed : In(FollowedLayout)
+        The walk and the direction of the one that left stage D for the memory last.
     walk : Out(WalkSignature)
         The walker; ``select`` and ``answer`` belong to ``answered_place``.
-    kill : In(KillLayout), release : In(1), fences : In(1)
-        The invalidation applied in this cycle; a hold is released; an asid is fenced off.
+    changes : In(1), release : In(1), fences : In(1)
+        A context row may have changed before the invalidation applied in this cycle; a hold is released; an asid is
+        fenced off.
     output_free, room : In(2)
         For reads and writes: the output register takes an access; a use slot is free.
     stashed : In(StashedLayout)
@@ -106,8 +110,9 @@ class Waiters(wiring.Component):
     stash: Signal
     again: stream.Interface
     answered_place: wiring.PureInterface
+    followed: data.View
     walk: wiring.PureInterface
-    kill: data.View
+    changes: Signal
     release: Signal
     fences: Signal
     output_free: Signal
@@ -141,8 +146,9 @@ class Waiters(wiring.Component):
                 "stash": Out(stash_bits(config)),
                 "again": Out(stream.Signature(CandidateLayout(config))),
                 "answered_place": Out(AnswerSignature(config)),
+                "followed": In(FollowedLayout(config)),
                 "walk": Out(WalkSignature(config)),
-                "kill": In(KillLayout(config)),
+                "changes": In(1),
                 "release": In(1),
                 "fences": In(1),
                 "output_free": In(2),
@@ -308,15 +314,15 @@ class Waiters(wiring.Component):
         """Note whose W data may go; count the turns of those whose data has not been told where to go."""
         tail = Signal(place_bits(self.config) + 1)
         head = Signal.like(tail)
-        turn_taken = Signal()
-        m.d.sync += turn_taken.eq(
+        took_turn = Signal(self.config.waiters)
+        m.d.sync += took_turn.eq(
             Cat(
                 self._gone[i] & place.write & (place.source == Source.TURN)
                 for i, place in enumerate(self._places)
-            ).any()
+            )
         )
         waits = self.decision.source == Source.TURN
-        with m.If(turn_taken):
+        with m.If(took_turn.any()):
             m.d.sync += head.eq(head + 1)
         with m.If(self.decision.joins & self.last.flight.write & waits):
             m.d.sync += tail.eq(tail + 1)
@@ -337,11 +343,13 @@ class Waiters(wiring.Component):
     def _go(self, m: Module) -> None:
         """Send waiters to stage D: those that are answered at once, else one through the pipeline."""
         config = self.config
-        busy = Signal()
-        aside = Signal()
+        # Which of the two ways one is on.
+        aside, on_again = Signal(), Signal()
+        busy = aside | on_again
         number = Signal(place_bits(config))
         walk = Signal(config.walk_bits)
         written = Signal()
+        same = Signal()
         going = waiting(self._places, Wait.GOING)
         answered, again = [], []
         for place, moves in zip(self._places, self._moves, strict=True):
@@ -368,12 +376,17 @@ class Waiters(wiring.Component):
             picks.eq(Mux(busy, 0, Mux(first.any(), first, second))),
         ]
         with m.If(busy):
-            m.d.sync += busy.eq(~Mux(aside, self.answered_place.taken, self.again.ready))
+            m.d.sync += [
+                aside.eq(aside & ~self.answered_place.taken),
+                on_again.eq(on_again & ~self.again.ready),
+            ]
         with m.Else():
             m.d.sync += [
-                busy.eq(picks.any()),
                 aside.eq(first.any()),
+                on_again.eq(second.any() & ~first.any()),
                 number.eq(encoded(picks)),
+                # Nobody begins who could change that before this one does.
+                same.eq(chosen(first, Cat(self._follows(place) for place in self._places))),
                 written.eq(chosen(picks, Cat(place.write for place in self._places))),
                 walk.eq(
                     Cat(
@@ -390,26 +403,30 @@ class Waiters(wiring.Component):
         port = self._flights.read_port(domain="comb")
         m.d.comb += [
             port.addr.eq(number),
-            self.again.valid.eq(busy & ~aside),
+            self.again.valid.eq(on_again),
             self.again.payload.valid.eq(1),
             self.again.payload.place.eq(number),
             self.again.payload.flight.eq(port.data),
             # Stage D wants to know this one early.
             self.again.payload.flight.write.eq(written),
-            self.answered_place.valid.eq(busy & aside),
+            self.answered_place.valid.eq(aside),
             self.answered_place.place.eq(number),
             self.answered_place.walk.eq(walk),
+            self.answered_place.same.eq(same),
             self.answered_place.flight.eq(port.data),
             self.answered_place.flight.write.eq(written),
             self.walk.select.eq(walk),
             self.released.eq(self._of(number, "released") | self.release),
             self.barred.eq(self._of(number, "barred")),
         ]
-        looked_at = Mux(aside & busy, number, self.last.place)
+        looked_at = Mux(aside, number, self.last.place)
         m.d.comb += [
             self.source.eq(self._of(looked_at, "source")),
             self.stash.eq(self._of(looked_at, "stash")),
         ]
+
+    def _follows(self, place: data.View) -> Value:
+        return (place.walk == self.followed.walk) & (place.write == self.followed.write)
 
     def _ask(self, m: Module) -> None:
         """Ask for walks, and keep those that were asked for until their answers are taken."""
@@ -424,11 +441,10 @@ class Waiters(wiring.Component):
             asker.place.eq(self._looked_up_place),
             asker.missed.eq(decision.ends & decision.wants),
             asker.wants.eq(waiting(self._places, Wait.WANT)),
-            asker.kill.eq(self.kill),
+            asker.changes.eq(self.changes),
             given.eq(asker.request.valid & asker.request.ready),
             self.walk.referred.eq(reduce(or_, (place.refers for place in self._places))),
         ]
-        changes = asker.changes
         for i, (place, here, moves) in enumerate(
             zip(self._places, self._here, self._moves, strict=True)
         ):
@@ -437,9 +453,9 @@ class Waiters(wiring.Component):
                 moves.add(source, misses & asker.direct, Wait.ASKING)
                 moves.add(source, misses & ~asker.direct, Wait.WANT)
             for source in (Wait.WANT, Wait.FETCHED, Wait.ASKING):
-                moves.add(source, changes, Wait.PARKED)
+                moves.add(source, self.changes, Wait.PARKED)
             moves.add(Wait.WANT, asker.fetches[i], Wait.FETCHED)
-            moves.add(Wait.FETCHED, asker.asks & ~asker.direct & ~changes, Wait.ASKING)
+            moves.add(Wait.FETCHED, asker.asks & ~asker.direct & ~self.changes, Wait.ASKING)
             moves.add(Wait.ASKING, given, Wait.WALK)
             with m.If(is_in(place, Wait.ASKING) & given):
                 m.d.sync += [

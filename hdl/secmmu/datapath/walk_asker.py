@@ -1,12 +1,13 @@
 """The waiters that want a walk: which one asks for it next."""
 
 from amaranth.hdl import Module, Mux, Signal
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from secmmu.block_ram import BlockRam
 from secmmu.config import SecmmuConfig
-from secmmu.datapath.flight import CandidateLayout, FlightLayout, changes_context, place_bits
-from secmmu.internals import ContextLayout, KillLayout, WalkRequestLayout
+from secmmu.datapath.flight import CandidateLayout, FlightLayout, place_bits
+from secmmu.internals import ContextLayout, WalkRequestLayout
 from secmmu.layouts import PAGE_BITS
 from secmmu.picks import encoded, lowest
 
@@ -34,10 +35,8 @@ class WalkAsker(wiring.Component):
         It becomes a waiter that wants a walk.
     wants : In(waiters)
         Those that want one since before this cycle.
-    kill : In(KillLayout)
-        The invalidation applied in this cycle.
-    changes : Out(1)
-        A context row may have changed.
+    changes : In(1)
+        A context row may have changed before the invalidation applied in this cycle.
     fetches : Out(waiters)
         One of ``wants`` is fetched: it does not want any more.
     asks : Out(1)
@@ -54,7 +53,6 @@ class WalkAsker(wiring.Component):
     place: Signal
     missed: Signal
     wants: Signal
-    kill: data.View
     changes: Signal
     fetches: Signal
     asks: Signal
@@ -71,8 +69,7 @@ class WalkAsker(wiring.Component):
                 "place": In(place_bits(config)),
                 "missed": In(1),
                 "wants": In(config.waiters),
-                "kill": In(KillLayout(config)),
-                "changes": Out(1),
+                "changes": In(1),
                 "fetches": Out(config.waiters),
                 "asks": Out(1),
                 "direct": Out(1),
@@ -84,13 +81,7 @@ class WalkAsker(wiring.Component):
         """Build the memory, the fetching and the request."""
         m = Module()
         config, request = self.config, self.request
-        m.submodules.wanted = wanted = memory.Memory(
-            shape=WalkRequestLayout(config),
-            depth=config.waiters,
-            init=[],
-            attrs={"ram_style": "block"},
-        )
-        writer, reader = wanted.write_port(), wanted.read_port()
+        m.submodules.wanted = wanted = BlockRam(WalkRequestLayout(config), depth=config.waiters)
         fresh = Signal(WalkRequestLayout(config))
         flight: data.View[FlightLayout] = self.last.flight
         fetched = Signal()
@@ -105,10 +96,9 @@ class WalkAsker(wiring.Component):
             fresh.mode.eq(self.row.mode),
             fresh.write.eq(flight.write),
             # Also where nobody comes to stay: the place is free then.
-            writer.en.eq(self.looked_up),
-            writer.addr.eq(self.place),
-            writer.data.eq(fresh),
-            self.changes.eq(changes_context(self.kill)),
+            wanted.write.eq(self.looked_up),
+            wanted.write_place.eq(self.place),
+            wanted.item.eq(fresh),
             # One every other cycle at most: the walker is slow to say whether it takes one.
             free.eq(~asking | self.changes),
             self.direct.eq(free & (~(fetched | self.wants.any()) | self.changes)),
@@ -116,8 +106,8 @@ class WalkAsker(wiring.Component):
             self.fetches.eq(
                 Mux((~fetched | free) & ~self.changes, lowest(m, self.wants), 0),
             ),
-            reader.addr.eq(encoded(self.fetches)),
-            reader.en.eq(self.fetches.any()),
+            wanted.read_place.eq(encoded(self.fetches)),
+            wanted.read.eq(self.fetches.any()),
             request.valid.eq(asking & ~self.changes),
             request.payload.eq(payload),
         ]
@@ -125,7 +115,7 @@ class WalkAsker(wiring.Component):
         with m.If(free):
             m.d.sync += [
                 asking.eq(self.asks),
-                payload.eq(Mux(self.direct, fresh, reader.data)),
+                payload.eq(Mux(self.direct, fresh, wanted.shown)),
             ]
         with m.Elif(request.ready):
             m.d.sync += asking.eq(0)

@@ -291,83 +291,31 @@ class WriteBuffer(wiring.Component):
                         m.d.sync += cut_left.eq(found)
         return Mux(popped, cut_left[1:].any(), cut_left.any())
 
-    def _route(
-        self,
-        m: Module,
-        coming: Queue,
-        owed: Queue,
-        store: Stash,
-        cuts: Value,
-    ) -> None:
+    def _route(self, m: Module, coming: Queue, owed: Queue, store: Stash, cuts: Value) -> None:
         """Move beats: from the device to where its oldest burst goes, and to the memory what it is owed first."""
         device, out = self.device, self.memory
         # Bursts that were ended and whose data the device has still to give; whether there are any.
         late, late_next = Signal(range(owed.depth + 1)), Signal(range(owed.depth + 1))
         some_late = Signal()
-        sent = Signal(8)
-        cutting = Signal()
-        marked = Signal()
-        direct = Signal()
-        from_store = Signal()
         passes = Signal()
-        moves = Signal()
-        # Known a cycle ahead: all but one beat of a burst that is being ended are sent; one has been ended.
-        ends, ended = Signal(), Signal()
-        coming_way = coming.head.way
+        passed = Signal()
+        ended = self._pay(m, owed, store, cuts, (passes, passed))
         m.d.comb += [
-            passes.eq(coming.valid & (coming_way == Way.PASS) & ~some_late & ~ended),
-            moves.eq(out.valid & out.ready),
-            direct.eq(owed.valid & (owed.head.way == Way.PASS)),
-            from_store.eq(owed.valid & (owed.head.way != Way.PASS)),
-            store.wanted.eq(from_store),
-            store.first.eq(owed.head.stash),
+            passes.eq(coming.valid & (coming.head.way == Way.PASS) & ~some_late),
+            passed.eq(passes & device.valid & device.ready & device.payload.last),
             store.beat.eq(device.payload),
             store.into.eq(coming.head.stash),
+            self.swallowed.payload.eq(coming.head.id),
         ]
-        with m.If(from_store):
-            m.d.comb += [
-                out.payload.eq(store.out),
-                out.valid.eq(store.shown & (owed.head.way == Way.STASH)),
-                store.take.eq(store.shown & (out.ready | (owed.head.way == Way.DROP))),
-                owed.pop.eq(store.take & store.out.last),
-            ]
-        with m.Elif(cutting):
-            m.d.comb += [
-                out.payload.last.eq(ends),
-                # Its answer must not come before it is marked.
-                out.valid.eq(~out.payload.last | marked),
-                self.spoiled.eq(~marked),
-                owed.pop.eq(out.valid & out.ready & out.payload.last),
-            ]
-        with m.Elif(direct & passes):
-            m.d.comb += [
-                out.payload.eq(device.payload),
-                out.valid.eq(device.valid),
-                device.ready.eq(out.ready),
-                owed.pop.eq(device.valid & out.ready & device.payload.last),
-                coming.pop.eq(owed.pop),
-            ]
-        m.d.comb += self.spoiled_position.eq(owed.head.position)
-        m.d.sync += [
-            ends.eq(Mux(moves, sent + 1 == owed.head.len, sent == owed.head.len)),
-            ended.eq(cutting & owed.pop),
-        ]
-        with m.If(owed.pop):
-            m.d.sync += [cutting.eq(0), marked.eq(0), sent.eq(0)]
-        with m.Elif(moves):
-            m.d.sync += sent.eq(sent + 1)
-        with m.If(~owed.pop & direct & cuts & (~out.valid | out.ready)):
-            m.d.sync += cutting.eq(1)
-        with m.If(self.spoiled & self.spoil_taken):
-            m.d.sync += marked.eq(1)
-
-        with m.If(coming.valid & (coming_way == Way.STASH)):
+        with m.If(passes):
+            m.d.comb += [device.ready.eq(self._passing & out.ready), coming.pop.eq(passed)]
+        with m.Elif(coming.valid & (coming.head.way == Way.STASH)):
             m.d.comb += [
                 device.ready.eq(1),
                 store.put.eq(device.valid),
                 coming.pop.eq(device.valid & device.payload.last),
             ]
-        with m.Elif(coming.valid & (coming_way == Way.DROP)):
+        with m.Elif(coming.valid & (coming.head.way == Way.DROP)):
             m.d.comb += [device.ready.eq(1), coming.pop.eq(device.valid & device.payload.last)]
         with m.Elif(coming.valid & some_late):
             m.d.comb += [
@@ -375,7 +323,65 @@ class WriteBuffer(wiring.Component):
                 device.ready.eq(~device.payload.last | self.swallowed.ready),
                 coming.pop.eq(self.swallowed.valid & self.swallowed.ready),
             ]
-        m.d.comb += self.swallowed.payload.eq(coming.head.id)
         swallowed = self.swallowed.valid & self.swallowed.ready
         m.d.comb += late_next.eq(late + ended - swallowed)
         m.d.sync += [late.eq(late_next), some_late.eq(late_next != 0)]
+
+    def _pay(
+        self, m: Module, owed: Queue, store: Stash, cuts: Value, coming: tuple[Value, Value]
+    ) -> Value:
+        """Give the memory what it is owed first: from the stash, from the device, or empty beats.
+
+        ``cuts``: that is to be ended. ``coming`` says whether the device's oldest burst passes, and that the last of
+        its beats does in this cycle. Return whether a burst that was ended leaves. Each of the three ways excludes
+        the others by itself, so that none waits to know of another.
+        """
+        device, out, head = self.device, self.memory, owed.head
+        passes, passed = coming
+        sent, sent_next = Signal(8), Signal(8)
+        cutting = Signal()
+        marked = Signal()
+        direct = Signal()
+        pays_empty = Signal()
+        moves = Signal()
+        ended = Signal()
+        # Known a cycle ahead: all but one beat of a burst that is being ended are sent.
+        ends = Signal()
+        self._passing = Signal()
+        m.d.comb += [
+            direct.eq(owed.valid & (head.way == Way.PASS)),
+            self._passing.eq(direct & passes & ~cutting),
+            store.wanted.eq(owed.valid & (head.way != Way.PASS)),
+            store.first.eq(head.stash),
+            # What is shown is of the head, which is not to be passed then.
+            store.take.eq(store.shown & (out.ready | (head.way == Way.DROP))),
+            # Its answer must not come before it is marked.
+            pays_empty.eq(cutting & (~ends | marked)),
+            self.spoiled.eq(cutting & ~marked),
+            self.spoiled_position.eq(head.position),
+            ended.eq(cutting & ends & marked & out.ready),
+            moves.eq(out.ready & (pays_empty | (self._passing & device.valid))),
+            sent_next.eq(sent + moves),
+            out.valid.eq(
+                (store.shown & (head.way == Way.STASH))
+                | pays_empty
+                | (self._passing & device.valid)
+            ),
+            owed.pop.eq((store.take & store.out.last) | ended | passed),
+        ]
+        with m.If(head.way != Way.PASS):
+            m.d.comb += out.payload.eq(store.out)
+        with m.Elif(cutting):
+            m.d.comb += out.payload.last.eq(ends)
+        with m.Else():
+            m.d.comb += out.payload.eq(device.payload)
+        m.d.sync += ends.eq(sent_next == head.len)
+        with m.If(owed.pop):
+            m.d.sync += [cutting.eq(0), marked.eq(0), sent.eq(0)]
+        with m.Else():
+            m.d.sync += sent.eq(sent_next)
+            with m.If(direct & cuts & (~out.valid | out.ready)):
+                m.d.sync += cutting.eq(1)
+        with m.If(self.spoiled & self.spoil_taken):
+            m.d.sync += marked.eq(1)
+        return ended

@@ -1,15 +1,16 @@
 """Write responses back to the device, with the answers to refused and to ended writes."""
 
-from amaranth.hdl import Array, Module, Mux, Signal, Value
-from amaranth.lib import memory, stream, wiring
+from amaranth.hdl import Cat, Module, Signal, Value
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
-from secmmu.datapath.use_order import position_bits
+from secmmu.datapath.use_order import oldest_layout, position_bits
 from secmmu.datapath.waiting import WriteRefusalLayout
 from secmmu.datapath.write_buffer import DropLayout
 from secmmu.internals import WriteResponseLayout
 from secmmu.layouts import Response
+from secmmu.picks import chosen
 
 __all__ = ["WriteReturn"]
 
@@ -36,8 +37,8 @@ class WriteReturn(wiring.Component):
         The data of an ended write has come to its end.
     memory : In(stream of WriteResponseLayout), device : Out(stream of WriteResponseLayout)
         The B channels; passed through without a cycle of delay.
-    end_position : In
-        What names the write that ``memory`` answers.
+    oldest : In(ArrayLayout)
+        For each id, what names its oldest write beside the id.
     refusal : In(stream of WriteRefusalLayout)
         The write to refuse; taken with its B.
     drop : Out(stream of DropLayout)
@@ -54,7 +55,7 @@ class WriteReturn(wiring.Component):
     swallowed: stream.Interface
     memory: stream.Interface
     device: stream.Interface
-    end_position: Signal
+    oldest: data.View
     refusal: stream.Interface
     drop: stream.Interface
     outstanding: Signal
@@ -72,7 +73,7 @@ class WriteReturn(wiring.Component):
                 "swallowed": In(stream.Signature(config.id_bits)),
                 "memory": In(stream.Signature(WriteResponseLayout(config))),
                 "device": Out(stream.Signature(WriteResponseLayout(config))),
-                "end_position": In(position),
+                "oldest": In(oldest_layout(config)),
                 "refusal": In(stream.Signature(WriteRefusalLayout(config))),
                 "drop": Out(stream.Signature(DropLayout(config))),
                 "outstanding": In(1 << config.id_bits),
@@ -83,7 +84,10 @@ class WriteReturn(wiring.Component):
         """Build the marks and the choice between the two sources of B."""
         m = Module()
         refusal, device = self.refusal, self.device
-        spoiled = self._mark(m)
+        marked = self._mark(m)
+        # Each id for itself, so that who answers is asked once.
+        names = Cat(self.memory.payload.id == i for i in range(1 << self.config.id_bits))
+        spoiled = chosen(names, marked)
         lost = Signal()
         due = refusal.valid & lost & ~self.outstanding.bit_select(refusal.payload.id, 1)
         m.d.comb += [
@@ -93,7 +97,7 @@ class WriteReturn(wiring.Component):
         ]
         with m.If(self.drop.valid & self.drop.ready):
             m.d.sync += lost.eq(1)
-        kept, late, late_id = self._keep_back(m, spoiled)
+        kept, late, late_id = self._keep_back(m, names, marked)
         with m.FSM():
             with m.State("Pass"):
                 wiring.connect(m, wiring.flipped(self.memory), wiring.flipped(device))
@@ -128,10 +132,11 @@ class WriteReturn(wiring.Component):
                     m.next = "Pass"
         return m
 
-    def _keep_back(self, m: Module, spoiled: Value) -> tuple[Value, Value, Signal]:
+    def _keep_back(self, m: Module, names: Value, marked: Signal) -> tuple[Value, Value, Signal]:
         """Count, for each id, which came first of an ended write: its answer, or the end of its data.
 
-        Returns whether the memory's answer is kept back, and whether one kept back is to be given now, of which id.
+        ``names`` is the id of the answer, one-hot, ``marked`` are the ids whose oldest write was ended. Returns whether
+        the memory's answer is kept back, and whether one kept back is to be given now, of which id.
         """
         ids = 1 << self.config.id_bits
         depth = self.config.outstanding_per_id + 1
@@ -140,13 +145,16 @@ class WriteReturn(wiring.Component):
         answered = [Signal(range(depth), name=f"answered{i}") for i in range(ids)]
         complete = [Signal(range(depth), name=f"complete{i}") for i in range(ids)]
         self._answers_late = Signal()
+        keeps = Signal(ids)
         kept = Signal()
         early = Signal()
         late = Signal()
-        name = self.memory.payload.id
+        spoiled = chosen(names, marked)
         m.d.comb += [
-            kept.eq(self.memory.valid & spoiled & (Array(complete)[name] == 0)),
-            late.eq(given & (Array(answered)[given_id] != 0)),
+            # Known for each id before it is known whose answer comes.
+            keeps.eq(marked & Cat(number == 0 for number in complete)),
+            kept.eq(self.memory.valid & chosen(names, keeps)),
+            late.eq(given & Cat(number != 0 for number in answered).bit_select(given_id, 1)),
             # One at a time: an answer that comes in this very cycle is counted first.
             early.eq(given & ~late & ~(self.memory.valid & spoiled)),
             self.swallowed.ready.eq(~given),
@@ -155,28 +163,36 @@ class WriteReturn(wiring.Component):
             m.d.sync += [given.eq(1), given_id.eq(self.swallowed.payload)]
         with m.Elif(early | self._answers_late):
             m.d.sync += given.eq(0)
-        passes = self.memory.valid & self.memory.ready & spoiled & ~kept
+        passes = self.memory.valid & self.memory.ready
         takes = kept & self.memory.ready
         for i in range(ids):
-            mine, its = name == i, given_id == i
+            mine, its = names[i], given_id == i
             m.d.sync += [
                 answered[i].eq(answered[i] + (takes & mine) - (self._answers_late & its)),
-                complete[i].eq(complete[i] + (early & its) - (passes & mine)),
+                complete[i].eq(
+                    complete[i] + (early & its) - (passes & mine & marked[i] & ~keeps[i])
+                ),
             ]
         return kept, late, given_id
 
-    def _mark(self, m: Module) -> Value:
-        """Keep a mark for each outstanding write; return that of the one being answered."""
-        m.submodules.marks = marks = memory.Memory(
-            shape=1, depth=1 << position_bits(self.config), init=[]
-        )
-        write = marks.write_port()
-        read = marks.read_port(domain="comb")
+    def _mark(self, m: Module) -> Signal:
+        """Keep a mark for each outstanding write; return that of the oldest of each id."""
+        config = self.config
+        depth = config.outstanding_per_id
+        marks = Signal(depth << config.id_bits)
+        marked = Signal(1 << config.id_bits)
         m.d.comb += [
-            write.en.eq(self.begin | self.spoiled),
-            write.addr.eq(Mux(self.begin, self.position, self.spoiled_position)),
-            write.data.eq(~self.begin),
-            self.spoil_taken.eq(self.spoiled & ~self.begin),
-            read.addr.eq(self.end_position),
+            self.spoil_taken.eq(self.spoiled),
+            *(
+                marked[i].eq(
+                    Cat(marks[i * depth + at] & (self.oldest[i] == at) for at in range(depth)).any()
+                )
+                for i in range(1 << config.id_bits)
+            ),
         ]
-        return read.data
+        for place, mark in enumerate(marks):
+            with m.If(self.spoiled & (self.spoiled_position == place)):
+                m.d.sync += mark.eq(1)
+            with m.If(self.begin & (self.position == place)):
+                m.d.sync += mark.eq(0)
+        return marked

@@ -10,7 +10,7 @@ from secmmu.internals import GROUP_BITS, TranslationLayout
 from secmmu.invalidation.invalidation import Invalidation
 from secmmu.kills import is_killed
 from secmmu.layouts import CommandLayout, Phase
-from secmmu.page_numbers import span_last, span_mask
+from secmmu.page_numbers import free_pieces, span_last, span_mask
 from shootdown.formal.rules import so_far
 from shootdown.formal.spec import CONTEXTS, dooms
 
@@ -142,6 +142,7 @@ class DrainHarness(wiring.Component):
             uses.page.eq(page),
             uses.begin.eq(self.begin),
             uses.translation.eq(translation),
+            uses.free.eq(free_pieces(translation.grain, self.config.vpn_bits)),
             uses.id.eq(self.id),
             uses.read_end.valid.eq(self.ends[0]),
             uses.write_end.valid.eq(self.ends[1]),

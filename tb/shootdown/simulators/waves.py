@@ -45,7 +45,7 @@ GROUPS: Mapping[str, tuple[tuple[str, str], ...]] = {
         (f"{_DATAPATH}.decide.flight.access.", "addr asid id len"),
         (f"{_DATAPATH}.decide.flight.", "write"),
         (f"{_DATAPATH}.decide.", "advance hit dies begin"),
-        (f"{_DATAPATH}.decide.decision.", "valid state place"),
+        (f"{_DATAPATH}.decide.decision.", "place ends joins parks wants holds reports"),
         (f"{_DATAPATH}.waiters.asker.", "asking"),
     ),
     "Memory side": ((f"{_MMU}.memory__", f"{_READS} {_WRITES}"),),
@@ -76,7 +76,7 @@ GROUPS: Mapping[str, tuple[tuple[str, str], ...]] = {
                 (f"{_MMU}.invalidation.{stream}__payload.", "phase tag"),
             )
         ),
-        (f"{_DATAPATH}.uses.", "busy closing"),
+        (f"{_DATAPATH}.uses.", "busy_next closing"),
     ),
     "Sanitizer": tuple(
         row

@@ -46,6 +46,7 @@ async def begin(
     base = vpn & ~((1 << (0, 4, 9, 18)[grain]) - 1)
     translation = {"vpn": base, "grain": grain, "shared": shared, "asid": asid, "group": asid}
     ctx.set(uses.translation, translation)
+    ctx.set(uses.free, (1 << grain) - 1)
     ctx.set(uses.id, burst_id)
     available = uses.matches | uses.room.bit_select(uses.page.write, 1)
     ctx.set(uses.begin, ctx.get(available))
