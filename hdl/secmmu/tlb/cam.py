@@ -1,6 +1,6 @@
 """The associative part of the TLB: every entry compared at once, with an access or with an invalidation."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
@@ -123,10 +123,10 @@ class Cam(wiring.Component):
         m = Module()
         count = self.config.large_entries
         valid, used = self.valid, Signal(count)
-        matched, named = self._probe(m), self.named
-        overlapped, written = self._fill(m, matched)
-        killed, gone = Signal(count), Signal(count)
-        m.d.sync += named.eq(matched)
+        spoken_of, reached = self._probe(m)
+        overlapped, written = self._fill(m, spoken_of, reached)
+        killed, gone, named = Signal(count), Signal(count), self.named
+        self._keep(m, named, spoken_of, reached, Const(1))
         m.d.comb += [
             killed.eq(Mux(self.kill.valid, named, 0)),
             gone.eq(killed | written | overlapped),
@@ -156,8 +156,20 @@ class Cam(wiring.Component):
         self._touch(m, hit, written)
         return m
 
-    def _probe(self, m: Module) -> Signal:
-        """Compare all entries with the next invalidation or question, else with the fill; return who matches."""
+    def _keep(
+        self, m: Module, matched: Signal, spoken_of: Signal, reached: Signal, when: Value
+    ) -> None:
+        """Keep who matches: whose space is spoken of, and whose span is reached. Both take long, so each is kept."""
+        kept_space, kept_span = Signal.like(spoken_of), Signal.like(reached)
+        with m.If(when):
+            m.d.sync += [kept_space.eq(spoken_of), kept_span.eq(reached)]
+        m.d.comb += matched.eq(kept_space & kept_span)
+
+    def _probe(self, m: Module) -> tuple[Signal, Signal]:
+        """Compare all entries with the next invalidation or question, else with the fill.
+
+        Return whose space that speaks of, and whose span it reaches.
+        """
         config, kill, fill = self.config, self.coming, self.entry.translation
         busy = self.coming.valid | self.asks
         first, last = Signal(config.vpn_bits), Signal(config.vpn_bits)
@@ -168,19 +180,21 @@ class Cam(wiring.Component):
             asid.eq(Mux(busy, kill.asid, fill.asid)),
             group.eq(Mux(busy, kill.group, fill.group)),
         ]
-        matched = Signal(config.large_entries)
+        spoken_of, reached = Signal(config.large_entries), Signal(config.large_entries)
         for i, tag in enumerate(self.tags):
-            reached = tag.last
+            end = tag.last
             if config.mutant == "rtl-no-span-compare":
-                reached = Mux(kill.valid, tag.first, tag.last)
+                end = Mux(kill.valid, tag.first, tag.last)
             shared = tag.shared | (~busy & fill.shared)
             space = (tag.asid == asid) | (shared & (tag.group == group))
-            spoken_of = (busy & kill.everything) | (space & ~(busy & tag.shared & kill.keep_global))
-            overlaps = ~below(last, tag.first) & ~below(reached, first)
-            m.d.comb += matched[i].eq(self.valid[i] & spoken_of & overlaps)
-        return matched
+            named = (busy & kill.everything) | (space & ~(busy & tag.shared & kill.keep_global))
+            m.d.comb += [
+                spoken_of[i].eq(self.valid[i] & named),
+                reached[i].eq(~below(last, tag.first) & ~below(end, first)),
+            ]
+        return spoken_of, reached
 
-    def _fill(self, m: Module, matched: Signal) -> tuple[Signal, Signal]:
+    def _fill(self, m: Module, spoken_of: Signal, reached: Signal) -> tuple[Signal, Signal]:
         """Find what a fill overlaps, then write it; return who is overlapped and who is written."""
         valid, hand = self.valid, self.hand
         compared, overlapping = self.compared, self.overlapping
@@ -189,10 +203,12 @@ class Cam(wiring.Component):
         if self.config.mutant == "rtl-no-fill-kill":
             busy = self.asks
         m.d.comb += self.filled.eq(self.fill & compared & ~busy)
+        compares = ~busy & ~self.passes
+        self._keep(m, overlapping, spoken_of, reached, compares & ~compared)
         with m.If(~self.fill | self.filled):
             m.d.sync += compared.eq(0)
-        with m.Elif(~busy & ~self.passes):
-            m.d.sync += [compared.eq(1), overlapping.eq(matched)]
+        with m.Elif(compares):
+            m.d.sync += compared.eq(1)
         m.d.comb += [
             written.eq(Mux(self.filled, hand, 0)),
             overlapped.eq(Mux(self.filled, overlapping, 0)),
