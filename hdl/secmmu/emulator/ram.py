@@ -11,9 +11,9 @@ from amaranth.utils import exact_log2
 from secmmu.layouts import WORD_BITS
 
 __all__ = [
-    "BlockRam",
     "HostOp",
     "HostRequestLayout",
+    "OnChipRam",
     "RamSignature",
     "ReadSignature",
     "SimulationRam",
@@ -160,7 +160,7 @@ class SimulationRam(wiring.Component):
         return m
 
 
-class BlockRam(wiring.Component):
+class OnChipRam(wiring.Component):
     """The storage as block RAM: READ and WRITE take one clock, SWAP and CAS two, FILL n, COPY n + 1 for n words.
 
     The host shares the device's read port; the word that the device has read is kept aside for that

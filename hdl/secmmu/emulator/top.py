@@ -15,7 +15,7 @@ from secmmu.emulator.endpoint import Endpoint
 from secmmu.emulator.memory import AxiMemory
 from secmmu.emulator.monitor import ExclusiveMonitor, ExclusiveSignature
 from secmmu.emulator.observe import Collector, EventSignature
-from secmmu.emulator.ram import BlockRam, ReadSignature, SimulationRam, WriteSignature
+from secmmu.emulator.ram import OnChipRam, ReadSignature, SimulationRam, WriteSignature
 from secmmu.emulator.registers import Registers
 from secmmu.emulator.sanitizer import Sanitizer
 from secmmu.layouts import (
@@ -288,7 +288,7 @@ class Emulator(wiring.Component):
         ram = (
             SimulationRam(config.memory_bytes)
             if config.external_memory
-            else BlockRam(config.memory_bytes)
+            else OnChipRam(config.memory_bytes)
         )
         mmu = Secmmu(config.mmu) if self._mmu is None else self._mmu
         run = Signal()

@@ -9,7 +9,7 @@ from amaranth.sim import Simulator
 
 from secmmu.emulator.memory import AxiMemory
 from secmmu.emulator.monitor import ExclusiveMonitor
-from secmmu.emulator.ram import BlockRam, HostOp
+from secmmu.emulator.ram import HostOp, OnChipRam
 from secmmu.layouts import Response
 
 BYTES = 64 << 10
@@ -24,7 +24,7 @@ class Bench:
         self.memory = AxiMemory(
             id_bits=2, asid_bits=2, memory_bytes=BYTES, walk_bits=2, walk_writes=True
         )
-        self.ram = BlockRam(BYTES)
+        self.ram = OnChipRam(BYTES)
         self.monitor = ExclusiveMonitor(id_bits=2, address_bits=self.ram.address_bits)
 
     def module(self) -> Module:

@@ -13,7 +13,7 @@ from secmmu.axi import Burst
 from secmmu.emulator.bursts import jitter_cycles, next_address
 from secmmu.emulator.channels import BURST_QUEUE
 from secmmu.emulator.memory import AxiMemory
-from secmmu.emulator.ram import BlockRam
+from secmmu.emulator.ram import OnChipRam
 from secmmu.layouts import Response
 
 BYTES = 64 << 10
@@ -25,7 +25,7 @@ class Bench:
 
     def __init__(self, **timing: int) -> None:
         self.memory = AxiMemory(id_bits=4, asid_bits=4, memory_bytes=BYTES)
-        self.ram = BlockRam(BYTES)
+        self.ram = OnChipRam(BYTES)
         self.timing = {"read_latency": 1, "write_latency": 1} | timing
         self.reads: list[tuple[int, int, int, int, int]] = []
         self.walks: list[tuple[int, int]] = []
