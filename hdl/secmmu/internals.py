@@ -10,7 +10,7 @@ from amaranth.lib.wiring import In, Out
 
 from secmmu.config import SecmmuConfig
 from secmmu.layouts import PPN_BITS, VA_BITS, WORD_BITS
-from secmmu.page_numbers import pieces
+from secmmu.page_numbers import free_bits
 
 __all__ = [
     "GRAIN_BITS",
@@ -270,7 +270,7 @@ class LookupSignature(wiring.Signature):
                 "group": Out(GROUP_BITS),
                 "hit": In(1),
                 "entry": In(EntryLayout(config)),
-                "free": In(len(pieces(config.vpn_bits)) - 1),
+                "free": In(free_bits(config.vpn_bits)),
                 "dies": In(1),
             }
         )

@@ -9,6 +9,7 @@ from secmmu.layouts import GRAIN_SHIFTS, PPN_BITS, VPN_BITS
 
 __all__ = [
     "below",
+    "free_bits",
     "free_mask",
     "free_pieces",
     "is_canonical",
@@ -57,9 +58,14 @@ def pieces(width: int) -> list[slice]:
     return [slice(low, high) for low, high in itertools.pairwise(bounds)]
 
 
+def free_bits(width: int) -> int:
+    """Return the width of :func:`free_pieces`: one bit for each piece but the last, which no span leaves free."""
+    return len(pieces(width)) - 1
+
+
 def free_pieces(grain: Value, width: int) -> Value:
-    """Return which :func:`pieces` a span of ``grain`` leaves free; the last one it never does, and has no bit."""
-    return Cat(grain > piece for piece in range(len(pieces(width)) - 1))
+    """Return which :func:`pieces` a span of ``grain`` leaves free, :func:`free_bits` wide."""
+    return Cat(grain > piece for piece in range(free_bits(width)))
 
 
 def free_mask(free: Value, width: int) -> Value:

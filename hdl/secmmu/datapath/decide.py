@@ -20,12 +20,11 @@ from secmmu.internals import (
     Outcome,
     WalkAnswerLayout,
 )
-from secmmu.page_numbers import free_pieces, pieces
+from secmmu.page_numbers import free_bits, free_pieces
 
 __all__ = ["Decide"]
 
 PATIENCE_BITS = 4
-READ, WRITE = 0, 1
 
 
 class Decide(wiring.Component):
@@ -120,7 +119,7 @@ class Decide(wiring.Component):
                 "hit": In(1),
                 "dies": In(1),
                 "entry": In(EntryLayout(config)),
-                "entry_free": In(len(pieces(config.vpn_bits)) - 1),
+                "entry_free": In(free_bits(config.vpn_bits)),
                 "answered_place": In(AnswerSignature(config)),
                 "answered": In(1),
                 "answer": In(WalkAnswerLayout(config)),
@@ -140,7 +139,7 @@ class Decide(wiring.Component):
                 "flight": Out(FlightLayout(config)),
                 "begin": Out(1),
                 "chosen": Out(EntryLayout(config)),
-                "free": Out(len(pieces(config.vpn_bits)) - 1),
+                "free": Out(free_bits(config.vpn_bits)),
                 "decision": Out(DecisionLayout(config)),
                 "first_hit": Out(1),
                 "first_miss": Out(1),

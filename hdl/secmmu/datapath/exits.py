@@ -117,7 +117,7 @@ class Exits(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the memory and the three ways out."""
         m = Module()
-        told, memory = self._tell(m)
+        told = self._tell(m)
         # One sort has its turn in each cycle, so that none of them waits to know of another. Where nobody is due it is
         # always the first: what happens must not depend on how long nothing did.
         reports, refusals = self._due_reports(), [self._due_refusals(at) for at in (READ, WRITE)]
@@ -125,7 +125,7 @@ class Exits(wiring.Component):
         m.d.sync += turn.eq(Mux(Cat(reports, *refusals).any(), turn.rotate_left(1), 1))
         report, picked = self._pick(m, "report", reports, turn[0] & ~self.fault.valid)
         m.d.comb += self.reports.eq(report)
-        self._report(m, report, picked, told)
+        self._report(m, report, picked, told.shown)
         picks = [report]
         for at, name, out in (
             (READ, "read", self.read_refusal),
@@ -133,17 +133,17 @@ class Exits(wiring.Component):
         ):
             may = turn[1 + at] & ~out.valid
             pick, picked = self._pick(m, name, refusals[at], may)
-            self._refuse(m, pick, picked, told, at)
+            self._refuse(m, pick, picked, told.shown, at)
             picks.append(pick)
         m.d.comb += [
             self.refuses.eq(picks[1] | picks[2]),
-            memory.read_place.eq(encoded(picks[0] | picks[1] | picks[2])),
+            told.read_place.eq(encoded(picks[0] | picks[1] | picks[2])),
         ]
         self._resume(m)
         return m
 
-    def _tell(self, m: Module) -> tuple[data.View, BlockRam]:
-        """Build the memory; return what it tells of whom was picked in the cycle before."""
+    def _tell(self, m: Module) -> BlockRam:
+        """Build the memory; return it: it shows what is told of whom was picked in the cycle before."""
         m.submodules.told = told = BlockRam(ToldLayout(self.config), depth=self.config.waiters)
         access, item = self.last.flight.access, told.item
         m.d.comb += [
@@ -158,7 +158,7 @@ class Exits(wiring.Component):
             item.write.eq(self.last.flight.write),
             item.epoch.eq(self.epoch),
         ]
-        return told.shown, told
+        return told
 
     def _pick(self, m: Module, name: str, due: Value, may: Value) -> tuple[Signal, Signal]:
         """Pick one of ``due`` if that ``may`` be; return who is picked, and whether somebody was in the cycle before."""

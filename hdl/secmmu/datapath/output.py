@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from secmmu.config import SecmmuConfig
 from secmmu.internals import AccessLayout
 from secmmu.layouts import PA_BITS, PAGE_BITS, PPN_BITS
-from secmmu.page_numbers import free_mask, pieces
+from secmmu.page_numbers import free_bits, free_mask
 
 __all__ = ["Output"]
 
@@ -52,7 +52,7 @@ class Output(wiring.Component):
                 "load": In(1),
                 "access": In(AccessLayout(config)),
                 "ppn": In(PPN_BITS),
-                "span": In(len(pieces(config.vpn_bits)) - 1),
+                "span": In(free_bits(config.vpn_bits)),
                 "valid": Out(1),
                 "held": Out(AccessLayout(config)),
                 "held_pa": Out(PA_BITS),

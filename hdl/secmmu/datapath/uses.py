@@ -8,7 +8,7 @@ from secmmu.config import SecmmuConfig
 from secmmu.datapath.use_order import UseOrder, oldest_layout, position_bits, slot_bits
 from secmmu.internals import GROUP_BITS, EndSignature, KillLayout, TranslationLayout
 from secmmu.kills import killed_asid
-from secmmu.page_numbers import below, free_mask, pieces, spans
+from secmmu.page_numbers import below, free_bits, free_mask, spans
 from secmmu.picks import chosen, encoded, lowest
 from secmmu.registers.registers import FenceLayout
 
@@ -55,7 +55,7 @@ class KeyLayout(data.StructLayout):
             {
                 "vpn": config.vpn_bits,
                 "last": config.vpn_bits,
-                "free": len(pieces(config.vpn_bits)) - 1,
+                "free": free_bits(config.vpn_bits),
                 "asid": config.asid_bits,
                 "group": GROUP_BITS,
             }
@@ -172,7 +172,7 @@ class Uses(wiring.Component):
                 "followed": Out(FollowedLayout(config)),
                 "begin": In(1),
                 "translation": In(TranslationLayout(config)),
-                "free": In(len(pieces(config.vpn_bits)) - 1),
+                "free": In(free_bits(config.vpn_bits)),
                 "id": In(config.id_bits),
                 "len": In(8),
                 "slot": Out(slot_bits(config)),

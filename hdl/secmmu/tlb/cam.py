@@ -13,8 +13,8 @@ from secmmu.internals import (
     LookupSignature,
     YoungSignature,
 )
-from secmmu.page_numbers import below, free_pieces, pieces, spans
-from secmmu.picks import encoded
+from secmmu.page_numbers import below, free_bits, free_pieces, spans
+from secmmu.picks import chosen, encoded
 
 __all__ = ["Cam"]
 
@@ -40,7 +40,7 @@ class TagLayout(data.StructLayout):
                 "group": GROUP_BITS,
                 "first": config.vpn_bits,
                 "last": config.vpn_bits,
-                "free": len(pieces(config.vpn_bits)) - 1,
+                "free": free_bits(config.vpn_bits),
             }
         )
 
@@ -294,7 +294,7 @@ class Cam(wiring.Component):
     def _freed(self, found: Signal) -> Value:
         """Return the pieces that the span of an entry leaves free."""
         return Cat(
-            (found & Cat(tag.free[piece] for tag in self.tags)).any()
+            chosen(found, Cat(tag.free[piece] for tag in self.tags))
             for piece in range(len(self.lookup.free))
         )
 
