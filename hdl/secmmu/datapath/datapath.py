@@ -379,7 +379,6 @@ class Datapath(wiring.Component):
             back.outstanding.eq(uses.write_outstanding),
             back.spoiled.eq(buffer.spoiled),
             back.spoiled_position.eq(buffer.spoiled_position),
-            buffer.spoil_taken.eq(back.spoil_taken),
             back.memory.valid.eq(memory.bvalid),
             memory.bready.eq(back.memory.ready),
             device.bvalid.eq(back.device.valid),

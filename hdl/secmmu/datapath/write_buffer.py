@@ -124,7 +124,7 @@ class WriteBuffer(wiring.Component):
         A refused write, whose data is to be lost; taken when it is.
     broken, busy_next : In(use_slots + 1)
         Use slots whose writes are to be ended; slots still in use after this cycle.
-    spoiled : Out(1), spoiled_position : Out, spoil_taken : In(1)
+    spoiled : Out(1), spoiled_position : Out
         A write was ended: its answer must be an error.
     swallowed : Out(stream of its id)
         What the device still gave of an ended write has come to its end: it may be answered.
@@ -146,7 +146,6 @@ class WriteBuffer(wiring.Component):
     busy_next: Signal
     spoiled: Signal
     spoiled_position: Signal
-    spoil_taken: Signal
     swallowed: stream.Interface
     device: stream.Interface
     memory: stream.Interface
@@ -168,7 +167,6 @@ class WriteBuffer(wiring.Component):
                 "busy_next": In(config.use_slots + 1),
                 "spoiled": Out(1),
                 "spoiled_position": Out(position_bits(config)),
-                "spoil_taken": In(1),
                 "swallowed": Out(stream.Signature(config.id_bits)),
                 "device": In(stream.Signature(WriteBeatLayout())),
                 "memory": Out(stream.Signature(WriteBeatLayout())),
@@ -382,6 +380,6 @@ class WriteBuffer(wiring.Component):
             m.d.sync += sent.eq(sent_next)
             with m.If(direct & cuts & (~out.valid | out.ready)):
                 m.d.sync += cutting.eq(1)
-        with m.If(self.spoiled & self.spoil_taken):
+        with m.If(self.spoiled):
             m.d.sync += marked.eq(1)
         return ended

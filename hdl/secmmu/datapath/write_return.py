@@ -31,7 +31,7 @@ class WriteReturn(wiring.Component):
     -------
     begin : In(1), position : In
         A write was presented first in this cycle; what names it.
-    spoiled : In(1), spoiled_position : In, spoil_taken : Out(1)
+    spoiled : In(1), spoiled_position : In
         A write was ended; this is noted.
     swallowed : In(stream of an id)
         The data of an ended write has come to its end.
@@ -51,7 +51,6 @@ class WriteReturn(wiring.Component):
     position: Signal
     spoiled: Signal
     spoiled_position: Signal
-    spoil_taken: Signal
     swallowed: stream.Interface
     memory: stream.Interface
     device: stream.Interface
@@ -69,7 +68,6 @@ class WriteReturn(wiring.Component):
                 "position": In(position),
                 "spoiled": In(1),
                 "spoiled_position": In(position),
-                "spoil_taken": Out(1),
                 "swallowed": In(stream.Signature(config.id_bits)),
                 "memory": In(stream.Signature(WriteResponseLayout(config))),
                 "device": Out(stream.Signature(WriteResponseLayout(config))),
@@ -182,13 +180,10 @@ class WriteReturn(wiring.Component):
         marks = Signal(depth << config.id_bits)
         marked = Signal(1 << config.id_bits)
         m.d.comb += [
-            self.spoil_taken.eq(self.spoiled),
-            *(
-                marked[i].eq(
-                    Cat(marks[i * depth + at] & (self.oldest[i] == at) for at in range(depth)).any()
-                )
-                for i in range(1 << config.id_bits)
-            ),
+            marked[i].eq(
+                Cat(marks[i * depth + at] & (self.oldest[i] == at) for at in range(depth)).any()
+            )
+            for i in range(1 << config.id_bits)
         ]
         for place, mark in enumerate(marks):
             with m.If(self.spoiled & (self.spoiled_position == place)):
