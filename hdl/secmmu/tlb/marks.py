@@ -24,7 +24,7 @@ class Marks(wiring.Component):
     Members
     -------
     hit : In(tlb_ways), hit_set : In
-        The way that hits in this cycle.
+        The way that hits in this cycle: it is marked in the next.
     index : In, used : Out(tlb_ways), recent : Out(tlb_ways)
         A set, and the bits of its ways, in the same cycle.
     forget : In(tlb_ways)
@@ -58,14 +58,17 @@ class Marks(wiring.Component):
     def elaborate(self, platform: object) -> Module:
         """Build the three memories."""
         m = Module()
-        self._keep_used(m)
-        self._keep_recent(m)
+        hit, hit_set = Signal.like(self.hit), Signal.like(self.hit_set)
+        # That an access goes on is known late in a cycle.
+        m.d.sync += [hit.eq(self.hit), hit_set.eq(self.hit_set)]
+        self._keep_used(m, hit, hit_set)
+        self._keep_recent(m, hit, hit_set)
         return m
 
     def _memory(self) -> memory.Memory:
         return memory.Memory(shape=self.config.tlb_ways, depth=self.config.tlb_sets, init=[])
 
-    def _keep_used(self, m: Module) -> None:
+    def _keep_used(self, m: Module, hit: Signal, hit_set: Signal) -> None:
         m.submodules.seen = seen = self._memory()
         m.submodules.told = told = self._memory()
         seen_here, seen_hit = seen.read_port(domain="comb"), seen.read_port(domain="comb")
@@ -80,27 +83,27 @@ class Marks(wiring.Component):
             told_writer.data.eq(
                 (told_here.data & ~self.forget) | (seen_here.data & self.forget),
             ),
-            seen_hit.addr.eq(self.hit_set),
-            told_hit.addr.eq(self.hit_set),
-            seen_writer.addr.eq(self.hit_set),
-            seen_writer.en.eq(self.hit.any()),
-            seen_writer.data.eq((seen_hit.data & ~self.hit) | (~told_hit.data & self.hit)),
+            seen_hit.addr.eq(hit_set),
+            told_hit.addr.eq(hit_set),
+            seen_writer.addr.eq(hit_set),
+            seen_writer.en.eq(hit.any()),
+            seen_writer.data.eq((seen_hit.data & ~hit) | (~told_hit.data & hit)),
         ]
 
-    def _keep_recent(self, m: Module) -> None:
+    def _keep_recent(self, m: Module, hit: Signal, hit_set: Signal) -> None:
         m.submodules.lately = lately = self._memory()
         m.submodules.duel = duel = Duel(self.config.set_bits)
-        here, hit = lately.read_port(domain="comb"), lately.read_port(domain="comb")
+        here, there = lately.read_port(domain="comb"), lately.read_port(domain="comb")
         writer = lately.write_port()
         m.d.comb += [
             here.addr.eq(self.index),
-            hit.addr.eq(self.hit_set),
+            there.addr.eq(hit_set),
             self.recent.eq(here.data),
             duel.index.eq(self.index),
             duel.fills.eq(self.written.any()),
-            writer.addr.eq(self.hit_set),
-            writer.en.eq(self.hit.any()),
-            writer.data.eq(touched(hit.data, self.hit)),
+            writer.addr.eq(hit_set),
+            writer.en.eq(hit.any()),
+            writer.data.eq(touched(there.data, hit)),
         ]
         with m.If(duel.fills):
             m.d.comb += [

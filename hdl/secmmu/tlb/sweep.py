@@ -106,6 +106,8 @@ class Filters(wiring.Component):
         It is read in this cycle.
     tags : In(RowLayout), row : In, matched : Out
         A row that was read, and which of its tags some filter overlaps, in the same cycle.
+    asks : In(1)
+        That row is read for a question that came two cycles ago: the invalidation that came since is not counted.
     asid, group, vpn : In, masks : Out(SharingLayout)
         An access, and whether some filter overlaps an entry that serves it, in the same cycle.
     overflowed : Out(1)
@@ -119,6 +121,7 @@ class Filters(wiring.Component):
     tags: data.View
     row: Signal
     matched: Signal
+    asks: Signal
     asid: Signal
     group: Signal
     vpn: Signal
@@ -137,6 +140,7 @@ class Filters(wiring.Component):
                 "tags": In(RowLayout(config)),
                 "row": In(row_bits),
                 "matched": Out(lanes_of(config) * config.tlb_ways),
+                "asks": In(1),
                 "asid": In(config.asid_bits),
                 "group": In(GROUP_BITS),
                 "vpn": In(config.vpn_bits),
@@ -162,7 +166,7 @@ class Filters(wiring.Component):
         m.d.comb += self.wanted.eq(active.any())
         with m.If(self.step):
             m.d.sync += self.pointer.eq(self.pointer + 1)
-        self._install(m, filters, active)
+        new = self._install(m, filters, active)
         within = [
             busy & ~below(self.vpn, row.first) & ~below(row.last, self.vpn)
             for row, busy in zip(filters, active, strict=True)
@@ -173,13 +177,17 @@ class Filters(wiring.Component):
                 for row in filters
             ]
             m.d.comb += mask.eq((Cat(within) & Cat(names)).any())
+        counted = active & ~Mux(self.asks, new, 0)
         for lane in range(lanes_of(config)):
-            self._compare(m, filters, active, lane)
+            self._compare(m, filters, counted, lane)
         return m
 
-    def _install(self, m: Module, filters: list[data.View], active: Value) -> None:
-        """Take a filter for the invalidation of this cycle, and let the others go on."""
-        kill = self.kill
+    def _install(self, m: Module, filters: list[data.View], active: Value) -> Signal:
+        """Take a filter for the invalidation of this cycle, and let the others go on.
+
+        Return the filter that was taken in the cycle before for what no filter said until then.
+        """
+        kill, new = self.kill, Signal(len(filters))
         coming, same, taken = Signal(), Signal(len(filters)), Signal(len(filters))
         free = lowest(m, ~active)
         m.d.comb += [
@@ -188,6 +196,8 @@ class Filters(wiring.Component):
             taken.eq(Mux(same.any(), lowest(m, same), free)),
             self.overflowed.eq(coming & ~same.any() & active.all()),
         ]
+        # The last filter no longer says what it said when it becomes one of everything, and counts as new.
+        m.d.sync += new.eq(Mux(coming & ~same.any(), Cat(free[:-1], free[-1] | active.all()), 0))
         for i, row in enumerate(filters):
             with m.If(self.step & active[i]):
                 m.d.sync += row.left.eq(row.left - 1)
@@ -209,9 +219,10 @@ class Filters(wiring.Component):
                 filters[-1].first.eq(0),
                 filters[-1].last.eq(-1),
             ]
+        return new
 
-    def _compare(self, m: Module, filters: list[data.View], active: Value, lane: int) -> None:
-        """Compare the tags of one lane with all filters."""
+    def _compare(self, m: Module, filters: list[data.View], counted: Value, lane: int) -> None:
+        """Compare the tags of one lane with the filters that count."""
         config = self.config
         ways, bits = config.tlb_ways, config.set_bits
         index = Cat(Const(lane, bits - len(self.row)), self.row)
@@ -231,7 +242,7 @@ class Filters(wiring.Component):
                 & _names(row, asid=tag.asid, group=tag.group, shared=tag.shared)
                 & ~below(Cat(above, tag.page), Cat(Const(1, 1), row.first[bits:]))
                 & ~below(Cat(Const(0, 1), row.last[bits:]), Cat(~under, tag.page))
-                for (above, under), row, busy in zip(within, filters, active, strict=True)
+                for (above, under), row, busy in zip(within, filters, counted, strict=True)
             ]
             m.d.comb += self.matched[lane * ways + way].eq(Cat(hits).any())
 

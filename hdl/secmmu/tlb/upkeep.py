@@ -177,6 +177,7 @@ class Upkeep(wiring.Component):
             filters.kill.eq(self.kill),
             filters.tags.eq(tags),
             filters.row.eq(self.row_of(stages[1].vpn)),
+            filters.asks.eq(stages[1].asks),
             filters.asid.eq(self.asid),
             filters.group.eq(self.group),
             filters.vpn.eq(self.vpn),
@@ -184,10 +185,8 @@ class Upkeep(wiring.Component):
             self.masks.shared.eq(masks.shared | Cat(shared for _, shared in hidden).any()),
             self.overflowed.eq(filters.overflowed),
         ]
-        # A question is not about what is dead and not yet swept; a filter that came behind it counts as later.
-        behind = Signal()
-        m.d.sync += behind.eq(self.kill.valid & ~self.kill.page)
-        dead = Mux(stages[1].asks & ~behind, filters.matched, 0)
+        # A question is not about what is dead and not yet swept.
+        dead = Mux(stages[1].asks, filters.matched, 0)
         m.d.sync += self.matched.eq(Mux(stages[1].sweeps, filters.matched, found & ~dead))
         return m
 

@@ -228,6 +228,26 @@ def test_no_question_is_about_the_dead(config: SecmmuConfig, behind: int) -> Non
 
 
 @EACH
+@pytest.mark.parametrize("behind", range(4))
+def test_the_dead_are_not_told_of_beside_another_invalidation(
+    config: SecmmuConfig, behind: int
+) -> None:
+    """What the sweep has not yet reached is dead to a question, whatever comes right after the question."""
+
+    async def bench(it: TlbBench) -> None:
+        await it.put(Entry(3, 1))
+        assert await it.look_up(1, 3) == 1
+        await it.cycle(kill=Kill(2, 3))
+        await it.cycle(ask=(1, 3))
+        await it.idle(behind)
+        await it.cycle(kill=Kill(0, TOP, asid=3))
+        await it.idle(4)
+        assert it.answers == [0]
+
+    run(bench, config)
+
+
+@EACH
 def test_a_fill_takes_the_place_of_what_the_same_access_would_match(config: SecmmuConfig) -> None:
     """Also what another asid of the group filled, when either is global."""
 
