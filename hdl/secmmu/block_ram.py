@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Module, Signal, Value
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -14,6 +14,7 @@ class BlockRam(wiring.Component):
 
     Whoever reads sees to it that what is read and used is not written in the same cycle. Synthesis then needs no
     comparison and no multiplexer around the RAM, which it would put there to give the old value as simulation does.
+    Where ``observe`` is set, such a read shows the complement of the old value, so that whoever uses it is found out.
 
     Parameters
     ----------
@@ -21,6 +22,8 @@ class BlockRam(wiring.Component):
         An item.
     depth : int
         Items that it holds.
+    observe : bool
+        As in the configuration.
 
     Members
     -------
@@ -37,9 +40,10 @@ class BlockRam(wiring.Component):
     read_place: Signal
     shown: data.View
 
-    def __init__(self, layout: data.StructLayout, *, depth: int) -> None:
+    def __init__(self, layout: data.StructLayout, *, depth: int, observe: bool) -> None:
         self._layout = layout
         self._depth = depth
+        self._observe = observe
         place = range(depth)
         super().__init__(
             {
@@ -71,6 +75,10 @@ class BlockRam(wiring.Component):
         ]
         shown = Signal(self._layout, reset_less=True)
         m.d.comb += self.shown.eq(shown)
+        given: Value = reader.data.as_value()
+        if self._observe:
+            collides = self.write & (self.write_place == self.read_place)
+            given ^= collides.replicate(len(given))
         with m.If(self.read):
-            m.d.sync += shown.eq(reader.data)
+            m.d.sync += shown.eq(given)
         return m

@@ -1,14 +1,17 @@
-"""Block RAM: what is written is shown from the cycle after its reading on, until the next."""
+"""Block RAM: what is written is shown from the cycle after its reading on, until the next; not what is being written."""
 
+import pytest
 from amaranth.lib import data
 from amaranth.sim import Simulator, SimulatorContext
 
 from secmmu.block_ram import BlockRam
 
+NUMBER = data.StructLayout({"number": 8})
+
 
 def test_an_item_is_shown_until_the_next_is_read() -> None:
     """Writes elsewhere, or to the same place afterwards, do not change what is shown."""
-    ram = BlockRam(data.StructLayout({"number": 8}), depth=5)
+    ram = BlockRam(NUMBER, depth=5, observe=True)
 
     async def write(ctx: SimulatorContext, place: int, number: int) -> None:
         ctx.set(ram.write, 1)
@@ -33,6 +36,29 @@ def test_an_item_is_shown_until_the_next_is_read() -> None:
         await write(ctx, 2, 98)
         assert ctx.get(ram.shown.number) == 12
         assert [await read(ctx, place) for place in (1, 2)] == [99, 98]
+
+    simulator = Simulator(ram)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+
+
+@pytest.mark.parametrize("place", [1, 2])
+def test_a_read_beside_a_write_of_the_same_place_shows_nothing_that_was_written(place: int) -> None:
+    """So that a test sees whoever uses it; elsewhere the write is not felt."""
+    ram = BlockRam(NUMBER, depth=5, observe=True)
+
+    async def bench(ctx: SimulatorContext) -> None:
+        ctx.set(ram.write, 1)
+        ctx.set(ram.write_place, 1)
+        ctx.set(ram.item, {"number": 0x12})
+        await ctx.tick()
+        ctx.set(ram.item, {"number": 0x34})
+        ctx.set(ram.read, 1)
+        ctx.set(ram.read_place, place)
+        await ctx.tick()
+        shown = ctx.get(ram.shown.number)
+        assert shown == (0xFF ^ 0x12 if place == 1 else 0)
 
     simulator = Simulator(ram)
     simulator.add_clock(1e-6)

@@ -144,7 +144,9 @@ class Exits(wiring.Component):
 
     def _tell(self, m: Module) -> BlockRam:
         """Build the memory; return it: it shows what is told of whom was picked in the cycle before."""
-        m.submodules.told = told = BlockRam(ToldLayout(self.config), depth=self.config.waiters)
+        m.submodules.told = told = BlockRam(
+            ToldLayout(self.config), depth=self.config.waiters, observe=self.config.observe
+        )
         access, item = self.last.flight.access, told.item
         m.d.comb += [
             # Also where nobody comes to stay: the place is free then.

@@ -94,7 +94,9 @@ class Stash(wiring.Component):
         place = Signal(exact_log2(config.write_beats))
         # A cycle ahead: what is reserved is free for longer than that.
         next_free = chosen_ahead(m, ~used, self.put)
-        m.submodules.beats = beats = BlockRam(WriteBeatLayout(), depth=config.write_beats)
+        m.submodules.beats = beats = BlockRam(
+            WriteBeatLayout(), depth=config.write_beats, observe=config.observe
+        )
         # Which beat is the last must be known sooner than block RAM tells.
         m.submodules.lasts = lasts = memory.Memory(shape=1, depth=config.write_beats, init=[])
         m.submodules.links = links = memory.Memory(

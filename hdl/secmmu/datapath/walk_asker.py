@@ -81,7 +81,9 @@ class WalkAsker(wiring.Component):
         """Build the memory, the fetching and the request."""
         m = Module()
         config, request = self.config, self.request
-        m.submodules.wanted = wanted = BlockRam(WalkRequestLayout(config), depth=config.waiters)
+        m.submodules.wanted = wanted = BlockRam(
+            WalkRequestLayout(config), depth=config.waiters, observe=config.observe
+        )
         fresh = Signal(WalkRequestLayout(config))
         flight: data.View[FlightLayout] = self.last.flight
         fetched = Signal()

@@ -1,10 +1,11 @@
 """Software-filled entries, and the log of invalidations that tells which of them come too late."""
 
 from amaranth.hdl import Const, Module, Mux, Signal, Value
-from amaranth.lib import data, memory, stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import ceil_log2
 
+from secmmu.block_ram import BlockRam
 from secmmu.config import SecmmuConfig
 from secmmu.internals import (
     GROUP_BITS,
@@ -205,20 +206,17 @@ class Dropin(wiring.Component):
     def _log(self, m: Module, index: Value) -> data.View:
         """Keep the last commands in block RAM; return the one that had this number in the cycle before."""
         config = self.config
-        m.submodules.log = log = memory.Memory(
-            shape=KillLayout(config),
-            depth=1 << self.index_bits,
-            init=[],
-            attrs={"ram_style": "block"},
+        m.submodules.log = log = BlockRam(
+            KillLayout(config), depth=1 << self.index_bits, observe=config.observe
         )
-        reader, writer = log.read_port(), log.write_port()
         tail = Signal(self.index_bits)
         with m.If(self.applied):
             m.d.sync += tail.eq(tail + 1)
         m.d.comb += [
-            writer.en.eq(self.applied),
-            writer.addr.eq(tail),
-            writer.data.eq(self.kill),
-            reader.addr.eq(index),
+            log.write.eq(self.applied),
+            log.write_place.eq(tail),
+            log.item.eq(self.kill),
+            log.read.eq(1),
+            log.read_place.eq(index),
         ]
-        return reader.data
+        return log.shown

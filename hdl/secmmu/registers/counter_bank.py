@@ -8,6 +8,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, Value, signed
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In, Out
 
+from secmmu.block_ram import BlockRam
 from secmmu.csr import BUCKETS
 from secmmu.layouts import WORD_BITS
 from secmmu.registers.counters import (
@@ -42,6 +43,8 @@ class CounterBank(wiring.Component):
         Of the counters, each an identifier; at least 4.
     histograms : sequence of str
         Of the histograms, each an identifier.
+    observe : bool
+        As in the configuration.
 
     Members
     -------
@@ -69,8 +72,11 @@ class CounterBank(wiring.Component):
     busy: Signal
     happening: Signal
 
-    def __init__(self, names: Sequence[str], histograms: Sequence[str] = ()) -> None:
+    def __init__(
+        self, names: Sequence[str], histograms: Sequence[str] = (), *, observe: bool
+    ) -> None:
         self._names = names
+        self._observe = observe
         self._histograms = histograms
         self._round = self.place(len(histograms))
         super().__init__(
@@ -162,13 +168,14 @@ class CounterBank(wiring.Component):
         """Add to the word of the counter visited how far its code has gone since; return the sum when it is there."""
         bits = len(code)
         layout = data.StructLayout({"count": WORD_BITS, "place": bits})
-        m.submodules.words = words = memory.Memory(
-            shape=layout, depth=1 << len(pointer), init=[], attrs={"ram_style": "block"}
+        # A word is written ``ANSWER_CYCLES`` after it was read, and read again a round later: that is longer.
+        m.submodules.words = words = BlockRam(
+            layout, depth=1 << len(pointer), observe=self._observe
         )
         m.submodules.places = places = memory.Memory(
             shape=bits, depth=1 << bits, init=ordinals(bits), attrs={"rom_style": "block"}
         )
-        reader, writer, look = words.read_port(), words.write_port(), places.read_port()
+        look = places.read_port()
         going = Signal(ANSWER_CYCLES)
         which = [Signal.like(pointer, name=f"which{stage}") for stage in range(ANSWER_CYCLES)]
         # Without a reset the flip-flops have theirs left for ``clearing``.
@@ -182,25 +189,26 @@ class CounterBank(wiring.Component):
         ahead = Signal(signed(bits + 1))
         steps = Signal(bits)
         m.d.comb += [
-            reader.addr.eq(pointer),
+            words.read.eq(1),
+            words.read_place.eq(pointer),
             look.addr.eq(visited),
-            writer.en.eq(going[-1]),
-            writer.addr.eq(which[-1]),
+            words.write.eq(going[-1]),
+            words.write_place.eq(which[-1]),
         ]
         m.d.sync += [
             going.eq(Cat(visits, going[:-1])),
             Cat(which).eq(Cat(pointer, *which[:-1])),
             visited.eq(code),
             clearing.eq(fresh),
-            counts[0].eq(Mux(clearing, 0, reader.data.count)),
-            before[0].eq(Mux(clearing, 0, reader.data.place)),
+            counts[0].eq(Mux(clearing, 0, words.shown.count)),
+            before[0].eq(Mux(clearing, 0, words.shown.place)),
             Cat(counts[1:]).eq(Cat(counts[:-1])),
             before[1].eq(before[0]),
             Cat(now).eq(Cat(look.data, *now[:-1])),
             # Modulo the length of the sequence, one less than a power of two.
             ahead.eq(now[0] - before[1]),
             steps.eq(ahead[:-1] - ahead[-1]),
-            writer.data.count.eq(counts[-1] + steps),
-            writer.data.place.eq(now[-1]),
+            words.item.count.eq(counts[-1] + steps),
+            words.item.place.eq(now[-1]),
         ]
-        return writer.data.count
+        return words.item.count

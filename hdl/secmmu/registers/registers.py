@@ -183,7 +183,9 @@ class Registers(wiring.Component):
         csr = self.csr
         self._address = Signal(ADDRESS_BITS)
         m.submodules.bank = self._bank = CounterBank(
-            [_field(name) for name in COUNTERS], [_last(name) for name in HISTOGRAMS]
+            [_field(name) for name in COUNTERS],
+            [_last(name) for name in HISTOGRAMS],
+            observe=self.config.observe,
         )
         stopped = Signal()
         m.d.sync += [

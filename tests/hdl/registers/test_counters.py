@@ -11,7 +11,7 @@ from secmmu.registers.counter_bank import ANSWER_CYCLES, CounterBank
 from secmmu.registers.counters import code_bits, following, ordinals
 
 NAMES = ("one", "two", "three", "four", "five")
-ROUND = CounterBank(NAMES).place(0)
+ROUND = CounterBank(NAMES, observe=True).place(0)
 
 
 def simulate(dut: Any, testbench: Any) -> None:
@@ -25,7 +25,7 @@ def simulate(dut: Any, testbench: Any) -> None:
 def test_a_read_counts_everything_before_it(seed: int) -> None:
     """Events in every cycle, reads at any time: each answer is what happened until the counter was visited."""
     random = Random(seed)
-    dut = CounterBank(NAMES)
+    dut = CounterBank(NAMES, observe=True)
 
     async def testbench(context: Any) -> None:
         totals = dict.fromkeys(NAMES, 0)
@@ -56,7 +56,7 @@ def test_a_read_counts_everything_before_it(seed: int) -> None:
 
 def test_rests_when_nothing_happens() -> None:
     """Two quiet rounds at most and the pointer rests; an event then is not lost."""
-    dut = CounterBank(NAMES)
+    dut = CounterBank(NAMES, observe=True)
 
     async def testbench(context: Any) -> None:
         for expected in range(1, 4):
@@ -79,7 +79,7 @@ def test_rests_when_nothing_happens() -> None:
 @pytest.mark.parametrize("rested", [False, True])
 def test_an_event_in_every_cycle_is_counted(rested: bool) -> None:
     """Of every counter, from the first cycle after a reset on, or from the end of a rest."""
-    dut = CounterBank(NAMES)
+    dut = CounterBank(NAMES, observe=True)
 
     async def testbench(context: Any) -> None:
         if rested:
@@ -103,7 +103,7 @@ def test_an_event_in_every_cycle_is_counted(rested: bool) -> None:
 
 def test_words_of_before_a_reset_do_not_show() -> None:
     """The memory keeps its words over a reset: the first round clears them."""
-    dut = CounterBank(NAMES)
+    dut = CounterBank(NAMES, observe=True)
     reset = Signal()
 
     async def testbench(context: Any) -> None:
@@ -151,7 +151,7 @@ def test_too_many_events_for_a_code_are_refused() -> None:
 
 def test_buckets_are_powers_of_two() -> None:
     """Latencies back to back, the same and different ones, land in the bucket of their logarithm."""
-    dut = CounterBank(NAMES, ["some", "other"])
+    dut = CounterBank(NAMES, ["some", "other"], observe=True)
     random = Random(1)
     latencies = [0, 1, 2, 3, 4, 7, 8, 1 << 14, 1 << 15, (1 << 20) - 1, *[5] * 200]
     latencies += [random.randrange(1, 40) for _ in range(200)]
