@@ -9,6 +9,7 @@ from secmmu.registers.counters import AGE_BITS
 from secmmu.walker.cache import CachedPointerLayout, PlaceLayout
 
 __all__ = [
+    "JudgedLayout",
     "LeafLayout",
     "OwnerLayout",
     "PointerLayout",
@@ -100,17 +101,43 @@ class LeafLayout(data.StructLayout):
         super().__init__(fields | ({"pte": WORD_BITS} if config.observe else {}))
 
 
+class JudgedLayout(data.StructLayout):
+    """An entry that was read and judged: a pointer, a leaf, or neither.
+
+    ``goes``    the walk goes on with the table at ``ppn``
+    ``repeats`` the leaf is to be read once more, exclusively
+    ``stores``  it was: it is to be replaced by ``pte``
+    ``over``    none of these: the walk ends with ``outcome``
+    ``first``   and ``last``: the pages of the leaf
+
+    Parameters
+    ----------
+    config : SecmmuConfig
+        ``levels``.
+    """
+
+    def __init__(self, config: SecmmuConfig) -> None:
+        super().__init__(
+            dict.fromkeys(("goes", "repeats", "stores", "over", "shared", "writable"), 1)
+            | {
+                "ppn": PPN_BITS,
+                "grain": GRAIN_BITS,
+                "first": config.vpn_bits,
+                "last": config.vpn_bits,
+                "outcome": Outcome,
+                "pte": PteLayout(),
+            }
+        )
+
+
 class StepLayout(data.StructLayout):
-    """One step of a walk: its start, with the root in place of the PTE, or an entry that was read and judged.
+    """One step of a walk: its start, with the root in place of the PTE, or an entry as in :class:`JudgedLayout`.
 
     ``at``        the walk, one-hot; none where no step is made
     ``found``     the pointer at ``place`` of the walk cache goes before ``ppn``
-    ``next``      the level of the table to be read next, if the walk ``goes`` on
-    ``repeats``   the leaf is to be read once more, exclusively
-    ``stores``    it was: it is to be replaced by ``pte``
-    ``over``      none of these: the walk ends with ``outcome``
+    ``next``      the level of the table to be read next, if the walk goes on
     ``exclusive`` an exclusive access of this walk is going on
-    ``first``     and ``last``: the pages of the leaf, those of a start the page itself
+    ``first``     and ``last`` of a start are the page itself
 
     Parameters
     ----------
@@ -119,24 +146,16 @@ class StepLayout(data.StructLayout):
     """
 
     def __init__(self, config: SecmmuConfig) -> None:
-        flags = ("valid", "start", "goes", "repeats", "stores", "over", "found", "exclusive")
         super().__init__(
-            dict.fromkeys(flags, 1)
+            dict.fromkeys(("valid", "start", "found", "exclusive"), 1)
+            | {name: field.shape for name, field in JudgedLayout(config)}
             | {
                 "walk": config.walk_bits,
                 "at": config.walks,
                 "owner": OwnerLayout(config),
                 "next": range(config.levels),
-                "shared": 1,
                 "began": AGE_BITS,
                 "place": PlaceLayout(config),
-                "ppn": PPN_BITS,
-                "grain": GRAIN_BITS,
-                "writable": 1,
-                "first": config.vpn_bits,
-                "last": config.vpn_bits,
-                "outcome": Outcome,
-                "pte": PteLayout(),
             }
         )
 

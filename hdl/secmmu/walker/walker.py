@@ -1,11 +1,11 @@
 """The page-table walker: several walks at once, killed by invalidations, joined by those who miss the same page."""
 
-from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.enum import EnumView
 from amaranth.lib.wiring import In, Out
 
-from secmmu.axi import Axi4Signature, Burst
+from secmmu.axi import Axi4Signature
 from secmmu.config import SecmmuConfig
 from secmmu.internals import (
     INDEX_BITS,
@@ -15,28 +15,26 @@ from secmmu.internals import (
     Outcome,
     WalkSignature,
 )
-from secmmu.layouts import PA_BITS, PAGE_BITS, PteLayout, Response
-from secmmu.page_numbers import span_last, span_mask
+from secmmu.layouts import PA_BITS, Response
 from secmmu.picks import chosen, encoded, lowest
 from secmmu.registers.counters import AGE_BITS, LatencyLayout
+from secmmu.walker.bus import drive_bus
 from secmmu.walker.cache import WalkCache
+from secmmu.walker.entry import EntryJudge, failed
 from secmmu.walker.layouts import (
+    JudgedLayout,
     PointerLayout,
     StepLayout,
     WalkEventsLayout,
     WalkRecordLayout,
 )
 from secmmu.walker.notes import WalkNotes
-from secmmu.walker.pte import PteJudge, PteVerdict
 from secmmu.walker.pte_update import PteUpdate
-from secmmu.walker.reads import WalkReads, word_address
+from secmmu.walker.reads import WalkReads
 from secmmu.walker.report import WalkReport
 from secmmu.walker.slot import WalkSlot
 
 __all__ = ["Walker"]
-
-WORD_SIZE = PAGE_BITS - INDEX_BITS
-"""AxSIZE of a PTE."""
 
 
 class Walker(wiring.Component):
@@ -140,7 +138,7 @@ class Walker(wiring.Component):
         self._slots = [WalkSlot(config) for _ in range(config.walks)]
         self._cache = WalkCache(config)
         self._reads = WalkReads(config)
-        self.judge = PteJudge(config)
+        self.entry = EntryJudge(config)
         self._update = PteUpdate(config)
         self._notes = WalkNotes(config)
         self._report = WalkReport(config)
@@ -152,7 +150,7 @@ class Walker(wiring.Component):
         m = Module()
         m.submodules.cache = self._cache
         m.submodules.reads = self._reads
-        m.submodules.judge = self.judge
+        m.submodules.entry = self.entry
         m.submodules.update = self._update
         m.submodules.notes = self._notes
         m.submodules.report = self._report
@@ -177,7 +175,7 @@ class Walker(wiring.Component):
         self._make(m, step, pointer)
         self._answer(m)
         self._offer(m)
-        self._drive_bus(m)
+        drive_bus(m, self.bus, self._reads.read, self._update, svadu=self.config.svadu)
         self._fence(m)
         m.d.comb += self.idle.eq(self._of("settled").all())
         return m
@@ -242,15 +240,24 @@ class Walker(wiring.Component):
     def _load(self, m: Module, step: data.View, begin: Signal) -> None:
         """Choose the step of the next cycle: data that comes now, or else the start of a walk."""
         bus, request, notes, cache = self.bus, self.walk.request.payload, self._notes, self._cache
-        m.d.comb += notes.reader.eq(bus.rid)
+        update, entry = self._update, self.entry
+        m.d.comb += [
+            notes.reader.eq(bus.rid),
+            entry.word.eq(bus.rdata),
+            entry.response.eq(bus.rresp),
+            entry.exclusive.eq(update.locked & (update.walk == bus.rid)),
+            entry.owner.eq(notes.reader_owner),
+            entry.progress.eq(notes.reader_progress),
+        ]
         m.d.sync += [
             step.valid.eq(bus.rvalid | begin.any()),
             step.start.eq(~bus.rvalid),
             step.place.eq(cache.place),
         ]
         with m.If(bus.rvalid):
-            self._judge(m, step)
+            m.d.sync += [step[name].eq(entry.judged[name]) for name, _ in JudgedLayout(self.config)]
             m.d.sync += [
+                step.exclusive.eq(entry.exclusive),
                 step.walk.eq(bus.rid),
                 step.at.eq(Cat(bus.rid == i for i in range(self.config.walks))),
                 step.owner.eq(notes.reader_owner),
@@ -277,46 +284,6 @@ class Walker(wiring.Component):
                 step.first.eq(request.vpn),
                 step.last.eq(request.vpn),
             ]
-
-    def _judge(self, m: Module, step: data.View) -> None:
-        """Judge the entry that comes; it becomes the step of the next cycle."""
-        bus, judge, notes, update = self.bus, self.judge, self._notes, self._update
-        vpn, progress = notes.reader_owner.vpn, notes.reader_progress
-        pte, updated = Signal(PteLayout()), Signal(PteLayout())
-        exclusive, failed, updates = Signal(), Signal(), Signal()
-        outcome = Signal(Outcome)
-        m.d.comb += [
-            pte.eq(bus.rdata),
-            updated.eq(pte),
-            judge.pte.eq(pte),
-            judge.level.eq(progress.level),
-            judge.write.eq(notes.reader_owner.write),
-            exclusive.eq(update.locked & (update.walk == bus.rid)),
-            failed.eq(_failed(bus.rresp) | (exclusive & (bus.rresp == Response.OKAY))),
-            updates.eq(~failed & (judge.verdict == PteVerdict.UPDATE)),
-        ]
-        if self.config.svadu:
-            m.d.comb += [updated.a.eq(1), updated.d.eq(pte.d | notes.reader_owner.write)]
-        with m.If(failed):
-            m.d.comb += outcome.eq(Outcome.ACCESS_FAULT)
-        with m.Elif(judge.verdict == PteVerdict.REFUSED):
-            m.d.comb += outcome.eq(Outcome.PAGE_FAULT)
-        granted = judge.verdict == PteVerdict.GRANTED
-        m.d.sync += [
-            step.goes.eq(~failed & (judge.verdict == PteVerdict.POINTER)),
-            step.repeats.eq(updates & ~exclusive),
-            step.stores.eq(updates & exclusive),
-            step.over.eq(failed | granted | (judge.verdict == PteVerdict.REFUSED)),
-            step.outcome.eq(outcome),
-            step.exclusive.eq(exclusive),
-            step.shared.eq(progress.shared | pte.g),
-            step.ppn.eq(judge.ppn),
-            step.grain.eq(judge.grain),
-            step.writable.eq(updated.w & updated.d),
-            step.first.eq(vpn & ~span_mask(judge.grain)[: len(vpn)]),
-            step.last.eq(span_last(vpn, judge.grain)),
-            step.pte.eq(updated),
-        ]
 
     def _make(self, m: Module, step: data.View, pointer: data.View) -> None:
         """Make a step, or close an update when there is none: read on, update the leaf, or end the walk."""
@@ -416,7 +383,7 @@ class Walker(wiring.Component):
         """Return how the walk ends if it ends now."""
         outcome = Signal(Outcome)
         with m.If(~step.valid):
-            refused = _failed(self._update.response)
+            refused = failed(self._update.response)
             m.d.comb += outcome.eq(Mux(refused, Outcome.ACCESS_FAULT, Outcome.GRANTED))
         with m.Elif(doomed):
             m.d.comb += outcome.eq(Outcome.AGAIN)
@@ -465,39 +432,6 @@ class Walker(wiring.Component):
         mine = Cat(slot.asid == self.asked for slot in self._slots)
         m.d.comb += self.left.eq((mine & self._of("running")).any())
 
-    def _drive_bus(self, m: Module) -> None:
-        bus, read, update = self.bus, self._reads.read, self._update
-        m.d.comb += [
-            bus.arvalid.eq(read.valid),
-            read.ready.eq(bus.arready),
-            bus.arid.eq(read.payload.walk),
-            bus.araddr.eq(word_address(read.payload.word)),
-            bus.aruser.eq(read.payload.word.asid),
-            bus.arlock.eq(read.payload.lock),
-            bus.arsize.eq(WORD_SIZE),
-            bus.arburst.eq(Burst.INCR),
-            bus.rready.eq(1),
-        ]
-        if self.config.svadu:
-            m.d.comb += [
-                bus.awvalid.eq(update.address.valid),
-                update.address.ready.eq(bus.awready),
-                bus.awid.eq(update.walk),
-                bus.awaddr.eq(word_address(update.address.payload)),
-                bus.awuser.eq(update.address.payload.asid),
-                bus.awlock.eq(1),
-                bus.awsize.eq(WORD_SIZE),
-                bus.awburst.eq(Burst.INCR),
-                bus.wvalid.eq(update.beat.valid),
-                update.beat.ready.eq(bus.wready),
-                bus.wdata.eq(update.beat.payload),
-                bus.wstrb.eq(Const(-1, 8)),
-                bus.wlast.eq(1),
-                update.reply.valid.eq(bus.bvalid),
-                update.reply.payload.eq(bus.bresp),
-                bus.bready.eq(update.reply.ready),
-            ]
-
     def _tell(self, m: Module, step: data.View, lost: Value) -> None:
         """Tell the counters and the observer."""
         walk, update, report, events = self.walk, self._update, self._report, self.events
@@ -514,7 +448,7 @@ class Walker(wiring.Component):
             events.walks_killed.eq(report.killed),
             events.walks_joined.eq(taken & ~events.walks),
             events.walk_cache_hits.eq(step.valid & step.found),
-            events.updates.eq(update.release & ~step.valid & ~lost & ~_failed(update.response)),
+            events.updates.eq(update.release & ~step.valid & ~lost & ~failed(update.response)),
             events.updates_lost.eq(lost),
             self.latency.eq(report.latency),
         ]
@@ -528,8 +462,3 @@ class Walker(wiring.Component):
                 self.began.asid.eq(request.asid),
                 self.began.write.eq(request.write),
             ]
-
-
-def _failed(response: Value) -> Value:
-    """Return whether a response is SLVERR or DECERR."""
-    return (response == Response.SLVERR) | (response == Response.DECERR)

@@ -62,10 +62,11 @@ class _EndlessJudge(PteJudge):
 class _HastyWalker(Walker):
     """An invalidation takes back the address that is offered: the fault that the proof of AXI must find."""
 
-    def _drive_bus(self, m: Module) -> None:
-        super()._drive_bus(m)
+    def elaborate(self, platform: object) -> Module:
+        m = super().elaborate(platform)
         with m.If(self.coming.valid):
             m.d.comb += self.bus.arvalid.eq(0)
+        return m
 
 
 _JUDGES = {"user-blind": _UserBlindJudge, "endless": _EndlessJudge}
@@ -95,7 +96,7 @@ class WalkHarness(wiring.Component):
         config = replace(CONFIG, svadu=claim == "axi")
         self.walker = (_HastyWalker if fault == "hasty" else Walker)(config)
         if fault in _JUDGES:
-            self.walker.judge = _JUDGES[fault](config)
+            self.walker.entry.judge = _JUDGES[fault](config)
         super().__init__(
             {
                 "request": In(WalkRequestLayout(CONFIG)),
