@@ -41,6 +41,8 @@ EXPOSED_BY = {
     "host-ignore-range-start": Exposure("press", "I1"),
 }
 RTL_IN_SHORT = "rtl-no-span-compare"
+# With options beside the scenario.
+REPLAYED = ("host-free-on-invalidated", RTL_IN_SHORT)
 SHOWN = re.compile(
     r"^FAILED (I\d+) on (\S+) in cycle (\d+) by (.*?): .*; replay: (shootdown run .*)$"
 )
@@ -87,9 +89,9 @@ def parameter(*values: object, long: bool) -> object:
 def test_a_mutant_fails_its_run_and_the_replay_in_the_same_cycle(
     mutant: str, simulator: str, tmp_path: Path
 ) -> None:
-    """Status 1, at most three violations in full, and a command that shows them again.
+    """Status 1, at most three violations in full, and a command that shows them again: one of each kind is replayed.
 
-    Of the RTL one is replayed. That one is also found by the rules of which entries are there and which are used.
+    That of the RTL is also found by the rules of which entries are there and which are used.
     """
     exposure = EXPOSED_BY[mutant]
     run = shootdown([*words(exposure, simulator), "--mutant", mutant], tmp_path)
@@ -101,7 +103,7 @@ def test_a_mutant_fails_its_run_and_the_replay_in_the_same_cycle(
     assert replay[0] == "shootdown"
     if mutant == RTL_IN_SHORT:
         assert [violation[0] for violation in found] == ["I24", "I18", "I2"]
-    if mutant in HOST_MUTANTS or mutant == RTL_IN_SHORT:
+    if mutant in REPLAYED:
         again = shootdown([*replay[1:], "--out", "again"], tmp_path)
         assert again.returncode == 1, again.stderr
         assert failures(again.stdout) == found

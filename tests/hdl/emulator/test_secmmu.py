@@ -47,7 +47,7 @@ def traffic(random: Random) -> list[list[int]]:
     """Return bursts and invalidations with idle gaps between them."""
     messages = []
     cycle = 0
-    for index in range(5):
+    for index in range(3):
         messages += [
             descriptor(
                 engine=random.randrange(2),

@@ -8,7 +8,7 @@ import pytest
 from secmmu.config import SecmmuConfig
 from tests.hdl.tlb.tlb_model import Entry, Kill, TlbBench, run
 
-SETS, WAYS = 16, 4
+SETS, WAYS = 8, 4
 PAGES = SecmmuConfig(tlb_sets=SETS, tlb_ways=WAYS, large_entries=1)
 ASSOCIATIVE = SecmmuConfig(tlb_sets=0, large_entries=16)
 DIRECT = SecmmuConfig(tlb_sets=2, tlb_ways=1, large_entries=1)

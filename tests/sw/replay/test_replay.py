@@ -167,7 +167,7 @@ def test_all_six_paths_notify(policy):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", [V9, SEED], ids=name_of)
+@pytest.mark.parametrize("policy", [pytest.param(V9, marks=pytest.mark.long), SEED], ids=name_of)
 def test_the_default_trace_notifies_a_hundred_times_on_each_of_the_six_paths(policy):
     trace = load(shipped()["shared"])
     config = ReplayConfig(nonlinear=True, xip=True)

@@ -12,7 +12,7 @@ from shootdown.simulators.builds import Design, build_bare
 OPEN_CYCLES = 8
 ANSWERED_WITHIN = 84
 """A few cycles more than 160,000 trials need (docs/secmmu.md, How long an answer takes)."""
-TRIALS, LIMIT = 4000, 1000
+TRIALS, LIMIT = 2000, 1000
 
 
 @pytest.mark.slow
