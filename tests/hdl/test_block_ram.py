@@ -1,5 +1,7 @@
 """Block RAM: what is written is shown from the cycle after its reading on, until the next; not what is being written."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 from amaranth.lib import data
 from amaranth.sim import Simulator, SimulatorContext
@@ -7,6 +9,14 @@ from amaranth.sim import Simulator, SimulatorContext
 from secmmu.block_ram import BlockRam
 
 NUMBER = data.StructLayout({"number": 8})
+
+
+def simulate(ram: BlockRam, bench: Callable[[SimulatorContext], Awaitable[None]]) -> None:
+    """Run a testbench."""
+    simulator = Simulator(ram)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
 
 
 def test_an_item_is_shown_until_the_next_is_read() -> None:
@@ -37,10 +47,7 @@ def test_an_item_is_shown_until_the_next_is_read() -> None:
         assert ctx.get(ram.shown.number) == 12
         assert [await read(ctx, place) for place in (1, 2)] == [99, 98]
 
-    simulator = Simulator(ram)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(ram, bench)
 
 
 @pytest.mark.parametrize("place", [1, 2])
@@ -60,7 +67,4 @@ def test_a_read_beside_a_write_of_the_same_place_shows_nothing_that_was_written(
         shown = ctx.get(ram.shown.number)
         assert shown == (0xFF ^ 0x12 if place == 1 else 0)
 
-    simulator = Simulator(ram)
-    simulator.add_clock(1e-6)
-    simulator.add_testbench(bench)
-    simulator.run()
+    simulate(ram, bench)

@@ -54,7 +54,13 @@ def test_an_outcome_needs_a_load_of_a_value_that_somebody_stored(name):
         SCENARIOS[name].outcome({key: column[:0] for key, column in columns.items()})
 
 
-@pytest.mark.parametrize("name", ["L1", *(name for name in PROGRAMS if name != "storm")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] if name == "storm" else [])
+        for name in ("L1", *PROGRAMS)
+    ],
+)
 def test_the_same_seed_gives_the_same_timeline_and_another_seed_another(name):
     def run(seed):
         host = Host(policy=POLICIES["seed"], seed=seed, frames=SCENARIOS[name].frames)
